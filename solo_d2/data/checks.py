@@ -1,0 +1,63 @@
+"""Checks of data sets against the config, before a training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+def check_classes(names: Sequence[str], num_classes: int) -> None:
+    """Check that data sets have the number of classes that the model has, and all the same.
+
+    Detectron2 itself would train on silently with too few classes.
+
+    Args:
+        names: registered data sets.
+        num_classes: of the model.
+
+    Raises:
+        ValueError: an unregistered data set, missing files, or classes that do not agree.
+    """
+    first: tuple[str, list[str]] | None = None
+    for name in names:
+        classes = thing_classes(name)
+        if classes is None:
+            continue
+        if len(classes) != num_classes:
+            raise ValueError(
+                f"the data set {name} has {len(classes)} classes, the model has {num_classes}; "
+                f"set MODEL.SOLO.NUM_CLASSES {len(classes)}"
+            )
+        if first is not None and classes != first[1]:
+            raise ValueError(
+                f"the data sets {first[0]} and {name} have different classes: {first[1]} against "
+                f"{classes}"
+            )
+        first = first or (name, classes)
+
+
+def thing_classes(name: str) -> list[str] | None:
+    """Class names of a registered data set; None if it does not declare any.
+
+    Raises:
+        ValueError: the data set is not registered, or its files are missing.
+    """
+    if name not in DatasetCatalog:
+        known = ", ".join(sorted(DatasetCatalog.list())) or "none"
+        raise ValueError(
+            f"the data set {name!r} in DATASETS is not registered; registered are: {known}. For a "
+            "COCO-format set of your own use --train-json, --train-images, --val-json, --val-images"
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("thing_classes") is None:
+        # Many sets fill their metadata when they are read for the first time.
+        try:
+            DatasetCatalog.get(name)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"the data set {name!r} is registered, but {error.filename} does not exist; "
+                "DETECTRON2_DATASETS names the folder of Detectron2's built-in data sets"
+            ) from error
+    classes = metadata.get("thing_classes")
+    return None if classes is None else list(classes)

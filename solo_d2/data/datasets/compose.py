@@ -1,0 +1,169 @@
+"""Layered scenes: cut-outs with soft alpha laid over a background, with exact visible alphas.
+
+Legend: (H, W) canvas in pixels, K instances, (h, w) a layer's own size. Colours and alphas are
+float32 in [0, 1]; colours of a layer are *premultiplied* by its alpha, which is what keeps soft
+edges free of halos when a layer is resized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Layer", "Matte", "Scene", "compose"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One cut-out, already resized and turned, and the place where it goes.
+
+    Attributes:
+        rgba: (h, w, 4) float32 in [0, 1], RGB premultiplied by alpha.
+        x: canvas column of the layer's left column; negative when it sticks out.
+        y: canvas row of the layer's top row; negative when it sticks out.
+        category: contiguous category index, from 0.
+    """
+
+    rgba: np.ndarray
+    x: int
+    y: int
+    category: int
+
+
+@dataclass(frozen=True)
+class Matte:
+    """The visible alpha of one instance, as a crop of the canvas.
+
+    Attributes:
+        alpha: (h, w) float32 in [0, 1]; zero outside of the crop is implied.
+        x: canvas column of the crop's left column, at least 0.
+        y: canvas row of the crop's top row, at least 0.
+    """
+
+    alpha: np.ndarray
+    x: int
+    y: int
+
+    def on_canvas(self, height: int, width: int) -> np.ndarray:
+        """The matte as a full canvas, (height, width) float32."""
+        canvas = np.zeros((height, width), np.float32)
+        h, w = self.alpha.shape
+        canvas[self.y : self.y + h, self.x : self.x + w] = self.alpha
+        return canvas
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A finished picture and what is known about it.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        categories: (K,) int64 contiguous category indices, bottom layer first.
+        mattes: K visible alphas, in the order of `categories`.
+        stuff: (H, W) uint8 labels of the background, or None where there are none.
+    """
+
+    image: np.ndarray
+    categories: np.ndarray
+    mattes: list[Matte]
+    stuff: np.ndarray | None = None
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Visible masks (K, H, W) bool: visible alpha of at least one half."""
+        height, width = self.image.shape[:2]
+        masks = [matte.on_canvas(height, width) >= 0.5 for matte in self.mattes]
+        return np.stack(masks) if masks else np.zeros((0, height, width), bool)
+
+
+@dataclass
+class _Placed:
+    """A layer clipped to the canvas: `alpha` is what is visible of it so far."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+    x: int
+    y: int
+    total: float  # alpha area of the whole layer, also of what sticks out of the canvas
+    category: int
+
+    def dimmed_by(self, top: _Placed) -> np.ndarray | None:
+        """Visible alpha (h, w) once `top` lies above, or None where they do not meet."""
+        x0, y0 = max(self.x, top.x), max(self.y, top.y)
+        x1 = min(self.x + self.alpha.shape[1], top.x + top.alpha.shape[1])
+        y1 = min(self.y + self.alpha.shape[0], top.y + top.alpha.shape[0])
+        if x0 >= x1 or y0 >= y1:
+            return None
+        alpha = self.alpha.copy()
+        above = top.alpha[y0 - top.y : y1 - top.y, x0 - top.x : x1 - top.x]
+        alpha[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x] *= 1 - above
+        return alpha
+
+    def shows(self, alpha: np.ndarray, min_visible: float, min_pixels: int) -> bool:
+        """Whether the visible `alpha` (h, w) of this layer is enough to be an instance."""
+        enough = float(alpha.sum()) >= min_visible * self.total
+        return enough and int((alpha >= 0.5).sum()) >= min_pixels
+
+
+def _clip(layer: Layer, height: int, width: int) -> _Placed | None:
+    h, w = layer.rgba.shape[:2]
+    x0, y0 = max(layer.x, 0), max(layer.y, 0)
+    x1, y1 = min(layer.x + w, width), min(layer.y + h, height)
+    if x0 >= x1 or y0 >= y1:
+        return None
+    part = layer.rgba[y0 - layer.y : y1 - layer.y, x0 - layer.x : x1 - layer.x]
+    total = float(layer.rgba[..., 3].sum())
+    return _Placed(part[..., :3], part[..., 3], x0, y0, total, layer.category)
+
+
+def compose(
+    background: np.ndarray,
+    layers: Iterable[Layer],
+    *,
+    min_visible: float = 0.3,
+    min_pixels: int = 48,
+    stuff: np.ndarray | None = None,
+) -> Scene:
+    """Lays `layers` over `background`, from the bottom to the top.
+
+    A layer is left out when it would itself show too little, or would hide so much of a layer
+    below that that one shows too little. "Too little" is a visible alpha area of less than
+    `min_visible` of the layer's whole alpha area (also of the part outside of the canvas), or
+    fewer than `min_pixels` pixels of a visible alpha of at least one half.
+
+    Args:
+        background: (H, W, 3) uint8, RGB.
+        layers: cut-outs, bottom first.
+        min_visible: fraction in [0, 1].
+        min_pixels: pixels, at least 1.
+        stuff: (H, W) uint8 labels of the background, handed on to the scene.
+
+    Returns:
+        The scene; its instances are the layers that were kept, bottom first.
+    """
+    height, width = background.shape[:2]
+    canvas = background.astype(np.float32) / 255
+    placed: list[_Placed] = []
+    for layer in layers:
+        top = _clip(layer, height, width)
+        if top is None or not top.shows(top.alpha, min_visible, min_pixels):
+            continue
+        met = [(below, below.dimmed_by(top)) for below in placed]
+        dimmed = [(below, alpha) for below, alpha in met if alpha is not None]
+        if not all(below.shows(alpha, min_visible, min_pixels) for below, alpha in dimmed):
+            continue
+        for below, alpha in dimmed:
+            below.alpha = alpha
+        h, w = top.alpha.shape
+        window = canvas[top.y : top.y + h, top.x : top.x + w]
+        window *= 1 - top.alpha[..., None]
+        window += top.rgb
+        placed.append(top)
+    return Scene(
+        image=np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8),
+        categories=np.array([p.category for p in placed], np.int64),
+        mattes=[Matte(p.alpha, p.x, p.y) for p in placed],
+        stuff=stuff,
+    )

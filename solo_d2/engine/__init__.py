@@ -1,0 +1,7 @@
+"""Training: Detectron2's `DefaultTrainer` with this package's parts, and how processes start."""
+
+from .launch import launch
+from .setup import argument_parser, setup, use_data
+from .trainer import SOLOTrainer
+
+__all__ = ["SOLOTrainer", "argument_parser", "launch", "setup", "use_data"]

@@ -1,0 +1,119 @@
+"""What `train_net.py` does before training: arguments, data sets of the user's own, config."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..data.checks import thing_classes
+from ..data.datasets.coco_json import register_coco_json
+from ..loading import load_config
+
+_logger = logging.getLogger(__name__)
+
+OWN_TRAIN, OWN_VAL = "own_train", "own_val"
+"""Names under which the sets of --train-json and --val-json are registered."""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Detectron2's arguments, and those for a COCO-format data set of one's own."""
+    parser = default_argument_parser()
+    parser.description = "Train or evaluate a model of the SOLO family."
+    own = parser.add_argument_group(
+        "your own data", "COCO-format files; class count and names are taken from them"
+    )
+    own.add_argument("--train-json", metavar="FILE", help="annotations for training")
+    own.add_argument("--train-images", metavar="DIR", help="folder of the training images")
+    own.add_argument("--val-json", metavar="FILE", help="annotations for evaluation")
+    own.add_argument("--val-images", metavar="DIR", help="folder of the evaluation images")
+    own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.datasets.stamps")
+    own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.datasets.shapes")
+    return parser
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Make the config of a run and prepare its output folder and log.
+
+    Args:
+        args: of `argument_parser`.
+
+    Returns:
+        A frozen config.
+
+    Raises:
+        ValueError: no config, a bad key, or data sets that cannot be used.
+    """
+    if not args.config_file:
+        raise ValueError("--config-file is missing; configs/README.md lists the configs")
+    cfg = load_config(args.config_file, args.opts)
+    own = register_own_data(args)
+    if own:
+        use_data(cfg, own, fixed="MODEL.SOLO.NUM_CLASSES" in args.opts[::2])
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="solo_d2")
+    return cfg
+
+
+def register_own_data(args: argparse.Namespace) -> dict[str, str]:
+    """Register the data sets that the command line names.
+
+    Every process registers for itself, since Detectron2's catalogues are per process.
+
+    Returns:
+        Names of the data sets for "TRAIN" and "TEST", as far as given.
+
+    Raises:
+        ValueError: half of a pair is missing, two kinds at once, or a file cannot be used.
+    """
+    given = [kind for kind in ("stamps", "shapes") if getattr(args, kind)]
+    json_files = {"TRAIN": args.train_json, "TEST": args.val_json}
+    if len(given) + any(json_files.values()) > 1:
+        raise ValueError("name one data set: --stamps, --shapes, or --train-json and --val-json")
+    if given:
+        # Imported here: composing scenes needs more than training does.
+        if given == ["stamps"]:
+            from ..data.datasets.stamps import register_stamps as register
+        else:
+            from ..data.datasets.shapes import register_shapes as register
+        train, val = register(getattr(args, given[0]))
+        return {"TRAIN": train, "TEST": val}
+    names = {}
+    for key, flag, name, images in (
+        ("TRAIN", "train", OWN_TRAIN, args.train_images),
+        ("TEST", "val", OWN_VAL, args.val_images),
+    ):
+        file = json_files[key]
+        if bool(file) != bool(images):
+            raise ValueError(f"--{flag}-json and --{flag}-images go together; one is missing")
+        if file:
+            register_coco_json(name, file, images)
+            names[key] = name
+    return names
+
+
+def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> None:
+    """Point a config to registered data sets and give the model their number of classes.
+
+    Args:
+        cfg: changed in place.
+        names: data set for "TRAIN" and "TEST"; a missing one is left out of the run.
+        fixed: the number of classes was asked for and must not change.
+
+    Raises:
+        ValueError: `fixed`, and the number is another one.
+    """
+    cfg.DATASETS.TRAIN = (names["TRAIN"],) if "TRAIN" in names else ()
+    cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
+    classes = thing_classes(next(iter(names.values()))) or []
+    if fixed and cfg.MODEL.SOLO.NUM_CLASSES != len(classes):
+        raise ValueError(
+            f"MODEL.SOLO.NUM_CLASSES is {cfg.MODEL.SOLO.NUM_CLASSES}, the data set has "
+            f"{len(classes)} classes: {', '.join(classes[:8])}; leave the key out"
+        )
+    cfg.MODEL.SOLO.NUM_CLASSES = len(classes)

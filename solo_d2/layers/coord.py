@@ -1,0 +1,26 @@
+"""Normalised pixel coordinates as extra channels (CoordConv, paper §3.1.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def append_coords(x: Tensor, axes: str = "xy") -> Tensor:
+    """Append normalised coordinates as the last channels of a feature map.
+
+    Args:
+        x: feature map (N, C, H, W).
+        axes: which coordinates, in channel order: ``"xy"``, ``"x"`` or ``"y"``.
+
+    Returns:
+        (N, C + len(axes), H, W); coordinates run from -1 (first column or row) to 1 (last), both
+        ends included, as in the published models.
+    """
+    height, width = x.shape[-2:]
+    steps = {
+        "x": torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, width),
+        "y": torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, height, 1),
+    }
+    coords = [steps[axis].expand(x.shape[0], 1, height, width) for axis in axes]
+    return torch.cat([x, *coords], dim=1)

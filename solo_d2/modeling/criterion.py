@@ -1,0 +1,109 @@
+"""Training loss (paper §3.3.2): focal loss on cells, Dice loss on the masks of positive cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+import torch.distributed as dist
+from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor
+
+from ..layers import dice_loss
+from .structures import MaskProbs, SOLOPredictions, SOLOTargets
+
+
+class SOLOCriterion:
+    """L = category_weight · L_cate + mask_weight · L_mask (Eq. 4 and 5).
+
+    Both terms are divided by the number of positive cells, averaged over all processes and at
+    least 1, so that the gradient of several processes is that of one with the whole batch.
+
+    Args:
+        num_classes: C; the label C means background.
+        category_weight: weight of the focal loss.
+        mask_weight: λ, weight of the mask loss; 3 in the paper.
+        focal_alpha: weight of positive against negative cells.
+        focal_gamma: focusing exponent.
+        mask_strides: stride of the masks that the head makes, per level.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        category_weight: float,
+        mask_weight: float,
+        focal_alpha: float,
+        focal_gamma: float,
+        mask_strides: Sequence[int],
+    ) -> None:
+        self.num_classes = num_classes
+        self.category_weight = category_weight
+        self.mask_weight = mask_weight
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+        # Neighbouring levels whose masks have one size are handled in one call: (stride, levels).
+        levels = groupby(range(len(mask_strides)), key=lambda level: mask_strides[level])
+        self.mask_groups = [(stride, list(group)) for stride, group in levels]
+
+    def __call__(
+        self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
+    ) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            predictions: of the head, for N images.
+            targets: of the assigner, for the same images.
+            mask_probs: the head's, turns cells into soft masks.
+
+        Returns:
+            ``loss_category`` and ``loss_mask``, scalars, weighted. Without any object both are
+            finite and every parameter of the head receives a (zero) gradient.
+        """
+        num_positives = self._num_positives(targets)
+        return {
+            "loss_category": self.category_weight
+            * self._category_loss(predictions, targets)
+            / num_positives,
+            "loss_mask": self.mask_weight
+            * self._mask_loss(predictions, targets, mask_probs)
+            / num_positives,
+        }
+
+    def _num_positives(self, targets: SOLOTargets) -> Tensor:
+        count = torch.tensor(float(len(targets.cells)), device=targets.labels.device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+            count /= dist.get_world_size()
+        return count.clamp(min=1)
+
+    def _category_loss(self, predictions: SOLOPredictions, targets: SOLOTargets) -> Tensor:
+        logits = torch.cat(
+            [level.flatten(2).transpose(1, 2) for level in predictions.category_logits], dim=1
+        ).float()  # (N, T, C)
+        expected = torch.zeros(
+            (*logits.shape[:2], self.num_classes + 1), device=logits.device, dtype=logits.dtype
+        ).scatter_(2, targets.labels[..., None], 1.0)[..., : self.num_classes]
+        return sigmoid_focal_loss(
+            logits, expected, alpha=self.focal_alpha, gamma=self.focal_gamma, reduction="sum"
+        )
+
+    def _mask_loss(
+        self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
+    ) -> Tensor:
+        """Sum of the mask losses of all positive cells."""
+        total = []
+        start = 0
+        for image, counts in enumerate(targets.counts):
+            for stride, levels in self.mask_groups:
+                stop = start + sum(counts[level] for level in levels)
+                chosen = slice(start, stop)
+                # Without positives this still runs: an empty sum keeps every parameter in the
+                # graph, without which distributed training would wait for its gradient forever.
+                probs = mask_probs(predictions, image, targets.cells[chosen], levels=levels)
+                masks = targets.masks[stride][targets.instances[chosen]]
+                total.append(dice_loss(probs, masks).sum())
+                start = stop
+        return torch.stack(total).sum()

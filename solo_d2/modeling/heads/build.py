@@ -1,0 +1,37 @@
+"""Registry of heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import Registry
+
+from ..grid import GridSpec
+
+if TYPE_CHECKING:
+    from .base import SOLOHead
+
+SOLO_HEAD_REGISTRY = Registry("SOLO_HEAD")
+SOLO_HEAD_REGISTRY.__doc__ = """
+Heads of SOLO: everything between the feature pyramid and soft masks.
+
+A registered class is called as ``cls(cfg, input_shape, grid)`` with the config, the shapes of the
+backbone's features by name, and the grid pyramid. It must be a `SOLOHead`: its forward takes the
+dict of features and returns `SOLOPredictions`, and its `mask_probs` turns cells into soft masks.
+Training, inference, boxes, panoptic merging and export need nothing else of it.
+"""
+
+
+def build_solo_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridSpec) -> SOLOHead:
+    """Build the head that `MODEL.SOLO.HEAD` names.
+
+    Raises:
+        ValueError: no head of that name is registered.
+    """
+    name = cfg.MODEL.SOLO.HEAD
+    if name not in SOLO_HEAD_REGISTRY:
+        known = ", ".join(sorted(known for known, _ in SOLO_HEAD_REGISTRY))
+        raise ValueError(f"MODEL.SOLO.HEAD is {name!r}, which is not registered; known: {known}")
+    return SOLO_HEAD_REGISTRY.get(name)(cfg, input_shape, grid)

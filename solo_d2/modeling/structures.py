@@ -1,0 +1,50 @@
+"""What flows between the head, the targets, the criterion and the post-processing.
+
+Legend: N images, L levels, S_l cells a side on level l, T cells in all, C classes, P positive
+cells, I objects of the whole batch, (H, W) the canvas, i.e. the padded input of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class SOLOPredictions(NamedTuple):
+    """Raw output of a head for one batch.
+
+    A tuple rather than a dataclass, so that ``torch.compile`` and ``torch.export`` can return it.
+
+    Attributes:
+        category_logits: one (N, C, S_l, S_l) tensor per level.
+        mask_inputs: what the `mask_probs` of the same head makes masks from; private to it.
+    """
+
+    category_logits: list[Tensor]
+    mask_inputs: Any
+
+
+MaskProbs = Callable[..., Tensor]
+"""`SOLOHead.mask_probs`, for those who call it without knowing the head."""
+
+
+@dataclass
+class SOLOTargets:
+    """Training targets of one batch.
+
+    Attributes:
+        labels: class of every cell (N, T), int64; C means background.
+        cells: flat cell index of every positive (P,), sorted by image, then by cell.
+        instances: row of `masks` that belongs to every positive (P,).
+        counts: number of positives per image and level, ``counts[n][l]``.
+        masks: boolean mask targets of all objects: {stride: (I, H / stride, W / stride)}.
+    """
+
+    labels: Tensor
+    cells: Tensor
+    instances: Tensor
+    counts: list[list[int]]
+    masks: dict[int, Tensor]

@@ -1,0 +1,183 @@
+"""Label assignment (paper §3.3.1): which grid cell is responsible for which object.
+
+Legend: N images, I objects of the whole batch, L levels, T cells in all, (H, W) the canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.structures import BitMasks, Instances, PolygonMasks
+from torch import Tensor
+
+from ..layers import downsample_masks, mask_profiles, profiles_to_boxes, profiles_to_centroids
+from .grid import GridSpec
+from .structures import SOLOTargets
+
+
+class SOLOTargetAssigner:
+    """Assign objects to grid cells: no parameters, no loops over objects, on the model's device.
+
+    An object is assigned on every level whose scale range holds sqrt(w · h) of its mask's box. On
+    such a level, the cells that its centre region touches are positive. The centre region is the
+    box (c_x, c_y, ε w, ε h) around the mask's centre of mass, clipped to the 3x3 cells around the
+    centre cell as in the published models. A cell that several objects claim goes to the smallest
+    (by mask area; of equal ones to the last): the published models train SOLOv2 with conflicting
+    masks there.
+
+    Args:
+        grid: the grid pyramid.
+        num_classes: C, which is also the label of the background.
+        center_region: ε, relative to the object's size; 0.2 in the paper.
+        mask_strides: strides for which mask targets are needed, e.g. (4,).
+    """
+
+    def __init__(
+        self,
+        grid: GridSpec,
+        num_classes: int,
+        center_region: float,
+        mask_strides: Sequence[int],
+    ) -> None:
+        if not 0 <= center_region <= 1:
+            raise ValueError(
+                f"MODEL.SOLO.CENTER_REGION is a fraction of the object's size, got {center_region}"
+            )
+        self.grid = grid
+        self.num_classes = num_classes
+        self.center_region = center_region
+        self.mask_strides = tuple(sorted(set(mask_strides)))
+
+    @torch.no_grad()
+    def __call__(
+        self, instances: list[Instances], canvas: tuple[int, int], device: torch.device
+    ) -> SOLOTargets:
+        """Make the targets of a batch.
+
+        Args:
+            instances: per image, with ``gt_classes`` and ``gt_masks``; an image without objects
+                may lack both fields.
+            canvas: (H, W) of the padded batch, both divisible by all mask strides. The grid is
+                laid over the canvas, as in the published models.
+            device: where the targets are wanted.
+
+        Raises:
+            ValueError: a class index outside [0, C) or masks larger than the canvas.
+        """
+        masks, classes, images = self._gather(instances, canvas, device)
+        num_images = len(instances)
+        owner = self._claim(masks, images, num_images)  # (N, T)
+        claimed = owner >= 0
+        padded = torch.cat([classes, classes.new_full((1,), self.num_classes)])
+        labels = padded[owner]  # -1 picks the background behind the last object
+        image_of, cells = claimed.nonzero(as_tuple=True)
+        key = image_of * self.grid.num_levels + self.grid.levels(cells)
+        counts = torch.bincount(key, minlength=num_images * self.grid.num_levels)
+        return SOLOTargets(
+            labels=labels,
+            cells=cells,
+            instances=owner[claimed],
+            counts=counts.view(num_images, -1).tolist(),
+            masks={stride: downsample_masks(masks, stride) for stride in self.mask_strides},
+        )
+
+    def _gather(
+        self, instances: list[Instances], canvas: tuple[int, int], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All objects of the batch: masks on the canvas (I, H, W), classes (I,), images (I,)."""
+        # An `Instances` without any field has no length.
+        counts = [len(objects) if objects.get_fields() else 0 for objects in instances]
+        masks = torch.zeros((sum(counts), *canvas), dtype=torch.bool, device=device)
+        classes = []
+        for rows, objects in zip(masks.split(counts), instances, strict=True):
+            if len(rows):
+                classes.append(objects.gt_classes)
+                bitmaps = _bitmaps(objects)
+                height, width = bitmaps.shape[-2:]
+                if height > canvas[0] or width > canvas[1]:
+                    raise ValueError(
+                        f"gt_masks of {height}x{width} pixels do not fit the input of "
+                        f"{canvas[0]}x{canvas[1]}; masks and image must have the same size"
+                    )
+                rows[:, :height, :width] = bitmaps.to(device)
+        label = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
+        # On the host, where a data loader left it, so that the check costs no synchronisation.
+        if label.device.type == "cpu" and len(label):
+            low, high = int(label.min()), int(label.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(
+                    f"gt_classes must lie in [0, {self.num_classes}), got {low} to {high}; set "
+                    "MODEL.SOLO.NUM_CLASSES to the number of classes of the data set"
+                )
+        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        return masks, label.to(device), images.to(device)
+
+    def _claim(self, masks: Tensor, images: Tensor, num_images: int) -> Tensor:
+        """Object (N, T) that owns every cell of every image, -1 where there is none."""
+        height, width = masks.shape[-2:]
+        profiles = mask_profiles(masks)
+        boxes = profiles_to_boxes(*profiles).double()
+        size = boxes[:, 2:] - boxes[:, :2]  # (I, 2) as w, h
+        area = profiles[0].sum(1)
+        # An empty mask has no centre; its zero size keeps it out of every level below.
+        center = profiles_to_centroids(*profiles).nan_to_num()
+        scale = size.prod(1).sqrt()
+        bounds = torch.tensor(self.grid.scale_ranges, device=masks.device, dtype=torch.float64)
+        on_level = (scale[:, None] >= bounds[:, 0]) & (scale[:, None] <= bounds[:, 1])
+        on_level &= (area > 0)[:, None]  # (I, L)
+
+        extent = torch.tensor([width, height], device=masks.device, dtype=torch.float64)
+        columns, in_columns = self._touched(center[:, 0], size[:, 0], extent[0])
+        rows, in_rows = self._touched(center[:, 1], size[:, 1], extent[1])
+        starts = torch.tensor(self.grid.starts, device=masks.device)[:, None, None]
+        sizes = torch.tensor(self.grid.num_grids, device=masks.device)[:, None, None]
+        cells = starts + rows[..., :, None] * sizes + columns[..., None, :]  # (I, L, 3, 3)
+        cells = cells + images[:, None, None, None] * self.grid.num_cells
+        valid = on_level[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]
+
+        # One pass without order: the greatest rank wins, and ranks grow as areas shrink.
+        by_area = area.argsort(descending=True, stable=True)
+        rank = torch.empty_like(by_area)
+        rank[by_area] = torch.arange(len(by_area), device=masks.device)
+        spare = num_images * self.grid.num_cells  # where claims that are not valid end
+        winner = torch.full((spare + 1,), -1, dtype=torch.int64, device=masks.device)
+        winner.scatter_reduce_(
+            0,
+            torch.where(valid, cells, spare).flatten(),
+            rank[:, None, None, None].expand_as(cells).flatten(),
+            "amax",
+        )
+        lookup = torch.cat([by_area, by_area.new_full((1,), -1)])  # rank -1 picks the last: -1
+        return lookup[winner[:-1]].view(num_images, self.grid.num_cells)
+
+    def _touched(self, center: Tensor, size: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+        """Along one axis: the three cells around each centre, and which the centre region touches.
+
+        ``floor(c · S / extent)`` in float64: a centre exactly on a border belongs to the next cell
+        (the published models divide by 1 / S and may fall one cell short).
+
+        Returns:
+            Cell coordinates (I, L, 3), clamped to the grid, and whether they are touched.
+        """
+        grids = torch.tensor(self.grid.num_grids, device=center.device, dtype=torch.float64)
+        middle = (center[:, None] * grids / extent).floor()[..., None]  # (I, L, 1)
+        half = 0.5 * self.center_region * size
+        first = ((center - half)[:, None] * grids / extent).floor()[..., None]
+        last = ((center + half)[:, None] * grids / extent).floor()[..., None]
+        cells = middle + torch.arange(-1, 2, device=center.device)
+        touched = (cells >= first.clamp(min=0)) & (cells <= last)
+        touched &= cells < grids[:, None]
+        return cells.clamp(min=0).minimum(grids[:, None] - 1).long(), touched
+
+
+def _bitmaps(instances: Instances) -> Tensor:
+    """Ground-truth masks (I, h, w) of one image, boolean."""
+    if not instances.has("gt_masks"):
+        raise ValueError("objects without gt_masks; SOLO learns from masks, set MODEL.MASK_ON True")
+    masks = instances.gt_masks
+    if isinstance(masks, PolygonMasks):
+        height, width = instances.image_size
+        masks = BitMasks.from_polygon_masks(masks, height, width)
+    tensor = masks.tensor if isinstance(masks, BitMasks) else masks
+    return tensor.bool()

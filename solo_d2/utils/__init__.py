@@ -1,0 +1,1 @@
+"""Helpers of the commands and the demo: video, colours, results, command lines."""

@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""Train and evaluate models of the SOLO family.
+
+    python train_net.py --config-file configs/COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml
+    python train_net.py --config-file FILE --eval-only MODEL.WEIGHTS model.pth
+    python train_net.py --config-file FILE --train-json a.json --train-images a/ \
+        --val-json b.json --val-images b/
+    torchrun --nproc_per_node 2 train_net.py --config-file FILE
+
+See README.md and `--help`.
+"""
+
+import argparse
+import sys
+
+from solo_d2.data.checks import check_classes
+from solo_d2.engine import SOLOTrainer, argument_parser, launch, setup
+from solo_d2.loading import load_weights
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run in one process."""
+    cfg = setup(args)
+    if args.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise ValueError("--eval-only needs a data set: --val-json and --val-images")
+        check_classes(cfg.DATASETS.TEST, cfg.MODEL.SOLO.NUM_CLASSES)
+        model = SOLOTrainer.build_model(cfg)
+        load_weights(model, cfg.MODEL.WEIGHTS)
+        SOLOTrainer.test(cfg, model)
+        return
+    trainer = SOLOTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+def invoke_main(argv: list[str] | None = None) -> int:
+    """Parse the command line and start the processes; returns the exit code."""
+    args = argument_parser().parse_args(argv)
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except (ValueError, FloatingPointError) as error:
+        print(f"train_net.py: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(invoke_main())
