@@ -156,7 +156,7 @@ def inference_cases(sizes: Sizes, device: torch.device, peer: AdelaiDet | None) 
     predictions = SOLOPredictions([], DynamicMaskInputs(kernels, feature))
     size = (feature.shape[2], feature.shape[3])
     nms = build_nms("matrix", kernel="gaussian", sigma=0.5, threshold=0.5)
-    settings = InferenceSettings(0.1, 0.5, 500, nms, 0.05, sizes.finish_masks)
+    settings = InferenceSettings(0.1, 0.5, 500, nms, 0.05, 100)
 
     def cell_masks(cells: Tensor) -> Tensor:
         return head.mask_probs(predictions, 0, cells, size=size)
@@ -241,7 +241,9 @@ def loss_cases(sizes: Sizes, device: torch.device, peer: AdelaiDet | None) -> It
     head = DynamicSOLOHead.__new__(DynamicSOLOHead)
     batch = [ground_truth(sizes.loss_objects, sizes.canvas, seed).to(device) for seed in (5, 6)]
     targets = SOLOTargetAssigner(GRID, NUM_CLASSES, 0.2, (4,))(batch, sizes.canvas, device)
-    kernels, feature = (x.repeat(2, *[1] * (x.dim() - 1)) for x in head_outputs(sizes.canvas, device))
+    kernels, feature = (
+        x.repeat(2, *[1] * (x.dim() - 1)) for x in head_outputs(sizes.canvas, device)
+    )
     logits = [torch.full((2, NUM_CLASSES, s, s), -4.6, device=device) for s in GRID.num_grids]
     leaves = [*logits, kernels, feature]
     for leaf in leaves:
@@ -259,9 +261,7 @@ def loss_cases(sizes: Sizes, device: torch.device, peer: AdelaiDet | None) -> It
         return torch.autograd.grad(peer.loss(logits, kernels, feature, converted), leaves)
 
     def same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> str:
-        worst = max(
-            float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True)
-        )
+        worst = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
         return f"{'equal' if worst < 1e-4 else 'NO'} (gradients to {worst:.0e})"
 
     converted = peer and peer.as_peer_targets(targets)

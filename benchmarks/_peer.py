@@ -66,7 +66,12 @@ class AdelaiDet:
             focal_loss_alpha=0.25,
             focal_loss_gamma=2.0,
         )
-        for name in ("get_ground_truth", "get_ground_truth_single", "inference_single_image", "loss"):
+        for name in (
+            "get_ground_truth",
+            "get_ground_truth_single",
+            "inference_single_image",
+            "loss",
+        ):
             setattr(model, name, MethodType(getattr(module.SOLOv2, name), model))
 
     def level_cells(self, cells: Tensor) -> list[Tensor]:
@@ -89,7 +94,9 @@ class AdelaiDet:
         start = 0
         for image, counts in enumerate(targets.counts):
             by_level = self.level_cells(targets.labels[image])
-            labels.append([x.view(s, s) for x, s in zip(by_level, self.grid.num_grids, strict=True)])
+            labels.append(
+                [x.view(s, s) for x, s in zip(by_level, self.grid.num_grids, strict=True)]
+            )
             flags.append([x != self.model.num_classes for x in by_level])
             masks.append([])
             orders.append([])

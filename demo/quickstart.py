@@ -95,7 +95,10 @@ def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) ->
         cfg.SOLVER.MAX_ITER = args.iterations
         cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, args.iterations // 10)
         cfg.TEST.EVAL_PERIOD = min(cfg.TEST.EVAL_PERIOD, args.iterations)
-    cfg.merge_from_list(args.opts)
+    try:
+        cfg.merge_from_list(args.opts)
+    except Exception as error:  # yacs asserts on unknown keys
+        raise ValueError(f"bad config override: {error}") from error
     use_data(cfg, {"TRAIN": splits[0], "TEST": splits[1]})
     cfg.freeze()
     return cfg

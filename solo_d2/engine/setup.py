@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
@@ -12,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..data.checks import thing_classes
 from ..data.datasets.coco_json import register_coco_json
-from ..loading import load_config
+from ..loading import load_config, resolve_device
 
 _logger = logging.getLogger(__name__)
 
@@ -54,9 +55,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     own = register_own_data(args)
     if own:
         use_data(cfg, own, fixed="MODEL.SOLO.NUM_CLASSES" in args.opts[::2])
+    without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
+    if without_gpu and "MODEL.DEVICE" not in args.opts[::2]:
+        cfg.MODEL.DEVICE = "cpu"
+    resolve_device(cfg.MODEL.DEVICE)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="solo_d2")
+    if without_gpu:
+        _logger.warning("There is no CUDA device here; running on the CPU.")
     return cfg
 
 

@@ -63,6 +63,9 @@ class SOLOTrainer(DefaultTrainer):
         model = detectron2_defaults.build_model(cfg)
         count = sum(p.numel() for p in model.parameters())
         _logger.info("%s with %.2f M parameters", type(model).__name__, count / 1e6)
+        if not _on_cuda(cfg):
+            # A quarter less time per step for depthwise networks on a CPU (docs/benchmarks.md).
+            model = model.to(memory_format=torch.channels_last)
         return model
 
     @classmethod
@@ -72,17 +75,22 @@ class SOLOTrainer(DefaultTrainer):
         Raises:
             ValueError: unknown name.
         """
-        if cfg.SOLVER.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        if cfg.SOLVER.OPTIMIZER != "ADAMW":
-            raise ValueError(
-                f'SOLVER.OPTIMIZER must be "SGD" or "ADAMW", got {cfg.SOLVER.OPTIMIZER!r}'
-            )
-        parameters = get_default_optimizer_params(
-            model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
+        solver = cfg.SOLVER
+        if solver.OPTIMIZER not in ("SGD", "ADAMW"):
+            raise ValueError(f'SOLVER.OPTIMIZER must be "SGD" or "ADAMW", got {solver.OPTIMIZER!r}')
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         )
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
-            parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY
+        groups = _scale_backbone(groups, model, solver.BASE_LR, solver.BACKBONE_MULTIPLIER)
+        common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+        if solver.OPTIMIZER == "ADAMW":
+            return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, **common)
+        return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+            groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common
         )
 
     @classmethod
@@ -118,6 +126,23 @@ class SOLOTrainer(DefaultTrainer):
             position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
             added.insert(position + 1, best)
         return added
+
+
+def _scale_backbone(
+    groups: list[dict[str, Any]], model: nn.Module, base_lr: float, factor: float
+) -> list[dict[str, Any]]:
+    """Split parameter groups so that the network below the FPN learns `factor` times as fast."""
+    backbone = model.get_submodule("backbone")
+    backbone = getattr(backbone, "bottom_up", backbone)
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    scaled = []
+    for group in groups:
+        for is_inside in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in inside) == is_inside]
+            if chosen:
+                lr = group.get("lr", base_lr) * (factor if is_inside else 1.0)
+                scaled.append({**group, "params": chosen, "lr": lr})
+    return scaled
 
 
 def _on_cuda(cfg: CfgNode) -> bool:

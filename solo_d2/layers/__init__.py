@@ -5,6 +5,7 @@ from .losses import dice_loss
 from .mask_ops import (
     downsample_masks,
     mask_areas,
+    mask_occupancy,
     mask_profiles,
     masks_to_boxes,
     pairwise_intersection,
@@ -21,6 +22,7 @@ __all__ = [
     "fast_nms",
     "hard_nms",
     "mask_areas",
+    "mask_occupancy",
     "mask_profiles",
     "masks_to_boxes",
     "matrix_nms",

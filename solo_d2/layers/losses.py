@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from .mask_ops import mask_areas
 
 # Added to each of the two sums of the denominator, as in the published models: with an empty
 # target and an empty prediction the loss is 1, and its gradient is finite.
@@ -27,8 +30,12 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
             f"dice_loss expects masks of one shape, got {tuple(probs.shape)} "
             f"and {tuple(targets.shape)}"
         )
-    probs = probs.flatten(1)
-    targets = targets.flatten(1).to(probs.dtype)
-    overlap = (probs * targets).sum(1)
-    norm = probs.square().sum(1) + targets.square().sum(1) + 2 * eps
-    return 1 - 2 * overlap / norm
+    probs, targets = probs.flatten(1), targets.flatten(1)
+    if targets.dtype == torch.bool:
+        # The same sums; autograd then keeps no float copy of the targets.
+        overlap = torch.where(targets, probs, 0.0).sum(1)
+        target_norm = mask_areas(targets[:, None]).to(probs.dtype)
+    else:
+        overlap = (probs * targets).sum(1)
+        target_norm = targets.square().sum(1)
+    return 1 - 2 * overlap / (probs.square().sum(1) + target_norm + 2 * eps)

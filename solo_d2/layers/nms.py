@@ -156,9 +156,7 @@ def _ranked_ious(masks: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor,
         )
     order = scores.argsort(descending=True, stable=True)
     # Permuting the (K, K) result is cheaper than permuting K masks.
-    ious = pairwise_mask_iou(masks)[order[:, None], order[None, :]]
-    labels = labels[order]
-    return order, ious * (labels[:, None] == labels[None, :])
+    return order, pairwise_mask_iou(masks, labels)[order[:, None], order[None, :]]
 
 
 def _unrank(order: Tensor, scores: Tensor, factors: Tensor) -> Tensor:

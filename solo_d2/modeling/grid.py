@@ -30,7 +30,7 @@ class GridSpec:
     """
 
     num_grids: tuple[int, ...]
-    scale_ranges: tuple[tuple[float, float], ...]
+    scale_ranges: tuple[tuple[float, ...], ...]
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class GridSpec:
         """Make a spec from config values and the strides of the backbone's features."""
         return cls(
             num_grids=tuple(int(size) for size in num_grids),
-            scale_ranges=tuple((float(r[0]), float(r[-1])) for r in scale_ranges),
+            scale_ranges=tuple(tuple(float(bound) for bound in r) for r in scale_ranges),
             strides=tuple(min(max(s, MIN_STRIDE), MAX_STRIDE) for s in feature_strides),
         )
 

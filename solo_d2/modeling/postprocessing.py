@@ -6,11 +6,13 @@ Legend: T cells in all, C classes, K candidates or instances, (H, W) the canvas 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
@@ -20,6 +22,7 @@ from ..layers import (
     fast_nms,
     hard_nms,
     mask_areas,
+    mask_occupancy,
     matrix_nms,
     point_nms,
     profiles_to_boxes,
@@ -246,31 +249,42 @@ def resize_masks(
         Boolean masks (K, *output_size) and their tight boxes (K, 4), XYXY, right and bottom edge
         exclusive.
     """
-    axes = [
-        _Axis(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], probs.device)
+    device = probs.device
+    y_axis, x_axis = (
+        _Axis(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], device)
         for i in range(2)
-    ]
-    masks = torch.zeros((len(probs), *output_size), dtype=torch.bool, device=probs.device)
-    rows = torch.zeros(masks.shape[:2], dtype=torch.bool, device=probs.device)
-    columns = torch.zeros((len(probs), output_size[1]), dtype=torch.bool, device=probs.device)
-    over = probs > threshold
-    boxes = profiles_to_boxes(over.any(2), over.any(1)).int().cpu()
-    length = 1 if probs.device.type == "cpu" else _chunk_length(output_size, probs.device)
+    )
+    masks = _blank_masks((len(probs), *output_size), device)
+    rows = torch.zeros(masks.shape[:2], dtype=torch.bool, device=device)
+    columns = torch.zeros((len(probs), output_size[1]), dtype=torch.bool, device=device)
+    reach = profiles_to_boxes(*mask_occupancy(probs > threshold)).int().cpu()
+    length = _resize_chunk_length(output_size, device)
     for start in range(0, len(probs), length):
         chunk = slice(start, start + length)
-        x0, y0 = boxes[chunk, :2].amin(0).tolist()
-        x1, y1 = boxes[chunk, 2:].amax(0).tolist()
-        (y_out, y_in), (x_out, x_in) = axes[0].window(y0, y1), axes[1].window(x0, x1)
-        window = axes[0].matrix[y_out, y_in] @ probs[chunk, y_in, x_in]
-        window = (window @ axes[1].matrix[x_out, x_in].T) > threshold
-        masks[chunk, y_out, x_out] = window
-        rows[chunk, y_out] = window.any(2)
-        columns[chunk, x_out] = window.any(1)
+        x0, y0 = reach[chunk, :2].amin(0).tolist()
+        x1, y1 = reach[chunk, 2:].amax(0).tolist()
+        y_bands, x_bands = y_axis.bands(y0, y1), x_axis.bands(x0, x1)
+        if y_bands and x_bands:
+            window = torch.cat([y_axis.taps[o, i] @ probs[chunk, i] for o, i in y_bands], dim=-2)
+            window = torch.cat([window[..., i] @ x_axis.taps[o, i].T for o, i in x_bands], dim=-1)
+            window = window > threshold
+            y_out = slice(y_bands[0][0].start, y_bands[-1][0].stop)
+            x_out = slice(x_bands[0][0].start, x_bands[-1][0].stop)
+            masks[chunk, y_out, x_out] = window
+            rows[chunk, y_out], columns[chunk, x_out] = mask_occupancy(window)
     return masks, profiles_to_boxes(rows, columns)
 
 
+def _blank_masks(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if device.type == "cpu":
+        # Unlike torch's, NumPy's zeros cost neither time nor memory until they are written, and
+        # most of a large output never is.
+        return torch.from_numpy(np.zeros(shape, dtype=bool))
+    return torch.zeros(shape, dtype=torch.bool, device=device)
+
+
 class _Axis:
-    """Both resizing steps and the crop along one axis, as a matrix (size out, size in)."""
+    """Both resizing steps and the crop along one axis, as a matrix `taps` (size out, size in)."""
 
     def __init__(
         self, size: int, canvas: int, image: int, output: int, device: torch.device
@@ -278,18 +292,25 @@ class _Axis:
         taps = torch.eye(size, device=device)[None]
         taps = F.interpolate(taps, size=canvas, mode="linear", align_corners=False)[..., :image]
         taps = F.interpolate(taps, size=output, mode="linear", align_corners=False)[0]
-        self.matrix = taps.T.contiguous()
-        used = self.matrix > 0
-        self._first = used.int().argmax(1).cpu()
-        self._last = size - 1 - used.flip(1).int().argmax(1).cpu()
+        self.taps = taps.T.contiguous()
+        used = self.taps > 0
+        self._first = used.int().argmax(1).tolist()
+        self._last = (size - 1 - used.flip(1).int().argmax(1)).tolist()
 
-    def window(self, low: int, high: int) -> tuple[slice, slice]:
-        """Outputs that have a tap in [low, high), and all inputs that these outputs use."""
-        start = int(torch.searchsorted(self._last, low))
-        stop = int(torch.searchsorted(self._first, high))
-        if start >= stop:
-            return slice(0, 0), slice(0, 0)
-        return slice(start, stop), slice(int(self._first[start]), int(self._last[stop - 1]) + 1)
+    def bands(self, low: int, high: int) -> list[tuple[slice, slice]]:
+        """The outputs that have a tap in [low, high), in bands, each with the inputs it uses.
+
+        An output has three taps at most, so that narrow bands leave out nearly all of the zeros.
+        """
+        start, end = bisect_left(self._last, low), bisect_left(self._first, high)
+        bands = []
+        for first in range(start, end, _BAND):
+            stop = min(first + _BAND, end)
+            bands.append((slice(first, stop), slice(self._first[first], self._last[stop - 1] + 1)))
+        return bands
+
+
+_BAND = 128
 
 
 def make_instances(scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor) -> Instances:
@@ -317,3 +338,8 @@ _CHUNK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
 def _chunk_length(size: tuple[int, int], device: torch.device) -> int:
     pixels = _CHUNK_PIXELS.get(device.type, _CHUNK_PIXELS["cuda"])
     return max(1, pixels // max(1, size[0] * size[1]))
+
+
+def _resize_chunk_length(size: tuple[int, int], device: torch.device) -> int:
+    """On a CPU one mask at a time, since masks of one chunk share the union of their windows."""
+    return 1 if device.type == "cpu" else _chunk_length(size, device)

@@ -5,15 +5,39 @@ Legend: N images, I objects of the whole batch, L levels, T cells in all, (H, W)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 from torch import Tensor
 
 from ..layers import downsample_masks, mask_profiles, profiles_to_boxes, profiles_to_centroids
 from .grid import GridSpec
 from .structures import SOLOTargets
+
+# In cells. ε is no binary fraction: without it an edge on a border may fall one cell short.
+_BORDER_SLACK = 1e-9
+
+
+class _Objects(NamedTuple):
+    """All objects of a batch.
+
+    Attributes:
+        classes: (I,).
+        images: index of each object's image (I,).
+        rows: foreground pixels of every row of the canvas (I, H).
+        columns: likewise of every column (I, W).
+        masks: mask targets by stride.
+    """
+
+    classes: Tensor
+    images: Tensor
+    rows: Tensor
+    columns: Tensor
+    masks: dict[int, Tensor]
 
 
 class SOLOTargetAssigner:
@@ -65,9 +89,9 @@ class SOLOTargetAssigner:
         Raises:
             ValueError: a class index outside [0, C) or masks larger than the canvas.
         """
-        masks, classes, images = self._gather(instances, canvas, device)
-        num_images = len(instances)
-        owner = self._claim(masks, images, num_images)  # (N, T)
+        objects = self._gather(instances, canvas, device)
+        classes, num_images = objects.classes, len(instances)
+        owner = self._claim(objects, canvas, num_images)  # (N, T)
         claimed = owner >= 0
         padded = torch.cat([classes, classes.new_full((1,), self.num_classes)])
         labels = padded[owner]  # -1 picks the background behind the last object
@@ -79,69 +103,94 @@ class SOLOTargetAssigner:
             cells=cells,
             instances=owner[claimed],
             counts=counts.view(num_images, -1).tolist(),
-            masks={stride: downsample_masks(masks, stride) for stride in self.mask_strides},
+            masks=objects.masks,
         )
 
     def _gather(
         self, instances: list[Instances], canvas: tuple[int, int], device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """All objects of the batch: masks on the canvas (I, H, W), classes (I,), images (I,)."""
+    ) -> _Objects:
+        """Measure the objects image by image, without a copy of all masks on the canvas."""
         # An `Instances` without any field has no length.
         counts = [len(objects) if objects.get_fields() else 0 for objects in instances]
-        masks = torch.zeros((sum(counts), *canvas), dtype=torch.bool, device=device)
-        classes = []
-        for rows, objects in zip(masks.split(counts), instances, strict=True):
-            if len(rows):
-                classes.append(objects.gt_classes)
-                bitmaps = _bitmaps(objects)
+        total, (height, width) = sum(counts), canvas
+        rows = torch.zeros((total, height), dtype=torch.int32, device=device)
+        columns = torch.zeros((total, width), dtype=torch.int32, device=device)
+        masks = {
+            stride: torch.zeros(
+                (total, height // stride, width // stride), dtype=torch.bool, device=device
+            )
+            for stride in self.mask_strides
+        }
+        start = 0
+        for count, objects in zip(counts, instances, strict=True):
+            if count:
+                chosen = slice(start, start + count)
+                bitmaps = self._pad(_bitmaps(objects).to(device), canvas)
                 height, width = bitmaps.shape[-2:]
-                if height > canvas[0] or width > canvas[1]:
-                    raise ValueError(
-                        f"gt_masks of {height}x{width} pixels do not fit the input of "
-                        f"{canvas[0]}x{canvas[1]}; masks and image must have the same size"
+                rows[chosen, :height], columns[chosen, :width] = mask_profiles(bitmaps)
+                for stride, small in masks.items():
+                    small[chosen, : height // stride, : width // stride] = downsample_masks(
+                        bitmaps, stride
                     )
-                rows[:, :height, :width] = bitmaps.to(device)
-        label = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
+            start += count
+        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        classes = [objects.gt_classes for n, objects in zip(counts, instances, strict=True) if n]
+        return _Objects(self._classes(classes, device), images.to(device), rows, columns, masks)
+
+    def _pad(self, bitmaps: Tensor, canvas: tuple[int, int]) -> Tensor:
+        """Pad to the next multiple of all mask strides, which the canvas is one of."""
+        height, width = bitmaps.shape[-2:]
+        if height > canvas[0] or width > canvas[1]:
+            raise ValueError(
+                f"gt_masks of {height}x{width} pixels do not fit the input of "
+                f"{canvas[0]}x{canvas[1]}; masks and image must have the same size"
+            )
+        step = math.lcm(*self.mask_strides)
+        if height % step or width % step:
+            bitmaps = F.pad(bitmaps, (0, -width % step, 0, -height % step))
+        return bitmaps
+
+    def _classes(self, classes: list[Tensor], device: torch.device) -> Tensor:
+        labels = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
         # On the host, where a data loader left it, so that the check costs no synchronisation.
-        if label.device.type == "cpu" and len(label):
-            low, high = int(label.min()), int(label.max())
+        if labels.device.type == "cpu" and len(labels):
+            low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_classes:
                 raise ValueError(
                     f"gt_classes must lie in [0, {self.num_classes}), got {low} to {high}; set "
                     "MODEL.SOLO.NUM_CLASSES to the number of classes of the data set"
                 )
-        images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-        return masks, label.to(device), images.to(device)
+        return labels.to(device)
 
-    def _claim(self, masks: Tensor, images: Tensor, num_images: int) -> Tensor:
+    def _claim(self, objects: _Objects, canvas: tuple[int, int], num_images: int) -> Tensor:
         """Object (N, T) that owns every cell of every image, -1 where there is none."""
-        height, width = masks.shape[-2:]
-        profiles = mask_profiles(masks)
+        device = objects.classes.device
+        profiles = objects.rows, objects.columns
         boxes = profiles_to_boxes(*profiles).double()
         size = boxes[:, 2:] - boxes[:, :2]  # (I, 2) as w, h
         area = profiles[0].sum(1)
         # An empty mask has no centre; its zero size keeps it out of every level below.
         center = profiles_to_centroids(*profiles).nan_to_num()
         scale = size.prod(1).sqrt()
-        bounds = torch.tensor(self.grid.scale_ranges, device=masks.device, dtype=torch.float64)
+        bounds = torch.tensor(self.grid.scale_ranges, device=device, dtype=torch.float64)
         on_level = (scale[:, None] >= bounds[:, 0]) & (scale[:, None] <= bounds[:, 1])
         on_level &= (area > 0)[:, None]  # (I, L)
 
-        extent = torch.tensor([width, height], device=masks.device, dtype=torch.float64)
+        extent = torch.tensor([canvas[1], canvas[0]], device=device, dtype=torch.float64)
         columns, in_columns = self._touched(center[:, 0], size[:, 0], extent[0])
         rows, in_rows = self._touched(center[:, 1], size[:, 1], extent[1])
-        starts = torch.tensor(self.grid.starts, device=masks.device)[:, None, None]
-        sizes = torch.tensor(self.grid.num_grids, device=masks.device)[:, None, None]
+        starts = torch.tensor(self.grid.starts, device=device)[:, None, None]
+        sizes = torch.tensor(self.grid.num_grids, device=device)[:, None, None]
         cells = starts + rows[..., :, None] * sizes + columns[..., None, :]  # (I, L, 3, 3)
-        cells = cells + images[:, None, None, None] * self.grid.num_cells
+        cells = cells + objects.images[:, None, None, None] * self.grid.num_cells
         valid = on_level[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]
 
         # One pass without order: the greatest rank wins, and ranks grow as areas shrink.
         by_area = area.argsort(descending=True, stable=True)
         rank = torch.empty_like(by_area)
-        rank[by_area] = torch.arange(len(by_area), device=masks.device)
+        rank[by_area] = torch.arange(len(by_area), device=device)
         spare = num_images * self.grid.num_cells  # where claims that are not valid end
-        winner = torch.full((spare + 1,), -1, dtype=torch.int64, device=masks.device)
+        winner = torch.full((spare + 1,), -1, dtype=torch.int64, device=device)
         winner.scatter_reduce_(
             0,
             torch.where(valid, cells, spare).flatten(),
@@ -161,10 +210,12 @@ class SOLOTargetAssigner:
             Cell coordinates (I, L, 3), clamped to the grid, and whether they are touched.
         """
         grids = torch.tensor(self.grid.num_grids, device=center.device, dtype=torch.float64)
-        middle = (center[:, None] * grids / extent).floor()[..., None]  # (I, L, 1)
+
+        def cell_of(position: Tensor) -> Tensor:
+            return (position[:, None] * grids / extent + _BORDER_SLACK).floor()[..., None]
+
         half = 0.5 * self.center_region * size
-        first = ((center - half)[:, None] * grids / extent).floor()[..., None]
-        last = ((center + half)[:, None] * grids / extent).floor()[..., None]
+        middle, first, last = cell_of(center), cell_of(center - half), cell_of(center + half)
         cells = middle + torch.arange(-1, 2, device=center.device)
         touched = (cells >= first.clamp(min=0)) & (cells <= last)
         touched &= cells < grids[:, None]

@@ -28,6 +28,7 @@ class TimmBackbone(Backbone):
         out_features: of "res1" (stride 2) to "res5" (stride 32).
         pretrained: let timm download its ImageNet weights.
         norm_eval: keep the running statistics of every BatchNorm fixed, also in training.
+        freeze_at: freeze the parameters up to feature ``res<freeze_at>``; 0 freezes none.
 
     Raises:
         ValueError: timm does not know the name, or the model lacks a wanted feature.
@@ -40,6 +41,7 @@ class TimmBackbone(Backbone):
         *,
         pretrained: bool = False,
         norm_eval: bool = False,
+        freeze_at: int = 0,
     ) -> None:
         super().__init__()
         timm = _import_timm()
@@ -62,6 +64,26 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {f: info.reduction()[by_name[f]] for f in out_features}
         self._out_feature_channels = {f: info.channels()[by_name[f]] for f in out_features}
         self.norm_eval = norm_eval
+        if freeze_at:
+            self._freeze(freeze_at, by_name)
+        self.train()  # also a model that nobody puts into training mode keeps its statistics
+
+    def _freeze(self, freeze_at: int, by_name: dict[str, int]) -> None:
+        if f"res{freeze_at}" not in by_name:
+            raise ValueError(
+                f"MODEL.TIMM.FREEZE_AT is {freeze_at}; possible are 0 and the numbers in "
+                f"{sorted(by_name)}"
+            )
+        last = self.model.feature_info.module_name()[by_name[f"res{freeze_at}"]]
+        # Modules come in the order of computation; the last may itself have no parameter (an
+        # activation). Some of timm's wrappers join the parts of a name with an underscore.
+        for name, module in self.model.named_modules():
+            found = name in (last, last.replace(".", "_"))
+            for parameter in module.parameters(recurse=found):
+                parameter.requires_grad_(False)
+            if found:
+                return
+        raise AssertionError(f"timm has no module {last}")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Compute the features of a batch (N, 3, H, W), by name."""
@@ -123,6 +145,7 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:  # noq
         cfg.MODEL.FPN.IN_FEATURES,
         pretrained=node.WEIGHTS == "timm",
         norm_eval=node.NORM_EVAL,
+        freeze_at=node.FREEZE_AT,
     )
     if node.WEIGHTS == "package":
         bottom_up.load_imagenet(read_packaged_weights(node.NAME))

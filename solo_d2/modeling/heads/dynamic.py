@@ -119,5 +119,7 @@ class DynamicSOLOHead(SOLOHead):
         logits = kernels[image][cells] @ features.flatten(1)  # (K, H * W)
         probs = logits.float().sigmoid().view(len(cells), *features.shape[1:])
         if size is not None and size != probs.shape[1:]:
-            probs = F.interpolate(probs[None], size=size, mode="bilinear", align_corners=False)[0]
+            # Cells as the batch, which may be empty; channels may not.
+            probs = F.interpolate(probs[:, None], size=size, mode="bilinear", align_corners=False)
+            probs = probs[:, 0]
         return probs

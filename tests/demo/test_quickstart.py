@@ -1,0 +1,64 @@
+"""The quick start from data to pictures, at its smallest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))
+
+import quickstart
+
+
+@pytest.mark.slow
+def test_quickstart_leaves_everything_that_it_names(tmp_path, capsys):
+    output = tmp_path / "out"
+    code = quickstart.main(
+        [
+            *("--data-kind", "shapes", "--data", str(tmp_path), "--output", str(output)),
+            *("--train", "8", "--val", "12", "--iterations", "20", "--setup-seconds", "7"),
+            *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+            *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
+        ]
+    )
+    assert code == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert set(metrics["seconds"]) == {"setup", "data", "train", "eval", "draw"}
+    assert metrics["seconds"]["setup"] == 7
+    assert metrics["data"] == "shapes"
+    assert {"AP", "AP50", "AP75"} <= set(metrics["segm"]) & set(metrics["bbox"])
+    pictures = sorted((output / "pictures").iterdir())
+    assert len(pictures) == quickstart.PICTURES
+    for path in [*pictures, output / "curves.png"]:
+        assert cv2.imread(str(path)) is not None
+    video = cv2.VideoCapture(str(output / "video.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == (
+        quickstart.VIDEO_SCENES * quickstart.FRAMES_PER_SCENE
+    )
+    printed = capsys.readouterr().out
+    for path in ("metrics.json", "curves.png", "scene_0.jpg", "video.mp4", "model_final.pth"):
+        assert str(output) in printed and path in printed
+
+
+def test_unknown_key_ends_with_one_line(tmp_path, capsys):
+    code = quickstart.main(
+        [
+            *("--data-kind", "shapes", "--data", str(tmp_path), "--output", str(tmp_path / "out")),
+            *("--train", "1", "--val", "1", "SOLVER.NO_SUCH_KEY", "1"),
+        ]
+    )
+    assert code == 1
+    assert "NO_SUCH_KEY" in capsys.readouterr().err
+
+
+def test_pan_moves_from_corner_to_corner():
+    image = np.arange(40 * 80, dtype=np.int64).reshape(40, 80)
+    frames = quickstart.pan(image, 3)
+    assert [frame.shape for frame in frames] == [(30, 60)] * 3
+    assert frames[0][0, 0] == image[0, 0]
+    assert frames[-1][-1, -1] == image[-1, -1]

@@ -1,0 +1,184 @@
+"""Training loss in closed form and against a loop over Equation 5."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from solo_d2.modeling.criterion import SOLOCriterion
+from solo_d2.modeling.structures import SOLOPredictions, SOLOTargets
+
+ALPHA, GAMMA, LAMBDA = 0.25, 2.0, 3.0
+LN2 = math.log(2)
+
+
+def criterion(num_classes=2, mask_strides=(4, 4), **changes):
+    values = {
+        "category_weight": 1.0,
+        "mask_weight": LAMBDA,
+        "focal_alpha": ALPHA,
+        "focal_gamma": GAMMA,
+        **changes,
+    }
+    return SOLOCriterion(num_classes=num_classes, mask_strides=mask_strides, **values)
+
+
+def targets_of(positives, *, num_images=1, sizes=(2, 1), num_classes=2, masks=None):
+    """Targets with the positives (image, level, cell in level, class, object)."""
+    starts = [sum(s * s for s in sizes[:level]) for level in range(len(sizes))]
+    num_cells = sum(size * size for size in sizes)
+    labels = torch.full((num_images, num_cells), num_classes)
+    counts = [[0] * len(sizes) for _ in range(num_images)]
+    for image, level, cell, label, _ in positives:
+        labels[image, starts[level] + cell] = label
+        counts[image][level] += 1
+    return SOLOTargets(
+        labels=labels,
+        cells=torch.tensor([starts[p[1]] + p[2] for p in positives], dtype=torch.int64),
+        instances=torch.tensor([p[4] for p in positives], dtype=torch.int64),
+        counts=counts,
+        masks=masks if masks is not None else {4: torch.ones(9, 5, 5, dtype=torch.bool)},
+    )
+
+
+def zero_logits(num_images=1, sizes=(2, 1), num_classes=2):
+    logits = [
+        torch.zeros(num_images, num_classes, size, size, requires_grad=True) for size in sizes
+    ]
+    return SOLOPredictions(logits, None)
+
+
+def constant_masks(value, size=(5, 5)):
+    def mask_probs(predictions, image, cells, *, levels=None, size_=size):
+        return torch.full((len(cells), *size_), value)
+
+    return mask_probs
+
+
+def test_focal_loss_of_undecided_logits():
+    # p = 0.5 everywhere: 10 (cell, class) pairs, one positive.
+    # Positive: 0.25 * 0.25 * ln 2. Negative: 0.75 * 0.25 * ln 2. One positive cell.
+    targets = targets_of([(0, 0, 1, 1, 0)])
+    losses = criterion()(zero_logits(), targets, constant_masks(1.0))
+    expected = (0.25 * 0.25 + 9 * 0.75 * 0.25) * LN2
+    assert losses["loss_category"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_masks_of_one_half_cost_lambda_fifths():
+    positives = [(0, 0, 1, 1, 0), (0, 0, 2, 0, 1), (0, 1, 0, 0, 1)]
+    losses = criterion()(zero_logits(), targets_of(positives), constant_masks(0.5))
+    # Each 1 - 2 * 12.5 / (6.25 + 25 + 0.002); the mean over three positives is that of one.
+    expected = LAMBDA * (1 - 25 / 31.252)
+    assert losses["loss_mask"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_perfect_masks_cost_next_to_nothing():
+    losses = criterion()(zero_logits(), targets_of([(0, 0, 1, 1, 0)]), constant_masks(1.0))
+    assert losses["loss_mask"].item() == pytest.approx(LAMBDA * 0.002 / 50.002, rel=1e-3)
+
+
+def test_weights_multiply_their_own_loss():
+    targets = targets_of([(0, 0, 1, 1, 0)])
+    one = criterion()(zero_logits(), targets, constant_masks(0.3))
+    more = criterion(category_weight=2.0, mask_weight=2 * LAMBDA)(
+        zero_logits(), targets, constant_masks(0.3)
+    )
+    for key in ("loss_category", "loss_mask"):
+        assert more[key].item() == pytest.approx(2 * one[key].item())
+
+
+def test_both_losses_are_per_positive_cell():
+    one = targets_of([(0, 0, 1, 1, 0)])
+    two = targets_of([(0, 0, 1, 1, 0), (0, 0, 2, 1, 0)])
+    first, second = (criterion()(zero_logits(), t, constant_masks(0.5)) for t in (one, two))
+    assert second["loss_mask"].item() == pytest.approx(first["loss_mask"].item())
+    expected = (2 * 0.25 * 0.25 + 8 * 0.75 * 0.25) * LN2 / 2
+    assert second["loss_category"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_positives_the_normaliser_is_one_and_the_mask_loss_zero():
+    predictions = zero_logits(num_images=2)
+    losses = criterion()(predictions, targets_of([], num_images=2), constant_masks(0.5))
+    assert losses["loss_mask"].item() == 0
+    assert losses["loss_category"].item() == pytest.approx(20 * 0.75 * 0.25 * LN2, rel=1e-5)
+    losses["loss_category"].backward()
+    assert all((x.grad > 0).all() for x in predictions.category_logits)
+
+
+def slow_losses(logits, targets, soft, masks):
+    """Equations 4 to 7 and the focal loss, cell by cell; `soft` (N, T, h, w), one mask stride."""
+    cells = torch.cat([x.flatten(2) for x in logits], 2).double()  # (N, C, T)
+    category = mask = count = 0
+    for image in range(cells.shape[0]):
+        for cell in range(cells.shape[2]):
+            label = int(targets.labels[image, cell])
+            for c in range(cells.shape[1]):
+                p = cells[image, c, cell].sigmoid().item()
+                if label == c:
+                    category += ALPHA * (1 - p) ** GAMMA * -math.log(p)
+                else:
+                    category += (1 - ALPHA) * p**GAMMA * -math.log(1 - p)
+            if label < cells.shape[1]:
+                p = soft[image, cell].double()
+                q = masks[int(targets.instances[count])].double()
+                overlap = 2 * (p * q).sum() / ((p * p).sum() + (q * q).sum() + 0.002)
+                mask += 1 - overlap.item()
+                count += 1
+    return category / max(count, 1), LAMBDA * mask / max(count, 1)
+
+
+def test_random_predictions_cost_what_the_loop_says():
+    generator = torch.Generator().manual_seed(0)
+    sizes, num_images, num_classes = (3, 2), 2, 4
+    masks = torch.rand(5, 6, 7, generator=generator) > 0.5
+    positives = [
+        (0, 0, 2, 1, 0),
+        (0, 0, 5, 0, 1),
+        (0, 1, 0, 1, 0),
+        (1, 0, 0, 3, 4),
+        (1, 1, 3, 2, 2),
+    ]
+    targets = targets_of(
+        positives, num_images=num_images, sizes=sizes, num_classes=num_classes, masks={4: masks}
+    )
+    logits = [torch.randn(num_images, num_classes, s, s, generator=generator) for s in sizes]
+    soft = torch.rand(num_images, 13, 6, 7, generator=generator)
+    losses = criterion(num_classes=num_classes)(
+        SOLOPredictions(logits, soft), targets, lambda p, n, cells, levels=None: soft[n][cells]
+    )
+    category, mask = slow_losses(logits, targets, soft, masks)
+    assert losses["loss_category"].item() == pytest.approx(category, rel=1e-5)
+    assert losses["loss_mask"].item() == pytest.approx(mask, rel=1e-5)
+
+
+def test_levels_with_other_mask_strides_meet_their_own_targets():
+    # Perfect masks at three strides; any mixture of sizes or cells would fail or cost.
+    sizes, strides = (2, 2, 1), (4, 4, 8)
+    generator = torch.Generator().manual_seed(1)
+    masks = {4: torch.rand(3, 8, 8, generator=generator) > 0.5}
+    masks[8] = torch.rand(3, 4, 4, generator=generator) > 0.5
+    positives = [(0, 0, 3, 0, 2), (0, 1, 1, 1, 0), (0, 2, 0, 0, 1), (1, 2, 0, 1, 2)]
+    targets = targets_of(positives, num_images=2, sizes=sizes, masks=masks)
+    owners = {(0, 3): 2, (0, 5): 0, (0, 8): 1, (1, 8): 2}
+    asked = []
+
+    def mask_probs(predictions, image, cells, *, levels=None):
+        stride = 4 if 2 not in levels else 8
+        asked.append((image, tuple(levels)))
+        own = [owners[image, int(cell)] for cell in cells]
+        return masks[stride][own].float()
+
+    predictions = zero_logits(num_images=2, sizes=sizes)
+    losses = criterion(mask_strides=strides)(predictions, targets, mask_probs)
+    assert losses["loss_mask"].item() < 1e-3
+    assert asked == [(0, (0, 1)), (0, (2,)), (1, (0, 1)), (1, (2,))]
+
+
+def test_loss_is_float32_for_bfloat16_logits():
+    predictions = SOLOPredictions(
+        [x.detach().bfloat16() for x in zero_logits().category_logits], None
+    )
+    losses = criterion()(predictions, targets_of([(0, 0, 1, 1, 0)]), constant_masks(0.5))
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}

@@ -1,0 +1,280 @@
+"""Every key of the config matters, every YAML builds a model that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from builders import noise_input, tiny_config, tiny_model
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import nn
+
+from solo_d2 import SOLO_HEAD_REGISTRY, add_solo_config
+from solo_d2.engine import SOLOTrainer
+from solo_d2.loading import load_config
+from solo_d2.modeling import DynamicSOLOHead
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def parameters(model, batch):
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def initial(model, batch):
+    """Sums of the freshly made weights."""
+    return {name: value.double().sum().item() for name, value in model.state_dict().items()}
+
+
+def head(model, batch):
+    return type(model.head).__name__
+
+
+def losses(model, batch):
+    with torch.no_grad():
+        return {key: loss.item() for key, loss in model(batch).items()}
+
+
+def trainable(model, batch):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+def statistics(model, batch):
+    """Buffers after a pass in training mode."""
+    losses(model, batch)
+    return {name: value.double().sum().item() for name, value in model.named_buffers()}
+
+
+def result(model, batch):
+    """Scores and areas of what the model finds."""
+    model.eval()
+    model.head.category_predictor.bias.data.zero_()  # scores near one half: many candidates
+    found = model(batch)[0]["instances"]
+    return found.scores.tolist(), found.pred_masks.sum((1, 2)).tolist()
+
+
+HARD = ("MODEL.SOLO.NMS_TYPE", "hard")
+
+# Key: (another value, what it changes, what else must be set).
+SOLO_KEYS = {
+    "HEAD": ("OtherHead", head, ()),
+    "NUM_CLASSES": (5, parameters, ()),
+    "IN_FEATURES": (["p3", "p3", "p4", "p5", "p6"], losses, ()),
+    "NUM_GRIDS": ([14, 10, 8, 6, 4], losses, ()),
+    "SCALE_RANGES": ([[1, 12], [6, 24], [12, 48], [24, 96], [48, 512]], losses, ()),
+    "CENTER_REGION": (0.8, losses, ()),
+    "NUM_CONVS": (2, parameters, ()),
+    "CONV_DIM": (64, parameters, ()),
+    "NORM": ("", parameters, ()),
+    "PRIOR_PROB": (0.1, initial, ()),
+    "KERNEL_DIM": (64, parameters, ()),
+    "MASK_FEATURE.IN_FEATURES": (["p2", "p3", "p4"], parameters, ()),
+    "MASK_FEATURE.CONV_DIM": (64, parameters, ()),
+    "CATEGORY_LOSS_WEIGHT": (2.0, losses, ()),
+    "MASK_LOSS_WEIGHT": (1.0, losses, ()),
+    "FOCAL_LOSS_ALPHA": (0.5, losses, ()),
+    "FOCAL_LOSS_GAMMA": (1.0, losses, ()),
+    "SCORE_THRESH_TEST": (0.5, result, ()),
+    "MASK_THRESH_TEST": (0.52, result, ()),
+    "PRE_NMS_TOPK_TEST": (5, result, ()),
+    "NMS_TYPE": ("hard", result, ()),
+    "NMS_KERNEL": ("linear", result, ()),
+    "NMS_SIGMA": (2.0, result, ()),
+    "NMS_THRESH_TEST": (0.1, result, HARD),
+    "FINAL_SCORE_THRESH_TEST": (0.3, result, ()),
+}
+
+# Each has a test of its own below.
+SOLVER_KEYS = ("OPTIMIZER", "BACKBONE_MULTIPLIER")
+
+TIMM = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "test_efficientnet")
+TIMM_KEYS = {
+    "NAME": ("test_resnet", parameters, TIMM),
+    "WEIGHTS": ("weights.pth", initial, TIMM),
+    "FREEZE_AT": (2, trainable, TIMM),
+    "NORM_EVAL": (False, statistics, TIMM),
+}
+
+
+def leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def test_the_tables_hold_every_key():
+    cfg = get_cfg()
+    before = set(leaves(cfg))
+    add_solo_config(cfg)
+    assert set(leaves(cfg.MODEL.SOLO)) == set(SOLO_KEYS)
+    assert set(leaves(cfg.MODEL.TIMM)) == set(TIMM_KEYS)
+    added = {f"MODEL.SOLO.{key}" for key in SOLO_KEYS}
+    added |= {f"MODEL.TIMM.{key}" for key in TIMM_KEYS}
+    added |= {f"SOLVER.{key}" for key in SOLVER_KEYS}
+    assert set(leaves(cfg)) - before == added
+
+
+@pytest.fixture
+def other_head():
+    """A second registered head, for the time of a test."""
+
+    class OtherHead(DynamicSOLOHead):
+        pass
+
+    SOLO_HEAD_REGISTRY.register(OtherHead)
+    yield OtherHead
+    del SOLO_HEAD_REGISTRY._obj_map["OtherHead"]
+
+
+def check_key(key, value, observe, given, batch):
+    before = observe(tiny_model(*given), batch)
+    assert before == observe(tiny_model(*given), batch)  # what changes, changes for the key
+    assert before != observe(tiny_model(*given, key, value), batch)
+
+
+@pytest.mark.parametrize("key", SOLO_KEYS)
+def test_every_solo_key_changes_something(key, training_batch, other_head):
+    check_key(f"MODEL.SOLO.{key}", *SOLO_KEYS[key], training_batch)
+
+
+@pytest.mark.parametrize("key", TIMM_KEYS)
+def test_every_timm_key_changes_something(key, training_batch, tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(7)
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.pth")
+    monkeypatch.chdir(tmp_path)
+    check_key(f"MODEL.TIMM.{key}", *TIMM_KEYS[key], training_batch)
+
+
+def test_optimizer_key_names_the_class():
+    for name, kind in (("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)):
+        made = SOLOTrainer.build_optimizer(tiny_config("SOLVER.OPTIMIZER", name), tiny_model())
+        assert isinstance(made, kind)
+    with pytest.raises(ValueError, match=r"SOLVER.OPTIMIZER.*'ADAM'"):
+        SOLOTrainer.build_optimizer(tiny_config("SOLVER.OPTIMIZER", "ADAM"), tiny_model())
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAMW"])
+def test_backbone_multiplier_scales_what_lies_below_the_pyramid(name):
+    model = tiny_model()
+    cfg = tiny_config(
+        "SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", 0.5, "SOLVER.BACKBONE_MULTIPLIER", 0.25
+    )
+    made = SOLOTrainer.build_optimizer(cfg, model)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert len(rates) == len(trained)  # each once
+    for key, parameter in trained.items():
+        below = key.startswith("backbone.bottom_up.")
+        assert rates[id(parameter)] == (0.125 if below else 0.5), key
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("HEAD", "SOLOv3Head", "HEAD is 'SOLOv3Head'.*known: .*DynamicSOLOHead"),
+        ("NMS_TYPE", "mask", "NMS_TYPE must be one of"),
+        ("NMS_KERNEL", "gauss", "kernel of .*'gauss'"),
+        ("NMS_SIGMA", 0.0, "sigma > 0"),
+        ("NMS_THRESH_TEST", -0.5, "NMS_THRESH_TEST"),
+        ("SCORE_THRESH_TEST", 1.5, "SCORE_THRESH_TEST"),
+        ("MASK_THRESH_TEST", 1.0, "MASK_THRESH_TEST"),
+        ("FINAL_SCORE_THRESH_TEST", -1.0, "FINAL_SCORE_THRESH_TEST"),
+        ("PRE_NMS_TOPK_TEST", 0, "PRE_NMS_TOPK_TEST"),
+        ("CENTER_REGION", 2.0, "CENTER_REGION"),
+        ("PRIOR_PROB", 0.0, "PRIOR_PROB"),
+        ("NUM_GRIDS", [12, 10], "NUM_GRIDS with 2"),
+        ("SCALE_RANGES", [[1, 24]], "SCALE_RANGES with 1"),
+        ("IN_FEATURES", ["p2", "p9"], "IN_FEATURES is .*'p9'.* yields"),
+        ("MASK_FEATURE.IN_FEATURES", ["res2"], "MASK_FEATURE.IN_FEATURES is .* yields"),
+    ],
+)
+def test_bad_values_name_the_key_when_the_model_is_built(key, value, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(f"MODEL.SOLO.{key}", value)
+
+
+def test_adding_the_config_twice_gives_the_defaults_again():
+    cfg = tiny_config()
+    add_solo_config(cfg)
+    fresh = get_cfg()
+    add_solo_config(fresh)
+    assert cfg.MODEL.SOLO == fresh.MODEL.SOLO
+
+
+def test_defaults_are_the_papers():
+    cfg = get_cfg()
+    add_solo_config(cfg)
+    node = cfg.MODEL.SOLO
+    assert node.NUM_GRIDS == [40, 36, 24, 16, 12]
+    assert node.SCALE_RANGES == [[1, 96], [48, 192], [96, 384], [192, 768], [384, 2048]]
+    assert (node.CENTER_REGION, node.MASK_LOSS_WEIGHT) == (0.2, 3.0)  # §3.3.1, Eq. 4
+    assert (node.SCORE_THRESH_TEST, node.MASK_THRESH_TEST) == (0.1, 0.5)  # §3.3.3
+    assert (node.PRE_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE) == (500, 100)
+    assert (node.NMS_TYPE, node.NMS_KERNEL, node.NMS_SIGMA) == ("matrix", "gaussian", 0.5)
+
+
+def yaml_files():
+    return sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+
+
+def solo_yaml_files():
+    """All but the parts that others are made of, such as schedules."""
+    return [
+        name
+        for name in yaml_files()
+        if load_config(CONFIGS / name).MODEL.META_ARCHITECTURE == "SOLO"
+    ]
+
+
+def one_step(cfg):
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    objects = noise_input((64, 96), [(4, 4, 60, 60), (70, 8, 90, 30)], [0, 0])
+    values = model([objects, noise_input((64, 96))])
+    sum(values.values()).backward()
+    assert all(torch.isfinite(loss) for loss in values.values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained)
+    torch.optim.SGD(trained, lr=1e-3).step()
+    assert all(torch.isfinite(p).all() for p in trained)
+    return model
+
+
+def test_there_are_configs():
+    assert "Base-SOLOv2.yaml" in solo_yaml_files()
+
+
+@pytest.mark.parametrize("name", solo_yaml_files())
+def test_every_config_trains_a_step_with_a_small_head(name):
+    cfg = load_config(CONFIGS / name)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
+    node = cfg.MODEL.SOLO
+    node.NUM_CONVS = min(node.NUM_CONVS, 1)
+    node.CONV_DIM = node.KERNEL_DIM = 64
+    one_step(cfg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", solo_yaml_files())
+def test_every_config_trains_a_step_as_it_is(name):
+    cfg = load_config(CONFIGS / name)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
+    model = one_step(cfg)
+    convs = [m for m in model.head.category_tower if isinstance(m, nn.Conv2d)]
+    assert len(convs) == cfg.MODEL.SOLO.NUM_CONVS
+
+
+@pytest.mark.parametrize("name", yaml_files())
+def test_children_are_short(name):
+    """Design §7: at most 12 lines; comments and a base itself do not count."""
+    lines = (CONFIGS / name).read_text().splitlines()
+    content = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if any(line.startswith("_BASE_") for line in content):
+        assert len(content) <= 12

@@ -1,0 +1,167 @@
+"""Importing has no side effects, and modules import in one direction only (design §2)."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import solo_d2
+
+ROOT = Path(solo_d2.__file__).parent
+
+SIDE_EFFECTS = """
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+import detectron2.data.datasets
+import torch
+
+def state():
+    return set(DatasetCatalog.list()), set(MetadataCatalog.list()), get_cfg().dump()
+
+generator = torch.get_rng_state()
+before = state()
+import solo_d2, solo_d2.engine, solo_d2.loading, solo_d2.evaluation, solo_d2.data.checks
+assert state() == before
+assert torch.equal(torch.get_rng_state(), generator)
+assert not torch.cuda.is_initialized()
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+assert "SOLO" in META_ARCH_REGISTRY
+assert "build_timm_fpn_backbone" in BACKBONE_REGISTRY
+assert "SOLOv2" not in META_ARCH_REGISTRY
+"""
+
+
+def test_importing_registers_classes_and_nothing_else():
+    done = subprocess.run([sys.executable, "-c", SIDE_EFFECTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "solo_d2",
+        "solo_d2.data",
+        "solo_d2.engine",
+        "solo_d2.evaluation",
+        "solo_d2.layers",
+        "solo_d2.model_zoo",
+        "solo_d2.modeling",
+        "solo_d2.modeling.heads",
+    ],
+)
+def test_public_names_exist(module):
+    loaded = importlib.import_module(module)
+    assert all(hasattr(loaded, name) for name in getattr(loaded, "__all__", []))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def own_imports(path):
+    """Modules of ours that a file imports anywhere, as dotted names without ``solo_d2.``."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{stem}.{alias.name}"
+                found.add(name if is_module(name) else stem)
+    return {name.partition(".")[2] for name in found if name.split(".")[0] == "solo_d2"}
+
+
+def is_module(name):
+    path = ROOT.parent.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+# What may be imported, by the longest prefix that fits the importing module.
+MODELING = "modeling."
+ALLOWED = {
+    "config": [],
+    "layers": ["layers"],
+    "modeling.grid": ["layers"],
+    "modeling.structures": ["layers"],
+    **{
+        MODELING + part: ["layers", "modeling.grid", "modeling.structures", MODELING + part]
+        for part in ("heads", "targets", "criterion", "postprocessing")
+    },
+    "modeling.backbone": ["layers", "modeling.backbone"],
+    "modeling": ["layers", "modeling"],
+    "data": ["layers", "data"],
+    "evaluation": ["layers", "evaluation"],
+    "checkpoint": ["layers", "checkpoint"],
+    "utils": ["layers", "utils", "data"],
+}
+
+
+def fits(name, prefix):
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def rule_of(name):
+    prefixes = [prefix for prefix in ALLOWED if fits(name, prefix)]
+    return max(prefixes, key=len) if prefixes else None
+
+
+def all_files():
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", all_files())
+def test_imports_go_one_way(file):
+    name = module_name(ROOT / file).partition(".")[2]
+    rule = rule_of(name)
+    imports = own_imports(ROOT / file)
+    if rule is not None:
+        wrong = [x for x in imports if not any(fits(x, allowed) for allowed in ALLOWED[rule])]
+        assert wrong == []
+    if file != "__init__.py":
+        # The package itself stands above all: importing from it makes a circle.
+        assert "" not in imports
+    assert not any(x.split(".")[0] in ("train_net", "demo") for x in imports)
+
+
+def test_the_reader_of_imports_sees_them():
+    assert "layers" in own_imports(ROOT / "modeling" / "targets.py")
+    assert "modeling.grid" in own_imports(ROOT / "modeling" / "heads" / "base.py")
+    assert "modeling.criterion" in own_imports(ROOT / "modeling" / "meta_arch" / "solo.py")
+
+
+def test_importing_modules_are_acyclic():
+    graph = {}
+    for file in all_files():
+        name = module_name(ROOT / file).partition(".")[2]
+        graph[name] = own_imports(ROOT / file) - {name}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"circle: {[*path[path.index(name) :], name]}"
+        if name in done or name not in graph:
+            return
+        path.append(name)
+        for other in graph[name]:
+            visit(other)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+def test_modules_stay_small():
+    """Design §7: 350 lines at most."""
+    long = [file for file in all_files() if len((ROOT / file).read_text().splitlines()) > 350]
+    assert long == []
