@@ -1,4 +1,4 @@
-"""Alternating timing, peak memory and foreign load of small pieces of work."""
+"""Alternating timing, peak memory, and the load that other processes put on the machine."""
 
 from __future__ import annotations
 
@@ -6,30 +6,20 @@ import ctypes
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
-Work = Callable[[], Any]
+Phases = Callable[[Callable[[str], None]], Any]
+"""Work that calls its argument with a name at the end of every phase."""
 
 
 @dataclass
 class Result:
-    """What was measured of one piece of work.
-
-    Attributes:
-        name: of the piece of work.
-        ours_ms: milliseconds of every round.
-        peer_ms: likewise of the peer, in the same rounds; empty without a peer.
-        ours_mib: memory above the level before the call, result included; None if unknown.
-        peer_mib: likewise.
-        agrees: whether both results are equal, in words; "" without a peer.
-        foreign_cores: CPU cores that other processes kept busy meanwhile; None if unknown.
-    """
+    """One row of the table: times in ms per round, peak memory in MiB, None where unknown."""
 
     name: str
     ours_ms: list[float] = field(default_factory=list)
@@ -39,124 +29,112 @@ class Result:
     agrees: str = ""
     foreign_cores: float | None = None
 
-    @property
-    def ratio(self) -> float | None:
-        """Median over the rounds of peer / ours."""
-        if not self.peer_ms:
-            return None
-        return median(p / o for o, p in zip(self.ours_ms, self.peer_ms, strict=True))
+
+@dataclass
+class Timer:
+    """How to measure: the device to wait for, and the number of rounds, which `seconds` limits."""
+
+    device: torch.device
+    rounds: int
+    seconds: float
+
+    def now(self) -> float:
+        """Milliseconds, after everything on the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() * 1e3
+
+    def alternate(self, works: Sequence[Callable[[], Any]]) -> tuple[list[list[float]], Any]:
+        """Times of every piece of work, round by round in turn, and the foreign load."""
+        times: list[list[float]] = [[] for _ in works]
+        start, busy = self.now(), _busy_seconds()
+        for done in range(self.rounds):
+            if done and self.now() - start > 1e3 * self.seconds:
+                break
+            for work, record in zip(works, times, strict=True):
+                before = self.now()
+                work()
+                record.append(self.now() - before)
+        wall = (self.now() - start) / 1e3
+        # The kernel counts in hundredths of a second.
+        known = busy is not None and wall > 0.5
+        return times, max(0.0, _busy_seconds() - busy) / wall if known else None
+
+    def compare(
+        self,
+        name: str,
+        ours: Callable[[], Any],
+        peer: Callable[[], Any] | None = None,
+        agree: Callable[[Any, Any], str] = lambda _ours, _peer: "",
+    ) -> Result:
+        """Measure our side and the peer's, if any; the first call of each is not timed."""
+        works = [ours] if peer is None else [ours, peer]
+        firsts = [work() for work in works]
+        result = Result(name, agrees=agree(*firsts) if peer else "")
+        del firsts
+        times, result.foreign_cores = self.alternate(works)
+        memory = [peak_memory(work, self.device) for work in works]
+        result.ours_ms, result.ours_mib = times[0], memory[0]
+        if peer:
+            result.peer_ms, result.peer_mib = times[1], memory[1]
+        return result
+
+    def split(self, name: str, work: Phases) -> list[Result]:
+        """Measure work in phases: one result for all of it, then one for every phase."""
+        phases: dict[str, list[float]] = {}
+
+        def run() -> None:
+            last = self.now()
+
+            def lap(phase: str) -> None:
+                nonlocal last
+                now = self.now()
+                phases.setdefault(phase, []).append(now - last)
+                last = now
+
+            work(lap)
+
+        whole = self.compare(f"{name}, total", run)
+        # Neither the first call nor the one that measures memory counts.
+        parts = [Result(f"{name}, {phase}", times[1:-1]) for phase, times in phases.items()]
+        return [whole, *parts]
 
 
-class ForeignLoad:
-    """Average number of cores busy with other processes since creation (Linux; else None)."""
-
-    def __init__(self) -> None:
-        self.start = self._read()
-
-    @staticmethod
-    def _read() -> tuple[float, float, float] | None:
-        try:
-            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        except OSError:
-            return None
-        # user, nice, system, idle, iowait, irq, softirq, steal
-        busy = sum(int(x) for i, x in enumerate(fields) if i not in (3, 4))
-        return time.perf_counter(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
-
-    def cores(self) -> float | None:
-        """The average so far."""
-        now = self._read()
-        if now is None or self.start is None:
-            return None
-        wall, busy, own = (b - a for a, b in zip(self.start, now, strict=True))
-        return max(0.0, busy - own) / max(wall, 1e-9)
+def _busy_seconds() -> float | None:
+    """CPU time of all other processes since boot; None where there is no /proc."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    ticks = sum(int(x) for i, x in enumerate(fields) if i not in (3, 4))
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def peak_memory(work: Callable[[], Any], device: torch.device) -> float | None:
+    """MiB that one call needs above the level before it, its result included.
 
-
-def stopwatch(work: Work, device: torch.device) -> float:
-    """Milliseconds of one call."""
-    synchronize(device)
-    start = time.perf_counter()
-    work()
-    synchronize(device)
-    return (time.perf_counter() - start) * 1e3
-
-
-def peak_memory(work: Work, device: torch.device) -> float | None:
-    """MiB that one call needs above the level before it, result included.
-
-    On CUDA the allocator's own count; on Linux the resident set, whose high-water mark is reset
-    before the call; otherwise None.
+    On CUDA the allocator's count; on Linux the resident set, whose high-water mark is reset before
+    the call; elsewhere None.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        result = work()  # kept, so that it counts
+        _result = work()
         torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) - before
-        del result
-        return peak / 2**20
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status_kib("VmRSS")
-        result = work()
-        peak = _status_kib("VmHWM") - before
-        del result
     except (OSError, AttributeError):
         return None
-    return max(peak, 0) / 1024
+    before = _status_mib("VmRSS")
+    _result = work()
+    return max(0.0, _status_mib("VmHWM") - before)
 
 
-def _status_kib(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1])
-    raise OSError(f"no {key} in /proc/self/status")
-
-
-def measure(
-    name: str,
-    ours: Work,
-    peer: Work | None,
-    agree: Callable[[Any, Any], str],
-    *,
-    rounds: int,
-    seconds: float,
-    device: torch.device,
-) -> Result:
-    """Run both sides alternately; the first call of each warms up and is not timed.
-
-    Args:
-        name: of the piece of work.
-        ours: our side.
-        peer: the other side, if any.
-        agree: says in words whether two results are equal.
-        rounds: at most this many.
-        seconds: no new round starts after this time.
-        device: what to synchronise.
-    """
-    result = Result(name)
-    if peer is None:
-        ours()
-    else:
-        result.agrees = agree(ours(), peer())
-    load, start = ForeignLoad(), time.perf_counter()
-    for done in range(rounds):
-        if done and time.perf_counter() - start > seconds:
-            break
-        result.ours_ms.append(stopwatch(ours, device))
-        if peer is not None:
-            result.peer_ms.append(stopwatch(peer, device))
-    result.foreign_cores = load.cores()
-    result.ours_mib = peak_memory(ours, device)
-    if peer is not None:
-        result.peer_mib = peak_memory(peer, device)
-    return result
+def _status_mib(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024

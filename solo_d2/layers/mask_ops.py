@@ -162,7 +162,8 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
         return torch.zeros((len(masks), len(masks)), device=masks.device)
     if labels is None:
         return _all_intersections(masks)
-    if masks.device.type != "cpu":  # one large product is faster than many small ones
+    if masks.device.type != "cpu" or len(masks) <= _BLOCK_MASKS:
+        # One large product is faster than many small ones.
         return _all_intersections(masks) * (labels[:, None] == labels[None, :])
     counts = torch.zeros((len(masks), len(masks)))
     rows = mask_occupancy(masks)[0]
