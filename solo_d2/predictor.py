@@ -65,6 +65,7 @@ class SOLOPredictor:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
         if isinstance(cfg_or_name, CfgNode):
             self.cfg = cfg_or_name.clone()
+            self.cfg.defrost()
         else:
             self.cfg = load_config(cfg_or_name, trained=weights is None and model is None)
         if self.cfg.INPUT.FORMAT not in ("BGR", "RGB"):

@@ -192,3 +192,8 @@ def test_class_names_are_given_or_of_the_test_set(cfg):
 def test_a_wrong_number_of_class_names_is_refused(cfg):
     with pytest.raises(ValueError, match=r"2 class names given, MODEL\.SOLO\.NUM_CLASSES is 3"):
         predictor_of(cfg, class_names=["x", "y"])
+
+
+def test_a_frozen_config_is_fine(cfg):
+    cfg.freeze()
+    assert predictor_of(cfg).cfg.MODEL.DEVICE == "cpu"
