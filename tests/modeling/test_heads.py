@@ -45,6 +45,7 @@ def test_forward_is_the_published_architecture():
     head, features = make_head("MODEL.SOLO.NUM_CONVS", 2), make_features()
     predictions = head(features)
     kernels, (mask_feature, *others) = predictions.mask_inputs
+    kernels = torch.stack(kernels)
     assert len(others) == 4  # the same map for all levels
     assert all(other is mask_feature for other in others)
     for level, (x, size) in enumerate(zip(slow_levels(features), head.grid.num_grids, strict=True)):
@@ -57,7 +58,7 @@ def test_forward_is_the_published_architecture():
         for row, column in [(0, 0), (0, size - 1), (size - 1, 0), (1, 2)]:
             own = kernels[:, head.grid.flatten(level, row, column)]
             torch.testing.assert_close(own, kernel[:, :, row, column])
-    torch.testing.assert_close(mask_feature, slow_mask_feature(head.mask_feature, features))
+    torch.testing.assert_close(torch.stack(mask_feature), slow_mask_feature(head.mask_feature, features))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (96, 160)])
@@ -66,8 +67,9 @@ def test_shapes_of_every_output(size):
     predictions = head(make_features(size))
     shapes = [tuple(x.shape) for x in predictions.category_logits]
     assert shapes == [(2, 3, s, s) for s in head.grid.num_grids]
-    assert predictions.mask_inputs.kernels.shape == (2, head.grid.num_cells, 32)
-    assert predictions.mask_inputs.features[0].shape == (2, 32, size[0] // 4, size[1] // 4)
+    kernels, maps = predictions.mask_inputs
+    assert [x.shape for x in kernels] == [(head.grid.num_cells, 32)] * 2
+    assert [x.shape for x in maps[0]] == [(32, size[0] // 4, size[1] // 4)] * 2
 
 
 def test_published_head_has_the_hand_counted_parameters():
@@ -109,8 +111,8 @@ def test_mask_is_the_sigmoid_of_a_dynamic_convolution():
     for image in (0, 1):
         probs = head.mask_probs(predictions, image, cells)
         for k, cell in enumerate(cells):
-            weight = kernels[image, cell].view(1, -1, 1, 1)
-            expected = F.conv2d(features[image : image + 1], weight).sigmoid()[0, 0]
+            weight = kernels[image][cell].view(1, -1, 1, 1)
+            expected = F.conv2d(features[image][None], weight).sigmoid()[0, 0]
             torch.testing.assert_close(probs[k], expected)
 
 
@@ -141,7 +143,9 @@ def test_bfloat16_kernels_give_float32_probabilities():
     head = make_head()
     predictions = head(make_features())
     kernels, features = predictions.mask_inputs
-    half = type(predictions.mask_inputs)(kernels.bfloat16(), [x.bfloat16() for x in features])
+    half = type(predictions.mask_inputs)(
+        [x.bfloat16() for x in kernels], [[x.bfloat16() for x in level] for level in features]
+    )
     probs = head.mask_probs(SOLOPredictions([], half), 0, torch.tensor([5]))
     assert probs.dtype == torch.float32
 
@@ -150,7 +154,7 @@ def test_coordinates_make_equal_cells_different():
     # On constant features only coordinates can tell one cell's kernel from another's.
     head = make_head()
     features = {name: torch.ones_like(x) for name, x in make_features().items()}
-    kernels = head(features).mask_inputs.kernels[0, :144].view(12, 12, 32)
+    kernels = head(features).mask_inputs.kernels[0][:144].view(12, 12, 32)
     inner = kernels[3:-3, 3:-3]  # away from the padding
     assert (inner[:, 0] - inner[:, -1]).abs().amax() > 1e-4
     assert (inner[0] - inner[-1]).abs().amax() > 1e-4

@@ -18,12 +18,12 @@ class DecoupledMaskInputs(NamedTuple):
     """Mask logits of a batch.
 
     Attributes:
-        x: of every column j, per level (N, S_l, 2 H_l, 2 W_l).
+        x: of every column j, per level and image (S_l, 2 H_l, 2 W_l).
         y: of every row i, likewise.
     """
 
-    x: list[Tensor]
-    y: list[Tensor]
+    x: list[tuple[Tensor, ...]]
+    y: list[tuple[Tensor, ...]]
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -67,8 +67,8 @@ class DecoupledSOLOHead(SOLOHead):
             double = (2 * x.shape[-2], 2 * x.shape[-1])
             large = {k: resize_bilinear(tower(x), double) for k, tower in self.mask_towers.items()}
             x_axes, y_axes = self.tower_axes
-            maps.x.append(self.x_predictors[level](large[x_axes]))
-            maps.y.append(self.y_predictors[level](large[y_axes]))
+            maps.x.append(self.x_predictors[level](large[x_axes]).unbind(0))
+            maps.y.append(self.y_predictors[level](large[y_axes]).unbind(0))
         return maps
 
     def level_probs(

@@ -21,16 +21,19 @@ KERNEL_SIZES = (1, 3)
 
 
 class DynamicMaskInputs(NamedTuple):
-    """Kernels and features of a batch.
+    """Kernels and features of a batch, split into images.
+
+    Split once, because the backward pass of ``batch[image]`` fills a whole batch with zeros, for
+    every image anew.
 
     Attributes:
-        kernels: weights of the convolution of every cell (N, T, D).
-        features: mask feature of every level (N, E, H_l, W_l); if it is unified, the same map
-            (N, E, H / 4, W / 4) for all.
+        kernels: per image, weights of the convolution of every cell (T, D).
+        features: per level and image, mask feature (E, H_l, W_l); if it is unified, the same map
+            (E, H / 4, W / 4) for all levels.
     """
 
-    kernels: Tensor
-    features: list[Tensor]
+    kernels: tuple[Tensor, ...]
+    features: list[tuple[Tensor, ...]]
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -110,10 +113,13 @@ class DynamicSOLOHead(SOLOHead):
     def mask_inputs(self, features: dict[str, Tensor], levels: list[Tensor]) -> DynamicMaskInputs:
         """Predict the kernels of all cells and the mask feature."""
         kernels = self.predict_cells(self.kernel_tower, self.kernel_predictor, levels)
-        return DynamicMaskInputs(
-            kernels=torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2),
-            features=self.mask_feature(features, levels),
-        )
+        maps = self.mask_feature(features, levels)
+        if self.one_mask_source:
+            split = [maps[0].unbind(0)] * len(maps)
+        else:
+            split = [level.unbind(0) for level in maps]
+        cells = torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2)
+        return DynamicMaskInputs(kernels=cells.unbind(0), features=split)
 
     def level_probs(
         self,

@@ -44,13 +44,13 @@ class VanillaSOLOHead(SOLOHead):
         self,
         features: dict[str, Tensor],  # noqa: ARG002 - the levels are enough
         levels: list[Tensor],
-    ) -> list[Tensor]:
-        """Features (N, channels, H_l, W_l) of every level, in front of the last layer."""
-        return [self.mask_tower(x) for x in levels]
+    ) -> list[tuple[Tensor, ...]]:
+        """Features (channels, H_l, W_l) per level and image, in front of the last layer."""
+        return [self.mask_tower(x).unbind(0) for x in levels]
 
     def level_probs(
         self,
-        inputs: list[Tensor],
+        inputs: list[tuple[Tensor, ...]],
         image: int,
         level: int,
         cells: Tensor,
