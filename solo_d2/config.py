@@ -12,7 +12,8 @@ def add_solo_config(cfg: CN) -> None:
         cfg: a config of `detectron2.config.get_cfg`; changed in place.
     """
     node = cfg.MODEL.SOLO = CN()
-    # Head, by its name in SOLO_HEAD_REGISTRY.
+    # Head: "VanillaSOLOHead", "DecoupledSOLOHead", "DecoupledLightSOLOHead", "DynamicSOLOHead"
+    # (SOLOv2), "DecoupledDynamicSOLOHead", or any other name in SOLO_HEAD_REGISTRY.
     node.HEAD = "DynamicSOLOHead"
     # Number of classes, background not counted.
     node.NUM_CLASSES = 80
@@ -28,25 +29,53 @@ def add_solo_config(cfg: CN) -> None:
 
     # 3x3 layers of every tower of the head.
     node.NUM_CONVS = 4
+    # Of these, the first that see pixel coordinates, in the branch that predicts masks or kernels
+    # (paper Table 4b; 0 in Table 5b: no coordinates in the kernel branch).
+    node.NUM_COORD_CONVS = 1
     # Channels of the towers.
     node.CONV_DIM = 512
     # Normalisation of the head: "GN", "BN", "SyncBN", ... or "" for none.
     node.NORM = "GN"
+    # Deformable convolutions: "none", "all" layers (towers and mask feature), or the "last" layer
+    # of every tower; modulated is version 2, otherwise version 1.
+    node.DEFORM = "none"
+    node.DEFORM_MODULATED = True
+    # How features are brought to the grid: "bilinear", "adaptive_max_pool" or "region_grid"
+    # (paper §4.2.1, "Alignment").
+    node.ALIGN = "bilinear"
     # Score of every class at the start of training, which keeps the focal loss stable.
     node.PRIOR_PROB = 0.01
-    # Channels E of the mask feature, and weights of a 1x1 kernel (paper Table 5a).
+    # Dynamic heads only: input channels of a kernel (paper Table 5a), and channels of the mask
+    # feature but for NUM_KERNEL_GROUPS.
     node.KERNEL_DIM = 256
+    # Dynamic heads only: side of a kernel, 1 or 3.
+    node.KERNEL_SIZE = 1
+    # DecoupledDynamicSOLOHead only: A, into how many kernels the weights of a cell are divided; the
+    # mask feature has KERNEL_DIM / A channels (paper §3.2.4; 4 in Table 6c).
+    node.NUM_KERNEL_GROUPS = 1
 
+    # Dynamic heads only.
     node.MASK_FEATURE = CN()
-    # Features that the unified mask feature is merged from, finest first.
+    # One "unified" mask feature, or a "separate" one of every level ("Dynamic*", paper Table 5c).
+    node.MASK_FEATURE.TYPE = "unified"
+    # Features of the backbone that the unified mask feature is merged from, finest first.
     node.MASK_FEATURE.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    # Channels of the layers between them.
+    # 3x3 layers of a separate mask feature.
+    node.MASK_FEATURE.NUM_CONVS = 7
+    # Channels of the layers in between.
     node.MASK_FEATURE.CONV_DIM = 128
+    # Whether the mask feature sees pixel coordinates (paper Table 5b).
+    node.MASK_FEATURE.COORDS = True
 
+    # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20).
+    node.MASK_LOSS = "dice"
     # Weights of the focal loss and of the mask loss (lambda in Eq. 4).
     node.CATEGORY_LOSS_WEIGHT = 1.0
     node.MASK_LOSS_WEIGHT = 3.0
-    # Balance and focusing exponent of the focal loss.
+    # Weight of an auxiliary loss on semantic segmentation, predicted from the finest of IN_FEATURES
+    # in training only (paper §4.3; 1.0 for Table 6a). 0 leaves the branch out.
+    node.AUX_SEMANTIC_LOSS_WEIGHT = 0.0
+    # Balance and focusing exponent of the focal loss of the categories.
     node.FOCAL_LOSS_ALPHA = 0.25
     node.FOCAL_LOSS_GAMMA = 2.0
 

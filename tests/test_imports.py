@@ -94,9 +94,18 @@ ALLOWED = {
     "layers": ["layers"],
     "modeling.grid": ["layers"],
     "modeling.structures": ["layers"],
+    "modeling.towers": ["layers"],
+    "modeling.aux_semantic": ["layers", "modeling.structures", "modeling.towers"],
+    "modeling.heads": [
+        "layers",
+        "modeling.grid",
+        "modeling.structures",
+        "modeling.towers",
+        "modeling.heads",
+    ],
     **{
         MODELING + part: ["layers", "modeling.grid", "modeling.structures", MODELING + part]
-        for part in ("heads", "targets", "criterion", "postprocessing")
+        for part in ("targets", "criterion", "postprocessing")
     },
     "modeling.backbone": ["layers", "modeling.backbone"],
     "modeling": ["layers", "modeling"],

@@ -11,6 +11,10 @@ from .mask_ops import mask_areas
 # target and an empty prediction the loss is 1, and its gradient is finite.
 DICE_EPS = 1e-3
 
+# Probabilities are kept this far from 0 and 1 before their logarithm is taken: a product of
+# sigmoids has no logits from which a loss could be computed without it.
+PROB_EPS = 1e-6
+
 
 def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
     """Dice loss with squared denominators (paper Eq. 6 and 7).
@@ -25,11 +29,7 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
     Returns:
         One loss per mask (K,), in [0, 1].
     """
-    if probs.shape != targets.shape:
-        raise ValueError(
-            f"dice_loss expects masks of one shape, got {tuple(probs.shape)} "
-            f"and {tuple(targets.shape)}"
-        )
+    _check_shapes("dice_loss", probs, targets)
     probs, targets = probs.flatten(1), targets.flatten(1)
     if targets.dtype == torch.bool:
         # The same sums; autograd then keeps no float copy of the targets.
@@ -39,3 +39,53 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
         overlap = (probs * targets).sum(1)
         target_norm = targets.square().sum(1)
     return 1 - 2 * overlap / (probs.square().sum(1) + target_norm + 2 * eps)
+
+
+def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.0) -> Tensor:
+    """Binary cross entropy of soft masks, with a weight on the pixels of the object.
+
+    Args:
+        probs: soft masks (K, ...) in [0, 1].
+        targets: boolean masks (K, ...) of the same shape.
+        positive_weight: weight of foreground pixels; 2 in the paper (§4.2.1).
+
+    Returns:
+        The mean over all pixels, one loss per mask (K,).
+    """
+    log_probs = _log_probs("binary_mask_loss", probs, targets)
+    return -(torch.where(targets, positive_weight, 1.0) * log_probs).flatten(1).mean(1)
+
+
+def focal_mask_loss(
+    probs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss of soft masks (RetinaNet §3; the paper gives no values of its own).
+
+    Args:
+        probs: soft masks (K, ...) in [0, 1].
+        targets: boolean masks (K, ...) of the same shape.
+        alpha: weight of foreground pixels; background has 1 - alpha.
+        gamma: focusing exponent.
+
+    Returns:
+        The mean over all pixels, one loss per mask (K,).
+    """
+    log_probs = _log_probs("focal_mask_loss", probs, targets)
+    weights = torch.where(targets, alpha, 1 - alpha) * (1 - log_probs.exp()) ** gamma
+    return -(weights * log_probs).flatten(1).mean(1)
+
+
+def _log_probs(name: str, probs: Tensor, targets: Tensor) -> Tensor:
+    """Logarithm of the probability that every pixel gives to its target."""
+    _check_shapes(name, probs, targets)
+    if targets.dtype != torch.bool:
+        raise ValueError(f"{name} expects boolean targets, got {targets.dtype}")
+    return torch.where(targets, probs, 1 - probs).clamp(PROB_EPS, 1 - PROB_EPS).log()
+
+
+def _check_shapes(name: str, probs: Tensor, targets: Tensor) -> None:
+    if probs.shape != targets.shape:
+        raise ValueError(
+            f"{name} expects masks of one shape, got {tuple(probs.shape)} "
+            f"and {tuple(targets.shape)}"
+        )

@@ -1,16 +1,37 @@
 """Models; importing registers them with Detectron2 and does nothing else."""
 
-from .backbone import build_timm_fpn_backbone
+from .backbone import (
+    build_deform_resnet_backbone,
+    build_deform_resnet_fpn_backbone,
+    build_merged_resnet_backbone,
+    build_timm_fpn_backbone,
+)
 from .grid import GridSpec
-from .heads import SOLO_HEAD_REGISTRY, DynamicSOLOHead, SOLOHead, build_solo_head
+from .heads import (
+    SOLO_HEAD_REGISTRY,
+    DecoupledDynamicSOLOHead,
+    DecoupledLightSOLOHead,
+    DecoupledSOLOHead,
+    DynamicSOLOHead,
+    SOLOHead,
+    VanillaSOLOHead,
+    build_solo_head,
+)
 from .meta_arch import SOLO
 
 __all__ = [
     "SOLO",
     "SOLO_HEAD_REGISTRY",
+    "DecoupledDynamicSOLOHead",
+    "DecoupledLightSOLOHead",
+    "DecoupledSOLOHead",
     "DynamicSOLOHead",
     "GridSpec",
     "SOLOHead",
+    "VanillaSOLOHead",
+    "build_deform_resnet_backbone",
+    "build_deform_resnet_fpn_backbone",
+    "build_merged_resnet_backbone",
     "build_solo_head",
     "build_timm_fpn_backbone",
 ]

@@ -1,8 +1,8 @@
-"""Training loss (paper §3.3.2): focal loss on cells, Dice loss on the masks of positive cells."""
+"""Training loss (paper §3.3.2): focal loss on cells, a mask loss on those that are positive."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -10,8 +10,15 @@ import torch.distributed as dist
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
-from ..layers import dice_loss
+from ..layers import binary_mask_loss, dice_loss, focal_mask_loss
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
+
+MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "dice": dice_loss,
+    "bce": binary_mask_loss,
+    "focal": focal_mask_loss,
+}
+"""Losses (K,) of soft masks and their boolean targets, both (K, H, W) (paper Table 4c)."""
 
 
 class SOLOCriterion:
@@ -23,10 +30,17 @@ class SOLOCriterion:
     Args:
         num_classes: C; the label C means background.
         category_weight: weight of the focal loss.
-        mask_weight: λ, weight of the mask loss; 3 in the paper.
+        mask_loss: one of `MASK_LOSSES`.
+        mask_weight: λ, weight of the mask loss; in the paper 3 with "dice", 10 with "bce" and 20
+            with "focal".
         focal_alpha: weight of positive against negative cells.
         focal_gamma: focusing exponent.
         mask_strides: stride of the masks that the head makes, per level.
+        by_level: ask the head for masks level by level, for a head that has nothing to gain from
+            several at once; it would have to sort the cells, with a host synchronisation.
+
+    Raises:
+        ValueError: unknown mask loss.
     """
 
     def __init__(
@@ -34,19 +48,28 @@ class SOLOCriterion:
         *,
         num_classes: int,
         category_weight: float,
+        mask_loss: str = "dice",
         mask_weight: float,
         focal_alpha: float,
         focal_gamma: float,
         mask_strides: Sequence[int],
+        by_level: bool = False,
     ) -> None:
+        if mask_loss not in MASK_LOSSES:
+            raise ValueError(
+                f"MODEL.SOLO.MASK_LOSS must be one of {tuple(MASK_LOSSES)}, got {mask_loss!r}"
+            )
         self.num_classes = num_classes
         self.category_weight = category_weight
+        self.mask_loss = MASK_LOSSES[mask_loss]
         self.mask_weight = mask_weight
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         # Neighbouring levels whose masks have one size are handled in one call: (stride, levels).
-        levels = groupby(range(len(mask_strides)), key=lambda level: mask_strides[level])
-        self.mask_groups = [(stride, list(group)) for stride, group in levels]
+        levels = groupby(
+            range(len(mask_strides)), key=lambda level: (mask_strides[level], by_level * level)
+        )
+        self.mask_groups = [(stride, list(group)) for (stride, _), group in levels]
 
     def __call__(
         self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
@@ -104,6 +127,6 @@ class SOLOCriterion:
                 # graph, without which distributed training would wait for its gradient forever.
                 probs = mask_probs(predictions, image, targets.cells[chosen], levels=levels)
                 masks = targets.masks[stride][targets.instances[chosen]]
-                total.append(dice_loss(probs, masks).sum())
+                total.append(self.mask_loss(probs, masks).sum())
                 start = stop
         return torch.stack(total).sum()

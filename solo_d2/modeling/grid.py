@@ -66,6 +66,11 @@ class GridSpec:
         """L."""
         return len(self.num_grids)
 
+    @property
+    def mask_strides(self) -> tuple[int, ...]:
+        """Stride of masks at twice the size of every level's features."""
+        return tuple(stride // 2 for stride in self.strides)
+
     @cached_property
     def level_sizes(self) -> tuple[int, ...]:
         """Number of cells S_l² of every level."""
@@ -85,6 +90,27 @@ class GridSpec:
         """Level (K,) of flat cell indices (K,)."""
         ends = torch.tensor(self.starts[1:], device=cells.device, dtype=cells.dtype)
         return torch.bucketize(cells, ends, right=True)
+
+    def split(self, cells: Tensor, levels: Sequence[int]) -> list[tuple[int, Tensor]]:
+        """Sort cells by level, with one host synchronisation.
+
+        Args:
+            cells: flat indices (K,), in any order, K may be 0.
+            levels: the levels that they may lie on.
+
+        Returns:
+            For each of `levels`, the positions in `cells` of the cells that lie on it.
+
+        Raises:
+            ValueError: a cell lies on none of `levels`.
+        """
+        ordered, order = cells.sort()
+        starts = torch.tensor(self.starts, device=cells.device, dtype=cells.dtype)
+        bounds = [*torch.searchsorted(ordered, starts).tolist(), len(cells)]
+        parts = [(level, order[bounds[level] : bounds[level + 1]]) for level in levels]
+        if sum(len(positions) for _, positions in parts) != len(cells):
+            raise ValueError(f"expected cells of the levels {list(levels)} only")
+        return parts
 
     def flatten(self, level: int, row: int, column: int) -> int:
         """Flat index of one cell; rows and columns count from 0."""

@@ -40,6 +40,8 @@ class SOLOTargets:
         cells: flat cell index of every positive (P,), sorted by image, then by cell.
         instances: row of `masks` that belongs to every positive (P,).
         counts: number of positives per image and level, ``counts[n][l]``.
+        classes: class of every object (I,).
+        images: index of every object's image (I,).
         masks: boolean mask targets of all objects: {stride: (I, H / stride, W / stride)}.
     """
 
@@ -47,4 +49,6 @@ class SOLOTargets:
     cells: Tensor
     instances: Tensor
     counts: list[list[int]]
+    classes: Tensor
+    images: Tensor
     masks: dict[int, Tensor]

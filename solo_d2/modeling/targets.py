@@ -103,6 +103,8 @@ class SOLOTargetAssigner:
             cells=cells,
             instances=owner[claimed],
             counts=counts.view(num_images, -1).tolist(),
+            classes=classes,
+            images=objects.images,
             masks=objects.masks,
         )
 

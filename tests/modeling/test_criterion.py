@@ -39,6 +39,8 @@ def targets_of(positives, *, num_images=1, sizes=(2, 1), num_classes=2, masks=No
         cells=torch.tensor([starts[p[1]] + p[2] for p in positives], dtype=torch.int64),
         instances=torch.tensor([p[4] for p in positives], dtype=torch.int64),
         counts=counts,
+        classes=torch.zeros(9, dtype=torch.int64),
+        images=torch.zeros(9, dtype=torch.int64),
         masks=masks if masks is not None else {4: torch.ones(9, 5, 5, dtype=torch.bool)},
     )
 
@@ -77,6 +79,26 @@ def test_masks_of_one_half_cost_lambda_fifths():
 def test_perfect_masks_cost_next_to_nothing():
     losses = criterion()(zero_logits(), targets_of([(0, 0, 1, 1, 0)]), constant_masks(1.0))
     assert losses["loss_mask"].item() == pytest.approx(LAMBDA * 0.002 / 50.002, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "each"),
+    [
+        ("bce", 2 * LN2),  # all pixels of the target are foreground, which counts twice
+        ("focal", 0.25 * 0.25 * LN2),
+    ],
+)
+def test_other_mask_losses_are_means_over_pixels_then_positives(name, each):
+    positives = [(0, 0, 1, 1, 0), (0, 0, 2, 0, 1), (0, 1, 0, 0, 1)]
+    losses = criterion(mask_loss=name, mask_weight=7.0)(
+        zero_logits(), targets_of(positives), constant_masks(0.5)
+    )
+    assert losses["loss_mask"].item() == pytest.approx(7 * each, rel=1e-5)
+
+
+def test_unknown_mask_loss_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"MASK_LOSS must be one of .*dice.*, got 'iou'"):
+        criterion(mask_loss="iou")
 
 
 def test_weights_multiply_their_own_loss():
@@ -153,7 +175,10 @@ def test_random_predictions_cost_what_the_loop_says():
     assert losses["loss_mask"].item() == pytest.approx(mask, rel=1e-5)
 
 
-def test_levels_with_other_mask_strides_meet_their_own_targets():
+@pytest.mark.parametrize(
+    ("by_level", "groups"), [(False, [(0, 1), (2,)]), (True, [(0,), (1,), (2,)])]
+)
+def test_levels_with_other_mask_strides_meet_their_own_targets(by_level, groups):
     # Perfect masks at three strides; any mixture of sizes or cells would fail or cost.
     sizes, strides = (2, 2, 1), (4, 4, 8)
     generator = torch.Generator().manual_seed(1)
@@ -171,9 +196,9 @@ def test_levels_with_other_mask_strides_meet_their_own_targets():
         return masks[stride][own].float()
 
     predictions = zero_logits(num_images=2, sizes=sizes)
-    losses = criterion(mask_strides=strides)(predictions, targets, mask_probs)
+    losses = criterion(mask_strides=strides, by_level=by_level)(predictions, targets, mask_probs)
     assert losses["loss_mask"].item() < 1e-3
-    assert asked == [(0, (0, 1)), (0, (2,)), (1, (0, 1)), (1, (2,))]
+    assert asked == [(image, levels) for image in (0, 1) for levels in groups]
 
 
 def test_loss_is_float32_for_bfloat16_logits():

@@ -26,6 +26,30 @@ def test_finest_level_is_halved_and_coarsest_doubled():
     assert published_grid().strides == (8, 8, 16, 32, 32)
 
 
+def test_masks_of_a_level_are_twice_its_size():
+    assert published_grid().mask_strides == (4, 4, 8, 16, 16)
+
+
+def test_split_finds_the_cells_of_every_level_in_any_order():
+    grid = GridSpec.build([3, 1, 2], RANGES[:3], [8, 16, 32])  # cells 0-8, 9, 10-13
+    cells = torch.tensor([13, 0, 9, 8, 10, 0])
+    parts = {level: cells[chosen].tolist() for level, chosen in grid.split(cells, [0, 1, 2])}
+    assert {level: sorted(part) for level, part in parts.items()} == {
+        0: [0, 0, 8],
+        1: [9],
+        2: [10, 13],
+    }
+    nothing = grid.split(cells[:0], [0, 1, 2])
+    assert [(level, len(chosen)) for level, chosen in nothing] == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_split_refuses_cells_of_other_levels():
+    grid = GridSpec.build([3, 1, 2], RANGES[:3], [8, 16, 32])
+    assert len(grid.split(torch.tensor([0, 9]), [0, 1])) == 2
+    with pytest.raises(ValueError, match=r"levels \[0, 1\] only"):
+        grid.split(torch.tensor([0, 10]), [0, 1])
+
+
 def test_locate_inverts_flatten_for_every_cell():
     grid = GridSpec.build([3, 1, 2], RANGES[:3], [8, 16, 32])
     flat = [

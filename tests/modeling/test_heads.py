@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 from builders import tiny_config
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
+from head_builders import (
+    STRIDES,
+    double,
+    layer,
+    make_features,
+    make_head,
+    resize,
+    slow_levels,
+    tower,
+    with_coords,
+)
 from torch import nn
 
 from solo_d2 import add_solo_config
 from solo_d2.modeling import SOLO_HEAD_REGISTRY, GridSpec, SOLOHead, build_solo_head
 from solo_d2.modeling.structures import SOLOPredictions
-
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
-
-
-def make_head(*overrides, channels=32, cfg=None):
-    cfg = cfg or tiny_config(*overrides)
-    node = cfg.MODEL.SOLO
-    torch.manual_seed(0)
-    shapes = {name: ShapeSpec(channels=channels, stride=s) for name, s in STRIDES.items()}
-    strides = [STRIDES[name] for name in node.IN_FEATURES]
-    return build_solo_head(cfg, shapes, GridSpec.build(node.NUM_GRIDS, node.SCALE_RANGES, strides))
-
-
-def make_features(size=(64, 96), count=2, channels=32):
-    generator = torch.Generator().manual_seed(1)
-    return {
-        name: torch.randn(
-            count, channels, math.ceil(size[0] / s), math.ceil(size[1] / s), generator=generator
-        )
-        for name, s in STRIDES.items()
-    }
-
-
-def resize(x, size):
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def with_xy(x):
-    """x, then y, from -1 to 1 with both ends, behind the features."""
-    count, _, height, width = x.shape
-    ys, xs = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-    )
-    return torch.cat([x, xs.expand(count, 1, -1, -1), ys.expand(count, 1, -1, -1)], 1)
-
-
-def slow_levels(features):
-    p2, p3, p4, p5, p6 = (features[name] for name in STRIDES)
-    return [resize(p2, p3.shape[-2:]), p3, p4, p5, resize(p6, p5.shape[-2:])]
-
-
-def layer(conv, norm, x, padding=1):
-    return F.relu(norm(F.conv2d(x, conv.weight, conv.bias, padding=padding)))
-
-
-def tower(module, x):
-    for conv in module:
-        x = layer(conv, conv.norm, x)
-    return x
 
 
 def slow_mask_feature(module, features):
@@ -71,29 +31,34 @@ def slow_mask_feature(module, features):
     for doublings, name in enumerate(["p2", "p3", "p4", "p5"]):
         x = features[name]
         if name == "p5":
-            x = with_xy(x)
+            x = with_coords(x)
         for conv in module.stages[doublings]:
-            x = layer(conv, conv.norm, x)
+            x = layer(conv, x)
             if doublings:
-                x = resize(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+                x = double(x)
         assert len(module.stages[doublings]) == max(1, doublings)
         merged = merged + x
-    return layer(module.predictor, module.predictor.norm, merged, padding=0)
+    return layer(module.predictor, merged, padding=0)
 
 
 def test_forward_is_the_published_architecture():
     head, features = make_head("MODEL.SOLO.NUM_CONVS", 2), make_features()
     predictions = head(features)
-    kernels, mask_feature = predictions.mask_inputs
+    kernels, (mask_feature, *others) = predictions.mask_inputs
+    kernels = torch.stack(kernels)
+    assert len(others) == 4  # the same map for all levels
+    assert all(other is mask_feature for other in others)
     for level, (x, size) in enumerate(zip(slow_levels(features), head.grid.num_grids, strict=True)):
         category = head.category_predictor(tower(head.category_tower, resize(x, (size, size))))
         torch.testing.assert_close(predictions.category_logits[level], category)
         # Coordinates at the feature's resolution, then resized with it.
-        kernel = head.kernel_predictor(tower(head.kernel_tower, resize(with_xy(x), (size, size))))
+        kernel = head.kernel_predictor(
+            tower(head.kernel_tower, resize(with_coords(x), (size, size)))
+        )
         for row, column in [(0, 0), (0, size - 1), (size - 1, 0), (1, 2)]:
             own = kernels[:, head.grid.flatten(level, row, column)]
             torch.testing.assert_close(own, kernel[:, :, row, column])
-    torch.testing.assert_close(mask_feature, slow_mask_feature(head.mask_feature, features))
+    torch.testing.assert_close(torch.stack(mask_feature), slow_mask_feature(head.mask_feature, features))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (96, 160)])
@@ -102,8 +67,9 @@ def test_shapes_of_every_output(size):
     predictions = head(make_features(size))
     shapes = [tuple(x.shape) for x in predictions.category_logits]
     assert shapes == [(2, 3, s, s) for s in head.grid.num_grids]
-    assert predictions.mask_inputs.kernels.shape == (2, head.grid.num_cells, 32)
-    assert predictions.mask_inputs.features.shape == (2, 32, size[0] // 4, size[1] // 4)
+    kernels, maps = predictions.mask_inputs
+    assert [x.shape for x in kernels] == [(head.grid.num_cells, 32)] * 2
+    assert [x.shape for x in maps[0]] == [(32, size[0] // 4, size[1] // 4)] * 2
 
 
 def test_published_head_has_the_hand_counted_parameters():
@@ -140,13 +106,13 @@ def test_mask_is_the_sigmoid_of_a_dynamic_convolution():
     # Eq. 2, one cell at a time: M_ij = G_ij * F.
     head = make_head()
     predictions = head(make_features())
-    kernels, features = predictions.mask_inputs
+    kernels, (features, *_) = predictions.mask_inputs
     cells = torch.tensor([0, 359, 17, 17, 200])
     for image in (0, 1):
         probs = head.mask_probs(predictions, image, cells)
         for k, cell in enumerate(cells):
-            weight = kernels[image, cell].view(1, -1, 1, 1)
-            expected = F.conv2d(features[image : image + 1], weight).sigmoid()[0, 0]
+            weight = kernels[image][cell].view(1, -1, 1, 1)
+            expected = F.conv2d(features[image][None], weight).sigmoid()[0, 0]
             torch.testing.assert_close(probs[k], expected)
 
 
@@ -176,7 +142,10 @@ def test_no_cells_give_no_masks_with_a_gradient(size):
 def test_bfloat16_kernels_give_float32_probabilities():
     head = make_head()
     predictions = head(make_features())
-    half = type(predictions.mask_inputs)(*(x.bfloat16() for x in predictions.mask_inputs))
+    kernels, features = predictions.mask_inputs
+    half = type(predictions.mask_inputs)(
+        [x.bfloat16() for x in kernels], [[x.bfloat16() for x in level] for level in features]
+    )
     probs = head.mask_probs(SOLOPredictions([], half), 0, torch.tensor([5]))
     assert probs.dtype == torch.float32
 
@@ -185,7 +154,7 @@ def test_coordinates_make_equal_cells_different():
     # On constant features only coordinates can tell one cell's kernel from another's.
     head = make_head()
     features = {name: torch.ones_like(x) for name, x in make_features().items()}
-    kernels = head(features).mask_inputs.kernels[0, :144].view(12, 12, 32)
+    kernels = head(features).mask_inputs.kernels[0][:144].view(12, 12, 32)
     inner = kernels[3:-3, 3:-3]  # away from the padding
     assert (inner[:, 0] - inner[:, -1]).abs().amax() > 1e-4
     assert (inner[0] - inner[-1]).abs().amax() > 1e-4
@@ -201,7 +170,9 @@ def test_norm_applies_to_every_layer(norm):
 
 
 def test_towers_may_have_no_layers():
-    predictions = make_head("MODEL.SOLO.NUM_CONVS", 0)(make_features())
+    predictions = make_head("MODEL.SOLO.NUM_CONVS", 0, "MODEL.SOLO.NUM_COORD_CONVS", 0)(
+        make_features()
+    )
     assert predictions.category_logits[0].shape == (2, 3, 12, 12)
 
 

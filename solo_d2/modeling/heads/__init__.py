@@ -1,7 +1,20 @@
 """Heads of the SOLO family, interchangeable by `MODEL.SOLO.HEAD`."""
 
-from .base import SOLOHead
+from .base import SOLOHead, check_features
 from .build import SOLO_HEAD_REGISTRY, build_solo_head
+from .decoupled import DecoupledLightSOLOHead, DecoupledSOLOHead
+from .decoupled_dynamic import DecoupledDynamicSOLOHead
 from .dynamic import DynamicSOLOHead
+from .vanilla import VanillaSOLOHead
 
-__all__ = ["SOLO_HEAD_REGISTRY", "DynamicSOLOHead", "SOLOHead", "build_solo_head"]
+__all__ = [
+    "SOLO_HEAD_REGISTRY",
+    "DecoupledDynamicSOLOHead",
+    "DecoupledLightSOLOHead",
+    "DecoupledSOLOHead",
+    "DynamicSOLOHead",
+    "SOLOHead",
+    "VanillaSOLOHead",
+    "build_solo_head",
+    "check_features",
+]

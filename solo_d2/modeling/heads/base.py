@@ -1,63 +1,29 @@
-"""What all heads share: resampling of the levels, towers, and the category branch.
+"""What all heads share: resampling of the levels, the category branch, and grouping by level.
 
 Legend: N images, L levels, S_l cells a side on level l, C classes, K cells asked for.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 
+from ...layers import align_to_grid, resize_bilinear
+from ...layers.resize import ALIGN_MODES
 from ..grid import GridSpec
 from ..structures import SOLOPredictions
-
-
-def conv_norm_relu(
-    in_channels: int, out_channels: int, norm: str, kernel_size: int = 3
-) -> nn.Module:
-    """One layer of a tower: same-size convolution, normalisation, ReLU; no bias before a norm."""
-    if norm == "GN" and out_channels % 32:
-        raise ValueError(
-            f"GN has 32 groups, so that {out_channels} channels cannot be normalised; MODEL.SOLO's "
-            "CONV_DIM, KERNEL_DIM and MASK_FEATURE.CONV_DIM must be multiples of 32"
-        )
-    return Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        bias=not norm,
-        norm=get_norm(norm, out_channels),
-        activation=F.relu,
-    )
-
-
-def make_tower(in_channels: int, channels: int, num_convs: int, norm: str) -> nn.Sequential:
-    """A stack of 3x3 layers, `in_channels` wide at its input and `channels` wide afterwards."""
-    widths = [in_channels] + [channels] * num_convs
-    return nn.Sequential(
-        *(conv_norm_relu(widths[i], widths[i + 1], norm) for i in range(num_convs))
-    )
-
-
-def init_convs(module: nn.Module) -> None:
-    """Initialise convolutions as the published models do: normal, std 0.01, zero bias."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.normal_(layer.weight, std=0.01)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+from ..towers import LayerStyle, Tower, init_convs, prior_bias
 
 
 class SOLOHead(nn.Module):
     """Base of all heads: category branch here, masks in the subclass.
+
+    A subclass sets `mask_strides`, and defines `mask_inputs` and `level_probs`.
 
     Args:
         grid: the grid pyramid.
@@ -66,13 +32,27 @@ class SOLOHead(nn.Module):
         feature_strides: strides of the input features in input pixels.
         num_classes: C.
         num_convs: 3x3 layers of every tower.
+        num_coord_convs: of these in the mask (or kernel) branch, the first that see coordinates.
         conv_dim: channels of the towers.
-        norm: normalisation of the towers, as for `detectron2.layers.get_norm`.
+        style: norm and kind of convolution of all layers.
+        align_mode: how features are brought to the grid, see `align_to_grid`.
         prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1).
     """
 
     mask_strides: tuple[int, ...]
     """Stride of the masks that `mask_probs` returns without `size`, per level."""
+
+    one_mask_source = False
+    """All levels make their masks from one and the same map, so that cells need no grouping."""
+
+    inapplicable: ClassVar[Mapping[str, Any]] = {
+        "KERNEL_SIZE": 1,
+        "NUM_KERNEL_GROUPS": 1,
+        "MASK_FEATURE.TYPE": "unified",
+        "MASK_FEATURE.COORDS": True,
+        "MASK_FEATURE.NUM_CONVS": 7,
+    }
+    """Keys of `MODEL.SOLO` that mean nothing to the head, and the only value that it accepts."""
 
     @configurable
     def __init__(
@@ -84,21 +64,30 @@ class SOLOHead(nn.Module):
         feature_strides: Sequence[int],
         num_classes: int,
         num_convs: int,
+        num_coord_convs: int,
         conv_dim: int,
-        norm: str,
+        style: LayerStyle,
+        align_mode: str,
         prior_prob: float,
     ) -> None:
         super().__init__()
         self.grid = grid
+        self.in_channels = in_channels
         self.in_features = list(in_features)
         self.feature_strides = list(feature_strides)
         self.num_classes = num_classes
-        self.category_tower = make_tower(in_channels, conv_dim, num_convs, norm)
-        tower_dim = conv_dim if num_convs else in_channels
-        self.category_predictor = Conv2d(tower_dim, num_classes, kernel_size=3, padding=1)
-        for module in (self.category_tower, self.category_predictor):
-            init_convs(module)
-        nn.init.constant_(self.category_predictor.bias, -math.log((1 - prior_prob) / prior_prob))
+        self.num_convs = num_convs
+        self.num_coord_convs = num_coord_convs
+        self.conv_dim = conv_dim
+        self.style = style
+        self.align_mode = align_mode
+        self.prior_prob = prior_prob
+        self.category_tower = self.make_tower()
+        self.category_predictor = Conv2d(
+            self.category_tower.out_channels, num_classes, kernel_size=3, padding=1
+        )
+        init_convs(self.category_tower, self.category_predictor)
+        nn.init.constant_(self.category_predictor.bias, prior_bias(prior_prob))
 
     @classmethod
     def from_config(
@@ -106,8 +95,7 @@ class SOLOHead(nn.Module):
     ) -> dict[str, Any]:
         """Arguments that all heads take; a subclass adds its own."""
         node = cfg.MODEL.SOLO
-        if not 0 < node.PRIOR_PROB < 1:
-            raise ValueError(f"MODEL.SOLO.PRIOR_PROB must lie in (0, 1), got {node.PRIOR_PROB}")
+        cls._check_keys(node)
         channels = {input_shape[name].channels for name in node.IN_FEATURES}
         if len(channels) != 1:
             raise ValueError(
@@ -121,10 +109,39 @@ class SOLOHead(nn.Module):
             "feature_strides": [input_shape[name].stride for name in node.IN_FEATURES],
             "num_classes": node.NUM_CLASSES,
             "num_convs": node.NUM_CONVS,
+            "num_coord_convs": node.NUM_COORD_CONVS,
             "conv_dim": node.CONV_DIM,
-            "norm": node.NORM,
+            "style": LayerStyle(node.NORM, node.DEFORM, node.DEFORM_MODULATED),
+            "align_mode": node.ALIGN,
             "prior_prob": node.PRIOR_PROB,
         }
+
+    @classmethod
+    def _check_keys(cls, node: CfgNode) -> None:
+        for key, only in cls.inapplicable.items():
+            value: Any = node
+            for part in key.split("."):
+                value = value[part]
+            if value != only:
+                raise ValueError(
+                    f"MODEL.SOLO.{key} is {value!r}, but {cls.__name__} has no use for it; "
+                    f"leave it at {only!r} or choose another MODEL.SOLO.HEAD"
+                )
+        if not 0 < node.PRIOR_PROB < 1:
+            raise ValueError(f"MODEL.SOLO.PRIOR_PROB must lie in (0, 1), got {node.PRIOR_PROB}")
+        if node.ALIGN not in ALIGN_MODES:
+            raise ValueError(f"MODEL.SOLO.ALIGN must be one of {ALIGN_MODES}, got {node.ALIGN!r}")
+
+    def make_tower(self, axes: str = "") -> Tower:
+        """The layers of a branch: of the mask (or kernel) branch if `axes` names coordinates."""
+        return Tower(
+            self.in_channels,
+            self.conv_dim,
+            self.num_convs,
+            self.style,
+            axes=axes,
+            num_coord_convs=self.num_coord_convs if axes else 0,
+        )
 
     def forward(self, features: dict[str, Tensor]) -> SOLOPredictions:
         """Predict categories and whatever masks are made from.
@@ -133,15 +150,21 @@ class SOLOHead(nn.Module):
             features: of the backbone, by name, each (N, channels, H / stride, W / stride).
         """
         levels = self.resample_levels([features[name] for name in self.in_features])
-        logits = [
-            self.category_predictor(self.category_tower(self.align(x, size)))
+        logits = self.predict_cells(self.category_tower, self.category_predictor, levels)
+        return SOLOPredictions(logits, self.mask_inputs(features, levels))
+
+    def predict_cells(
+        self, tower: Tower, predictor: nn.Module, levels: list[Tensor]
+    ) -> list[Tensor]:
+        """Run a branch that predicts something of every cell: (N, channels, S_l, S_l) per level."""
+        return [
+            predictor(tower(x, lambda x, size=size: align_to_grid(x, size, self.align_mode)))
             for x, size in zip(levels, self.grid.num_grids, strict=True)
         ]
-        return SOLOPredictions(logits, self.mask_inputs(features, levels))
 
     @abstractmethod
     def mask_inputs(self, features: dict[str, Tensor], levels: list[Tensor]) -> Any:
-        """What `mask_probs` needs: computed once per batch, for all cells.
+        """What `level_probs` needs: computed once per batch, for all cells.
 
         Args:
             features: of the backbone, by name.
@@ -149,6 +172,20 @@ class SOLOHead(nn.Module):
         """
 
     @abstractmethod
+    def level_probs(
+        self, inputs: Any, image: int, level: int, cells: Tensor, size: tuple[int, int] | None
+    ) -> Tensor:
+        """`mask_probs` of cells on one level.
+
+        Args:
+            inputs: of `mask_inputs`.
+            image: index of the image in the batch.
+            level: of the cells; without meaning where `one_mask_source` is set.
+            cells: flat cell indices (K,), K may be 0: every parameter of the mask branch must
+                get a (zero) gradient from no masks, too.
+            size: as for `mask_probs`.
+        """
+
     def mask_probs(
         self,
         predictions: SOLOPredictions,
@@ -165,7 +202,7 @@ class SOLOHead(nn.Module):
         Args:
             predictions: output of this head.
             image: index of the image in the batch.
-            cells: flat cell indices (K,), K may be 0.
+            cells: flat cell indices (K,), in any order, K may be 0.
             levels: the levels that `cells` may lie on, if the caller knows; they then must share
                 one mask stride. Needed where `size` is not given.
             size: (H, W) to resize to, bilinear, before any product of sub-masks; without it the
@@ -174,6 +211,18 @@ class SOLOHead(nn.Module):
         Returns:
             (K, H, W) float32 probabilities in [0, 1].
         """
+        inputs = predictions.mask_inputs
+        levels = range(self.grid.num_levels) if levels is None else levels
+        if self.one_mask_source or len(levels) == 1:
+            return self.level_probs(inputs, image, levels[0], cells, size)
+        masks = None
+        for level, chosen in self.grid.split(cells, levels):
+            probs = self.level_probs(inputs, image, level, cells[chosen], size)
+            if masks is None:
+                masks = probs.new_empty((len(cells), *probs.shape[1:]))
+            masks.index_copy_(0, chosen, probs)
+        assert masks is not None  # there is a level
+        return masks
 
     def resample_levels(self, levels: list[Tensor]) -> list[Tensor]:
         """Resize the finest and the coarsest level to the strides that the grid expects.
@@ -181,14 +230,37 @@ class SOLOHead(nn.Module):
         P2 is halved to stride 8 and P6 is enlarged to stride 32, as in the published models.
         """
         height, width = (side * self.feature_strides[0] for side in levels[0].shape[-2:])
-        resampled = []
-        for x, before, after in zip(levels, self.feature_strides, self.grid.strides, strict=True):
-            if before != after:
-                size = (height // after, width // after)
-                x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-            resampled.append(x)
-        return resampled
+        return [
+            x if before == after else resize_bilinear(x, (height // after, width // after))
+            for x, before, after in zip(
+                levels, self.feature_strides, self.grid.strides, strict=True
+            )
+        ]
 
-    def align(self, x: Tensor, size: int) -> Tensor:
-        """Resize a level to its S x S grid (paper §4.2.1, "interpolation")."""
-        return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | None) -> Tensor:
+    """Soft masks from logits.
+
+    Args:
+        logits: (K, h, w).
+        upsample: factor by which the logits are enlarged, bilinearly.
+        size: to which the probabilities are resized, if given.
+
+    Returns:
+        (K, *size) or (K, h * upsample, w * upsample) float32.
+    """
+    masks = logits.float()[:, None]  # masks as the batch, which may be empty; channels may not
+    if upsample > 1:
+        masks = resize_bilinear(masks, (masks.shape[2] * upsample, masks.shape[3] * upsample))
+    masks = masks.sigmoid()
+    if size is not None and size != masks.shape[2:]:
+        masks = resize_bilinear(masks, size)
+    return masks[:, 0]
+
+
+def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a `ValueError` unless the backbone yields `names`, the value of `MODEL.SOLO.<key>`."""
+    if not names or any(name not in known for name in names):
+        raise ValueError(
+            f"MODEL.SOLO.{key} is {list(names)}, but the backbone yields {list(known)}"
+        )

@@ -19,7 +19,8 @@ Heads of SOLO: everything between the feature pyramid and soft masks.
 
 A registered class is called as ``cls(cfg, input_shape, grid)`` with the config, the shapes of the
 backbone's features by name, and the grid pyramid. It must be a `SOLOHead`: its forward takes the
-dict of features and returns `SOLOPredictions`, and its `mask_probs` turns cells into soft masks.
+dict of features and returns `SOLOPredictions`, and its `mask_probs` turns cells into soft masks;
+a subclass sets `mask_strides` and defines `mask_inputs` and `level_probs`, from which they follow.
 Training, inference, boxes, panoptic merging and export need nothing else of it.
 """
 

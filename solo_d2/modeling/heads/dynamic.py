@@ -1,9 +1,8 @@
-"""Dynamic SOLO, published as SOLOv2 (paper §3.2.3): predicted kernels on one mask feature."""
+"""Dynamic SOLO, published as SOLOv2 (paper §3.2.3): predicted kernels on a mask feature."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,24 +10,30 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor
 
-from ...layers import append_coords
 from ..grid import GridSpec
-from ..structures import SOLOPredictions
-from .base import SOLOHead, init_convs, make_tower
+from ..towers import init_convs
+from .base import SOLOHead, check_features, make_masks
 from .build import SOLO_HEAD_REGISTRY
-from .mask_features import UnifiedMaskFeature
+from .mask_features import SeparateMaskFeature, UnifiedMaskFeature
+
+MASK_FEATURE_TYPES = ("unified", "separate")
+KERNEL_SIZES = (1, 3)
 
 
 class DynamicMaskInputs(NamedTuple):
-    """Kernels and features of a batch.
+    """Kernels and features of a batch, split into images.
+
+    Split once, because the backward pass of ``batch[image]`` fills a whole batch with zeros, for
+    every image anew.
 
     Attributes:
-        kernels: weights of one 1x1 convolution per cell (N, T, E).
-        features: mask feature (N, E, H / 4, W / 4).
+        kernels: per image, weights of the convolution of every cell (T, D).
+        features: per level and image, mask feature (E, H_l, W_l); if it is unified, the same map
+            (E, H / 4, W / 4) for all levels.
     """
 
-    kernels: Tensor
-    features: Tensor
+    kernels: tuple[Tensor, ...]
+    features: list[tuple[Tensor, ...]]
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -36,90 +41,133 @@ class DynamicSOLOHead(SOLOHead):
     """SOLOv2: M_ij = sigmoid(G_ij * F), Eq. 2.
 
     Args:
-        in_channels: channels of every input feature.
-        num_convs: 3x3 layers of every tower.
-        conv_dim: channels of the towers.
-        norm: normalisation of all layers.
-        kernel_dim: E, channels of the mask feature and weights of a kernel.
-        mask_features: names of the features that the mask feature is made of, finest first.
-        mask_feature_stride: stride of the first of them.
-        mask_feature_dim: channels of its stages.
+        kernel_dim: channels that a kernel reads.
+        kernel_size: side of a kernel, 1 or 3; D = kernel_size² · kernel_dim.
+        feature_dim: E, channels of the mask feature; `kernel_dim` if not given.
+        unified_from: names and strides of the features that a unified mask feature is made of,
+            finest first; None for a separate mask feature of every level.
+        feature_conv_dim: channels of the mask feature's layers.
+        feature_num_convs: layers of a separate mask feature.
+        feature_coords: give coordinates to the mask feature.
         kwargs: of `SOLOHead`.
     """
+
+    inapplicable: ClassVar = {"NUM_KERNEL_GROUPS": 1}
 
     @configurable
     def __init__(
         self,
         *,
-        in_channels: int,
-        num_convs: int,
-        conv_dim: int,
-        norm: str,
         kernel_dim: int,
-        mask_features: Sequence[str],
-        mask_feature_stride: int,
-        mask_feature_dim: int,
+        kernel_size: int,
+        feature_dim: int | None = None,
+        unified_from: dict[str, int] | None,
+        feature_conv_dim: int,
+        feature_num_convs: int,
+        feature_coords: bool,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            in_channels=in_channels, num_convs=num_convs, conv_dim=conv_dim, norm=norm, **kwargs
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.kernel_tower = self.make_tower("xy")
+        self.kernel_predictor = Conv2d(
+            self.kernel_tower.out_channels, kernel_dim * kernel_size**2, kernel_size=3, padding=1
         )
-        self.mask_features = list(mask_features)
-        self.mask_strides = (mask_feature_stride,) * self.grid.num_levels
-        self.kernel_tower = make_tower(in_channels + 2, conv_dim, num_convs, norm)
-        tower_dim = conv_dim if num_convs else in_channels + 2
-        self.kernel_predictor = Conv2d(tower_dim, kernel_dim, kernel_size=3, padding=1)
-        for module in (self.kernel_tower, self.kernel_predictor):
-            init_convs(module)
-        self.mask_feature = UnifiedMaskFeature(
-            in_channels=in_channels,
-            num_levels=len(self.mask_features),
-            channels=mask_feature_dim,
-            out_channels=kernel_dim,
-            norm=norm,
-        )
+        init_convs(self.kernel_tower, self.kernel_predictor)
+        layers: dict[str, Any] = {
+            "in_channels": self.in_channels,
+            "channels": feature_conv_dim,
+            "out_channels": kernel_dim if feature_dim is None else feature_dim,
+            "style": self.style,
+            "coords": feature_coords,
+        }
+        self.mask_feature: UnifiedMaskFeature | SeparateMaskFeature
+        if unified_from is None:
+            self.mask_feature = SeparateMaskFeature(num_convs=feature_num_convs, **layers)
+            self.mask_strides = self.grid.mask_strides
+        else:
+            self.mask_feature = UnifiedMaskFeature(in_features=list(unified_from), **layers)
+            self.mask_strides = (min(unified_from.values()),) * self.grid.num_levels
+        self.one_mask_source = self.mask_feature.shared
 
     @classmethod
     def from_config(
         cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridSpec
     ) -> dict[str, Any]:
-        """Add the mask feature's arguments to those of all heads."""
+        """Add the arguments of kernels and mask feature to those of all heads."""
         node = cfg.MODEL.SOLO
+        if node.KERNEL_SIZE not in KERNEL_SIZES:
+            raise ValueError(
+                f"MODEL.SOLO.KERNEL_SIZE must be one of {KERNEL_SIZES}, got {node.KERNEL_SIZE!r}"
+            )
         return {
             **super().from_config(cfg, input_shape, grid),
             "kernel_dim": node.KERNEL_DIM,
-            "mask_features": node.MASK_FEATURE.IN_FEATURES,
-            "mask_feature_stride": input_shape[node.MASK_FEATURE.IN_FEATURES[0]].stride,
-            "mask_feature_dim": node.MASK_FEATURE.CONV_DIM,
+            "kernel_size": node.KERNEL_SIZE,
+            "unified_from": _unified_from(node.MASK_FEATURE, input_shape),
+            "feature_conv_dim": node.MASK_FEATURE.CONV_DIM,
+            "feature_num_convs": node.MASK_FEATURE.NUM_CONVS,
+            "feature_coords": node.MASK_FEATURE.COORDS,
         }
 
     def mask_inputs(self, features: dict[str, Tensor], levels: list[Tensor]) -> DynamicMaskInputs:
         """Predict the kernels of all cells and the mask feature."""
-        kernels = [
-            self.kernel_predictor(self.kernel_tower(self.align(append_coords(x), size)))
-            for x, size in zip(levels, self.grid.num_grids, strict=True)
-        ]
-        return DynamicMaskInputs(
-            kernels=torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2),
-            features=self.mask_feature([features[name] for name in self.mask_features]),
-        )
+        kernels = self.predict_cells(self.kernel_tower, self.kernel_predictor, levels)
+        maps = self.mask_feature(features, levels)
+        if self.one_mask_source:
+            split = [maps[0].unbind(0)] * len(maps)
+        else:
+            split = [level.unbind(0) for level in maps]
+        cells = torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2)
+        return DynamicMaskInputs(kernels=cells.unbind(0), features=split)
 
-    def mask_probs(
+    def level_probs(
         self,
-        predictions: SOLOPredictions,
+        inputs: DynamicMaskInputs,
         image: int,
+        level: int,
         cells: Tensor,
-        *,
-        levels: Sequence[int] | None = None,  # noqa: ARG002 - all levels share one mask feature
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | None,
     ) -> Tensor:
-        """See `SOLOHead.mask_probs`. A 1x1 convolution with K kernels is one matrix product."""
-        kernels, features = predictions.mask_inputs
-        features = features[image]
-        logits = kernels[image][cells] @ features.flatten(1)  # (K, H * W)
-        probs = logits.float().sigmoid().view(len(cells), *features.shape[1:])
-        if size is not None and size != probs.shape[1:]:
-            # Cells as the batch, which may be empty; channels may not.
-            probs = F.interpolate(probs[:, None], size=size, mode="bilinear", align_corners=False)
-            probs = probs[:, 0]
-        return probs
+        """See `SOLOHead.level_probs`."""
+        return self.convolve(inputs.kernels[image][cells], inputs.features[level][image], size)
+
+    def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Soft masks of kernels (K, D) on a mask feature (E, H_l, W_l)."""
+        logits = dynamic_conv(feature, kernels, self.kernel_size)
+        return make_masks(logits, upsample=self.mask_feature.upsample, size=size)
+
+
+def _unified_from(node: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, int] | None:
+    if node.TYPE not in MASK_FEATURE_TYPES:
+        raise ValueError(
+            f"MODEL.SOLO.MASK_FEATURE.TYPE must be one of {MASK_FEATURE_TYPES}, got {node.TYPE!r}"
+        )
+    if node.TYPE == "separate":
+        return None
+    if node.NUM_CONVS != SOLOHead.inapplicable["MASK_FEATURE.NUM_CONVS"]:
+        raise ValueError(
+            f"MODEL.SOLO.MASK_FEATURE.NUM_CONVS is {node.NUM_CONVS}, but a unified mask feature "
+            'has as many layers as its features ask for; set MASK_FEATURE.TYPE "separate"'
+        )
+    check_features("MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
+    return {name: input_shape[name].stride for name in node.IN_FEATURES}
+
+
+def dynamic_conv(feature: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
+    """Convolve one map with many kernels at once.
+
+    Args:
+        feature: (E, H, W).
+        kernels: (K, E · kernel_size²), K may be 0.
+        kernel_size: odd; zeros are padded to keep the size.
+
+    Returns:
+        (K, H, W).
+    """
+    channels, height, width = feature.shape
+    if kernel_size == 1 or len(kernels) == 0:  # no kernels are no kernels of any size
+        logits = kernels[:, :channels] @ feature.flatten(1)  # one matrix product
+        return logits.view(-1, height, width)
+    weight = kernels.view(len(kernels), channels, kernel_size, kernel_size)
+    return F.conv2d(feature[None], weight, padding=kernel_size // 2)[0]

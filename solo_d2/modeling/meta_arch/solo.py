@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..aux_semantic import AuxSemanticBranch
 from ..criterion import SOLOCriterion
 from ..grid import MAX_STRIDE, GridSpec
-from ..heads import SOLOHead, build_solo_head
+from ..heads import SOLOHead, build_solo_head, check_features
 from ..postprocessing import (
     MASK_STRIDE,
     InferenceSettings,
@@ -39,6 +41,7 @@ class SOLO(nn.Module):
         settings: thresholds and limits of inference.
         pixel_mean: per channel, in the input's channel order and range.
         pixel_std: likewise.
+        aux_semantic: adds a loss in training, if given.
     """
 
     @configurable
@@ -52,6 +55,7 @@ class SOLO(nn.Module):
         settings: InferenceSettings,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
+        aux_semantic: AuxSemanticBranch | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -59,6 +63,7 @@ class SOLO(nn.Module):
         self.assigner = assigner
         self.criterion = criterion
         self.settings = settings
+        self.aux_semantic = aux_semantic
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -70,23 +75,27 @@ class SOLO(nn.Module):
         node = cfg.MODEL.SOLO
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        _check_features(node, list(shapes))
+        check_features("IN_FEATURES", node.IN_FEATURES, list(shapes))
         strides = [shapes[name].stride for name in node.IN_FEATURES]
         grid = GridSpec.build(node.NUM_GRIDS, node.SCALE_RANGES, strides)
         head = build_solo_head(cfg, shapes, grid)
+        aux_semantic = _build_aux_semantic(node, shapes)
+        mask_strides = set(head.mask_strides) | ({aux_semantic.stride} if aux_semantic else set())
         return {
             "backbone": backbone,
             "head": head,
             "assigner": SOLOTargetAssigner(
-                grid, node.NUM_CLASSES, node.CENTER_REGION, head.mask_strides
+                grid, node.NUM_CLASSES, node.CENTER_REGION, tuple(mask_strides)
             ),
             "criterion": SOLOCriterion(
                 num_classes=node.NUM_CLASSES,
                 category_weight=node.CATEGORY_LOSS_WEIGHT,
+                mask_loss=node.MASK_LOSS,
                 mask_weight=node.MASK_LOSS_WEIGHT,
                 focal_alpha=node.FOCAL_LOSS_ALPHA,
                 focal_gamma=node.FOCAL_LOSS_GAMMA,
                 mask_strides=head.mask_strides,
+                by_level=not head.one_mask_source,
             ),
             "settings": InferenceSettings(
                 score_thresh=node.SCORE_THRESH_TEST,
@@ -103,6 +112,7 @@ class SOLO(nn.Module):
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "aux_semantic": aux_semantic,
         }
 
     @property
@@ -125,9 +135,10 @@ class SOLO(nn.Module):
             edge exclusive, ``scores`` (K,) descending, ``pred_classes`` (K,).
         """
         images = self.preprocess_image(batched_inputs)
-        predictions = self.head(self.backbone(images.tensor))
+        features = self.backbone(images.tensor)
+        predictions = self.head(features)
         if self.training:
-            return self.losses(predictions, images, batched_inputs)
+            return self.losses(features, predictions, images, batched_inputs)
         return self.inference(predictions, images, batched_inputs)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
@@ -137,7 +148,11 @@ class SOLO(nn.Module):
         return ImageList.from_tensors(images, max(self.backbone.size_divisibility, MAX_STRIDE))
 
     def losses(
-        self, predictions: SOLOPredictions, images: ImageList, batched_inputs: list[dict[str, Any]]
+        self,
+        features: dict[str, Tensor],
+        predictions: SOLOPredictions,
+        images: ImageList,
+        batched_inputs: list[dict[str, Any]],
     ) -> dict[str, Tensor]:
         """Losses of a batch with ground truth."""
         if any("instances" not in x for x in batched_inputs):
@@ -147,7 +162,10 @@ class SOLO(nn.Module):
             )
         canvas = images.tensor.shape[-2:]
         targets = self.assigner([x["instances"] for x in batched_inputs], canvas, self.device)
-        return self.criterion(predictions, targets, self.head.mask_probs)
+        losses = self.criterion(predictions, targets, self.head.mask_probs)
+        if self.aux_semantic is not None:
+            losses.update(self.aux_semantic.losses(features, targets))
+        return losses
 
     @torch.no_grad()
     def inference(
@@ -204,11 +222,19 @@ class SOLO(nn.Module):
         return make_instances(scores, labels, masks, boxes)
 
 
-def _check_features(node: CfgNode, known: list[str]) -> None:
-    for key, names in (
-        ("IN_FEATURES", node.IN_FEATURES),
-        ("MASK_FEATURE.IN_FEATURES", node.MASK_FEATURE.IN_FEATURES),
-    ):
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise ValueError(f"MODEL.SOLO.{key} is {list(names)}, but the backbone yields {known}")
+def _build_aux_semantic(node: CfgNode, shapes: dict[str, ShapeSpec]) -> AuxSemanticBranch | None:
+    weight = node.AUX_SEMANTIC_LOSS_WEIGHT
+    if weight < 0:
+        raise ValueError(f"MODEL.SOLO.AUX_SEMANTIC_LOSS_WEIGHT must be >= 0, got {weight}")
+    if weight == 0:
+        return None
+    name = node.IN_FEATURES[0]
+    return AuxSemanticBranch(
+        in_feature=name,
+        in_channels=shapes[name].channels,
+        stride=shapes[name].stride,
+        num_classes=node.NUM_CLASSES,
+        weight=weight,
+        norm=node.NORM,
+        prior_prob=node.PRIOR_PROB,
+    )

@@ -1,0 +1,43 @@
+"""Resizing of feature maps: to a size, and to the cells of a grid."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+ALIGN_MODES = ("bilinear", "adaptive_max_pool", "region_grid")
+
+
+def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, C, h, w) to (N, C, *size) bilinearly with half-pixel centres."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def align_to_grid(x: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """Bring a feature map to the cells of a grid (paper §4.2.1, "Alignment").
+
+    Args:
+        x: feature map (N, C, H, W).
+        size: S, cells a side.
+        mode: one of `ALIGN_MODES`: a bilinear sample in the middle of every cell; the maximum of
+            the pixels that a cell touches; or the mean of bilinear samples in every cell, which
+            are at least as dense as the pixels.
+
+    Returns:
+        (N, C, S, S).
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode == "bilinear":
+        return resize_bilinear(x, (size, size))
+    if mode == "adaptive_max_pool":
+        return F.adaptive_max_pool2d(x, (size, size))
+    if mode == "region_grid":
+        height, width = x.shape[-2:]
+        # One box per image, the whole map; without a sampling ratio, ceil(pixels / S) samples.
+        box = torch.tensor([[0.0, 0.0, width, height]], device=x.device, dtype=x.dtype)
+        return roi_align(x, [box] * len(x), (size, size), aligned=True)
+    raise ValueError(f"MODEL.SOLO.ALIGN must be one of {ALIGN_MODES}, got {mode!r}")

@@ -1,0 +1,67 @@
+"""Vanilla SOLO (paper §3.2.1): one mask channel for every cell of a level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d
+from torch import Tensor, nn
+
+from ..towers import init_convs, prior_bias
+from .base import SOLOHead, make_masks
+from .build import SOLO_HEAD_REGISTRY
+
+
+@SOLO_HEAD_REGISTRY.register()
+class VanillaSOLOHead(SOLOHead):
+    """The mask of cell k = i · S + j is channel k of the mask branch, at twice the level's size.
+
+    The published models enlarge the tower's output and apply a 1x1 convolution of S² channels to
+    it. Both steps commute; done in the other order, a mask costs one row of the convolution at
+    the level's own size, and the masks of cells that nobody asks for cost nothing.
+
+    Args:
+        kwargs: of `SOLOHead`.
+    """
+
+    @configurable
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mask_strides = self.grid.mask_strides
+        self.mask_tower = self.make_tower("xy")
+        predictors = [
+            Conv2d(self.mask_tower.out_channels, cells, kernel_size=1)
+            for cells in self.grid.level_sizes
+        ]
+        self.mask_predictors = nn.ModuleList(predictors)
+        init_convs(self.mask_tower, self.mask_predictors)
+        for predictor in predictors:
+            nn.init.constant_(predictor.bias, prior_bias(self.prior_prob))
+
+    def mask_inputs(
+        self,
+        features: dict[str, Tensor],  # noqa: ARG002 - the levels are enough
+        levels: list[Tensor],
+    ) -> list[tuple[Tensor, ...]]:
+        """Features (channels, H_l, W_l) per level and image, in front of the last layer."""
+        return [self.mask_tower(x).unbind(0) for x in levels]
+
+    def level_probs(
+        self,
+        inputs: list[tuple[Tensor, ...]],
+        image: int,
+        level: int,
+        cells: Tensor,
+        size: tuple[int, int] | None,
+    ) -> Tensor:
+        """See `SOLOHead.level_probs`."""
+        predictor: Any = self.mask_predictors[level]
+        feature, channels = inputs[level][image], cells - self.grid.starts[level]
+        logits = torch.addmm(
+            predictor.bias[channels, None],
+            predictor.weight[channels].flatten(1),  # (K, C)
+            feature.flatten(1),  # (C, H_l * W_l)
+        )
+        return make_masks(logits.view(-1, *feature.shape[1:]), upsample=2, size=size)

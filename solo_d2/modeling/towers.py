@@ -1,0 +1,163 @@
+"""Convolutional layers and stacks of them, of which all branches of the heads are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+
+from ..layers import DeformConv2d, append_coords
+
+DEFORM_TYPES = ("none", "all", "last")
+
+
+@dataclass(frozen=True)
+class LayerStyle:
+    """What the layers of a head have in common.
+
+    Attributes:
+        norm: normalisation, as for `detectron2.layers.get_norm`.
+        deform: which layers are deformable: "none", "all", or the "last" of every tower.
+        modulated: deformable convolution v2, otherwise v1.
+    """
+
+    norm: str
+    deform: str = "none"
+    modulated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.deform not in DEFORM_TYPES:
+            raise ValueError(
+                f"MODEL.SOLO.DEFORM must be one of {DEFORM_TYPES}, got {self.deform!r}"
+            )
+
+    def inner(self) -> LayerStyle:
+        """The style of a layer that is not the last of a tower."""
+        return replace(self, deform="none") if self.deform == "last" else self
+
+
+class _DeformLayer(DeformConv2d):
+    """Deformable convolution, normalisation, ReLU; named as Detectron2's `Conv2d` names them."""
+
+    def __init__(self, *args: int, norm: nn.Module | None, padding: int, modulated: bool) -> None:
+        super().__init__(*args, padding=padding, bias=norm is None, modulated=modulated)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return F.relu(x if self.norm is None else self.norm(x))
+
+
+def conv_norm_relu(
+    in_channels: int, out_channels: int, style: LayerStyle, kernel_size: int = 3
+) -> nn.Module:
+    """One layer of a tower: same-size convolution, normalisation, ReLU; no bias before a norm.
+
+    Deformable unless `style.deform` is "none".
+    """
+    if style.norm == "GN" and out_channels % 32:
+        raise ValueError(
+            f"GN has 32 groups, so that {out_channels} channels cannot be normalised; MODEL.SOLO's "
+            "CONV_DIM, KERNEL_DIM / NUM_KERNEL_GROUPS and MASK_FEATURE.CONV_DIM must be multiples "
+            "of 32"
+        )
+    norm, padding = get_norm(style.norm, out_channels), kernel_size // 2
+    if style.deform != "none":
+        return _DeformLayer(
+            in_channels,
+            out_channels,
+            kernel_size,
+            norm=norm,
+            padding=padding,
+            modulated=style.modulated,
+        )
+    return Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        padding=padding,
+        bias=norm is None,
+        norm=norm,
+        activation=F.relu,
+    )
+
+
+def init_convs(*modules: nn.Module) -> None:
+    """Initialise convolutions as the published models do: normal, std 0.01, zero bias.
+
+    The predictors of deformable convolutions' offsets stay at zero.
+    """
+    for module in modules:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d) and not name.endswith("conv_offset"):
+                nn.init.normal_(layer.weight, std=0.01)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+
+def prior_bias(prob: float) -> float:
+    """The bias of logits whose sigmoid starts at `prob` (focal loss, RetinaNet §4.1)."""
+    return -math.log((1 - prob) / prob)
+
+
+class Tower(nn.Sequential):
+    """A stack of 3x3 layers, of which the first ones see pixel coordinates (CoordConv).
+
+    Args:
+        in_channels: channels of the input, coordinates not counted.
+        channels: channels of every layer.
+        num_convs: layers; with none, the tower hands its input on.
+        style: of the layers.
+        axes: the coordinates, as for `append_coords`.
+        num_coord_convs: layers that see them.
+
+    Raises:
+        ValueError: `num_coord_convs` is negative or more than `num_convs`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_convs: int,
+        style: LayerStyle,
+        *,
+        axes: str = "xy",
+        num_coord_convs: int = 0,
+    ) -> None:
+        if not 0 <= num_coord_convs <= num_convs:
+            raise ValueError(
+                f"MODEL.SOLO.NUM_COORD_CONVS must lie between 0 and the number of layers, "
+                f"{num_convs} (NUM_CONVS), got {num_coord_convs}"
+            )
+        layers = []
+        for i in range(num_convs):
+            width = (channels if i else in_channels) + (len(axes) if i < num_coord_convs else 0)
+            last = i == num_convs - 1
+            layers.append(conv_norm_relu(width, channels, style if last else style.inner()))
+        super().__init__(*layers)
+        self.out_channels = channels if num_convs else in_channels
+        self.axes = axes
+        self.num_coord_convs = num_coord_convs
+
+    def layer_input(self, x: Tensor, index: int) -> Tensor:
+        """What a layer sees of (N, C, H, W): with coordinates, or not."""
+        return append_coords(x, self.axes) if index < self.num_coord_convs else x
+
+    def forward(self, x: Tensor, align: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Run all layers on (N, in_channels, H, W).
+
+        Args:
+            x: the input.
+            align: resizes the input of the first layer, coordinates included.
+        """
+        x = self.layer_input(x, 0)
+        if align is not None:
+            x = align(x)
+        for i, layer in enumerate(self):
+            x = layer(self.layer_input(x, i) if i else x)
+        return x
