@@ -58,7 +58,8 @@ def test_forward_is_the_published_architecture():
         for row, column in [(0, 0), (0, size - 1), (size - 1, 0), (1, 2)]:
             own = kernels[:, head.grid.flatten(level, row, column)]
             torch.testing.assert_close(own, kernel[:, :, row, column])
-    torch.testing.assert_close(torch.stack(mask_feature), slow_mask_feature(head.mask_feature, features))
+    expected = slow_mask_feature(head.mask_feature, features)
+    torch.testing.assert_close(torch.stack(mask_feature), expected)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (96, 160)])
