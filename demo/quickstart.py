@@ -125,10 +125,15 @@ def train(cfg: CfgNode) -> tuple[SOLOTrainer, float, float]:
     return trainer, time.perf_counter() - start - evaluation, evaluation
 
 
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """Read the records of Detectron2's metrics.json, one JSON object per line."""
+def read_log(folder: Path, final: dict[str, dict[str, float]]) -> list[dict[str, float]]:
+    """Read the records of Detectron2's metrics.json, one JSON object per line.
+
+    The last evaluation comes after the last record and is added to it.
+    """
     lines = (folder / "metrics_log.json").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    log = [json.loads(line) for line in lines]
+    log[-1].update({f"{task}/{key}": x for task in final for key, x in final[task].items()})
+    return log
 
 
 def draw_curves(folder: Path, log: list[dict[str, float]]) -> Path:
@@ -168,7 +173,6 @@ def ground_truth(record: dict[str, Any]) -> Instances:
     stacked = np.stack(masks) if masks else np.zeros((0, *size))
     instances.pred_masks = BitMasks(torch.from_numpy(stacked.astype(bool))).tensor
     instances.pred_classes = torch.tensor([x["category_id"] for x in record["annotations"]])
-    instances.scores = torch.ones(len(masks))
     return instances
 
 
@@ -249,14 +253,14 @@ def main(argv: list[str] | None = None) -> int:
     predictor = SOLOPredictor(
         cfg, model=trainer.model, confidence_threshold=0.3, device=cfg.MODEL.DEVICE
     )
+    results = trainer._last_eval_results
+    metrics = {task: dict(results[task]) for task in ("segm", "bbox")}
     drawn = [
-        draw_curves(folder, read_log(folder)),
+        draw_curves(folder, read_log(folder, metrics)),
         *draw_pictures(folder, predictor, splits[1]),
         draw_video(folder, predictor, splits[1]),
     ]
     seconds["draw"] = time.perf_counter() - start
-    results = trainer._last_eval_results
-    metrics = {task: dict(results[task]) for task in ("segm", "bbox")}
     report(folder, {**metrics, "data": kind, "seconds": seconds}, drawn)
     return 0
 

@@ -18,14 +18,14 @@ __all__ = ["draw_instances"]
 
 
 def _labels(instances: Instances, class_names: Sequence[str] | None) -> list[str]:
-    """Class name (or number) and score in percent of every instance."""
+    """Class name (or number) of every instance, and its score in percent if it has one."""
     names = list(class_names or [])
-    return [
-        f"{names[label] if label < len(names) else f'class {label}'} {score:.0%}"
-        for label, score in zip(
-            instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
-        )
-    ]
+    labels = instances.pred_classes.tolist()
+    texts = [names[label] if label < len(names) else f"class {label}" for label in labels]
+    if not instances.has("scores"):
+        return texts
+    scores = instances.scores.tolist()
+    return [f"{text} {score:.0%}" for text, score in zip(texts, scores, strict=True)]
 
 
 def draw_instances(
@@ -43,7 +43,7 @@ def draw_instances(
 
     Args:
         image: uint8 BGR, shape (H, W, 3); not changed.
-        instances: At the size (H, W), on any device.
+        instances: At the size (H, W), on any device; ground truth has no scores.
         class_names: Names in the order of the labels; numbers are written where there is none.
         colors: BGR in [0, 255], shape (K, 3); by default `instance_colors` of 0 to K - 1.
         alpha: Opacity of the masks, in [0, 1].

@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Instances
 
 from solo_d2.utils.colors import instance_colors
-from solo_d2.visualization import draw_instances
+from solo_d2.visualization import _labels, draw_instances
 
 
 def instances_of(masks, classes=None):
@@ -105,3 +105,10 @@ def test_nothing_to_draw_leaves_the_picture(gray):
 def test_one_pixel_sides_can_be_drawn_on(size):
     image = np.full((*size, 3), 100, dtype=np.uint8)
     assert draw_instances(image, instances_of([np.ones(size)])).shape == image.shape
+
+
+def test_ground_truth_without_scores_is_labelled_by_class_alone():
+    instances = instances_of([rectangle(20, 30, 180, 270)], [1])
+    assert _labels(instances, ["cat", "dog"]) == ["dog 50%"]
+    instances.remove("scores")
+    assert _labels(instances, ["cat", "dog"]) == ["dog"]
