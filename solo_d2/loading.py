@@ -80,8 +80,8 @@ def load_weights(model: nn.Module, weights: str) -> None:
     checkpointer = _StrictCheckpointer(model)
     try:
         checkpointer.load(weights)
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from error
     except Exception as error:  # asserts, pickle, zip and download errors alike
         raise ValueError(f"{weights}: cannot load these weights: {_one_line(error)}") from error
 
@@ -97,8 +97,14 @@ class _StrictCheckpointer(DetectionCheckpointer):
                 f"The weights are of another model: {key} has the shape {tuple(found)}, expected "
                 f"{tuple(expected)}. Use the config that they were trained with (class count?)."
             )
-        if len(incompatible.missing_keys) >= len(self.model.state_dict()):
-            raise ValueError("The weights are of another model: no parameter name matches.")
+        parameters = dict(self.model.named_parameters())
+        missing = [key for key in incompatible.missing_keys if key in parameters]
+        if missing:
+            raise ValueError(
+                f"The weights are of another model, or of a backbone alone: {len(missing)} of "
+                f"{len(parameters)} parameters are missing, e.g. {missing[0]}. Use weights that "
+                "were trained with this config."
+            )
         return incompatible
 
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "Shapes" / "solov2_lite0.yaml"
 SMALL = ["MODEL.TIMM.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"]
 SMALL += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+# Instances even of a model that has learnt nothing: without any there is no AP.
+SMALL += ["MODEL.SOLO.SCORE_THRESH_TEST", "0.0", "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", "0.0"]
 
 
 def run(*arguments):
@@ -48,6 +50,7 @@ def test_trains_evaluates_and_resumes_on_own_data(shapes, tmp_path):
     first = run(*shared, *options)
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "model_best.pth").is_file()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     records = [json.loads(x) for x in (tmp_path / "metrics.json").read_text().splitlines()]
     assert {"segm/AP", "bbox/AP", "loss_category", "loss_mask"} <= set().union(*records)
     # Classes come from the file, over the config's own number.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
@@ -117,15 +118,27 @@ class SOLOTrainer(DefaultTrainer):
         if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
             name = self.cfg.DATASETS.TEST[0]
             prefix = f"{name}/" if len(self.cfg.DATASETS.TEST) > 1 else ""
+            checkpointer = _UntaggedCheckpointer(
+                self.checkpointer.model,
+                self.cfg.OUTPUT_DIR,
+                **self.checkpointer.checkpointables,
+            )
             best = hooks.BestCheckpointer(
                 self.cfg.TEST.EVAL_PERIOD,
-                self.checkpointer,
+                checkpointer,
                 f"{prefix}segm/AP",
                 file_prefix="model_best",
             )
             position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
             added.insert(position + 1, best)
         return added
+
+
+class _UntaggedCheckpointer(DetectionCheckpointer):
+    """Saves beside the regular checkpoints: `--resume` must go on from the last, not the best."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Leave the file `last_checkpoint` alone."""
 
 
 def _scale_backbone(
