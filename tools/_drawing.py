@@ -1,0 +1,193 @@
+"""What the visualisation tools share: arguments, looking into a model, and tiled pictures."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torch import nn
+
+from solo_d2 import SOLOPredictor
+from solo_d2.loading import load_config
+from solo_d2.utils.cli import load_class_names, split_overrides
+
+GAP = 4  # pixels between tiles
+CAPTION = 18  # pixels of a line of text above a tile
+
+
+class Pass(NamedTuple):
+    """One pass of a picture through a model.
+
+    Attributes:
+        image_size: (height, width) of the network's input, without padding.
+        canvas: (H, W) of the padded input, which grid and feature maps cover.
+        predictions: of the head.
+        instances: the result.
+        maps: what the module that was looked at returned; None without one.
+    """
+
+    image_size: tuple[int, int]
+    canvas: tuple[int, int]
+    predictions: Any
+    instances: Instances
+    maps: Any
+
+
+def model_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of a tool that shows what a model makes of a picture."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] [KEY VALUE ...]",
+        epilog="KEY VALUE ... at the end override the config",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
+    add("--weights", metavar="FILE", help="checkpoint instead of the config's MODEL.WEIGHTS")
+    add("--input", required=True, metavar="FILE", help="a picture")
+    add("--output", required=True, metavar="FILE", help="picture to write, .png or .jpg")
+    add("--device", default="auto", help='"auto" (default), "cpu", "cuda", "cuda:1", ...')
+    return parser
+
+
+def run_tool(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace, list[str]], str],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse a command line, cut off the trailing overrides, and do the work.
+
+    Args:
+        parser: of the tool.
+        work: takes arguments and overrides; returns the line that says what was written.
+        argv: the command line without the program.
+
+    Returns:
+        The exit code: 2 with one line on stderr for what cannot be used.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        arguments, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+        print(work(parser.parse_args(arguments), overrides))
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def load_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPredictor:
+    """The model that `model_parser`'s arguments ask for; a bad output name fails before."""
+    check_output(args.output)
+    cfg = load_config(args.config_file, overrides, trained=args.weights is None)
+    names = getattr(args, "class_names", None)
+    return SOLOPredictor(
+        cfg,
+        weights=args.weights,
+        device=args.device,
+        class_names=load_class_names(names) if names else None,
+    )
+
+
+def run_model(predictor: SOLOPredictor, image: np.ndarray, look: nn.Module | None = None) -> Pass:
+    """Predict a picture and keep what is inside.
+
+    Args:
+        predictor: with any head.
+        image: uint8 BGR (H, W, 3).
+        look: a module of the model whose output is wanted as well.
+    """
+    seen: dict[str, Any] = {"maps": None}
+    model = predictor.model
+
+    def keep_input(_: nn.Module, args: tuple) -> None:
+        seen["image_size"] = tuple(args[0][0]["image"].shape[-2:])
+
+    def keep_canvas(_: nn.Module, args: tuple) -> None:
+        seen["canvas"] = tuple(args[0].shape[-2:])
+
+    def keep_predictions(_: nn.Module, args: tuple, output: Any) -> None:  # noqa: ARG001
+        seen["predictions"] = output
+
+    def keep_maps(_: nn.Module, args: tuple, output: Any) -> None:  # noqa: ARG001
+        seen["maps"] = output
+
+    hooks = [
+        model.register_forward_pre_hook(keep_input),
+        model.get_submodule("backbone").register_forward_pre_hook(keep_canvas),
+        model.get_submodule("head").register_forward_hook(keep_predictions),
+    ]
+    if look is not None:
+        hooks.append(look.register_forward_hook(keep_maps))
+    try:
+        instances = predictor(image)["instances"]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Pass(instances=instances.to("cpu"), **seen)
+
+
+def heat(values: np.ndarray | torch.Tensor, low: float, high: float) -> np.ndarray:
+    """Colours, uint8 BGR (H, W, 3), of values (H, W): dark blue is `low`, yellow is `high`."""
+    values = np.asarray(values, dtype=np.float32)
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return cv2.applyColorMap((scaled * 255).round().astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+
+
+def tile(
+    pictures: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int | None = None
+) -> np.ndarray:
+    """Arrange pictures of any sizes in rows, white between them, captions above.
+
+    Args:
+        pictures: at least one, uint8 BGR.
+        captions: a line for every picture, or none at all.
+        columns: default: as many as rows.
+    """
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    top = CAPTION if captions else 0
+    height = max(x.shape[0] for x in pictures) + top + GAP
+    width = max(x.shape[1] for x in pictures) + GAP
+    rows = math.ceil(len(pictures) / columns)
+    canvas = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = i // columns * height + GAP, i % columns * width + GAP
+        if captions:
+            cell = canvas[y : y + top, x : x + width - GAP]  # a view: long text ends at its edge
+            write(cell, captions[i], (1, 13))
+        canvas[y + top : y + top + picture.shape[0], x : x + picture.shape[1]] = picture
+    return canvas
+
+
+def write(
+    picture: np.ndarray, text: str, place: tuple[int, int], color: Sequence[int] = (0, 0, 0)
+) -> None:
+    """Write on a picture, in place, with a white edge; `place` is the lower left corner."""
+    text = text.encode("ascii", "replace").decode()  # OpenCV before 5 has no other characters
+    for ink, line in (((255, 255, 255), 3), (color, 1)):
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, line, cv2.LINE_AA)
+
+
+def check_output(path: str) -> None:
+    """Raise a `ValueError` for a name that is no picture's."""
+    if Path(path).suffix.lower() not in (".png", ".jpg"):
+        raise ValueError(f"--output {path}: expected a name with .png or .jpg")
+
+
+def save(path: str, picture: np.ndarray) -> str:
+    """Write a picture, making its folder; returns a line that says so."""
+    check_output(path)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(cv2.imencode(Path(path).suffix, picture)[1].tobytes())
+    except OSError as error:
+        raise ValueError(f"--output {path} cannot be written ({error})") from error
+    return f"{path}: {picture.shape[1]}x{picture.shape[0]} pixels"

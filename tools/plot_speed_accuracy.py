@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Accuracy against speed of several models (paper Figs. 5a and 8).
+
+    python tools/plot_speed_accuracy.py results.csv more.json --output speed.png
+
+A CSV file has a header, a JSON file is a list of objects. Every entry has `name`, `AP` (percent)
+and `ms` or `fps` (of one picture); entries of the same `group`, if there is one, are joined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from _drawing import check_output
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+class Entry(NamedTuple):
+    """A model: name, AP in percent, milliseconds per picture, and the line that it belongs to."""
+
+    name: str
+    accuracy: float
+    ms: float
+    group: str
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="results, .csv or .json")
+    add("--x", choices=["ms", "fps"], default="ms", help="horizontal axis (default: ms)")
+    add("--title", default="", help="above the plot, e.g. data set and hardware")
+    add("--output", default="speed_accuracy.png", metavar="FILE", help="%(default)s")
+    return parser
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Entries of a file as they are."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+        records = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(records, list) or not all(isinstance(x, dict) for x in records):
+        raise ValueError(f"{path}: expected a list of objects with name, AP and ms or fps")
+    return records
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Checked entries of a file."""
+    entries = []
+    for number, record in enumerate(read_records(path), start=1):
+        where = f"{path}, entry {number}"
+        if not record.get("name") or "AP" not in record:
+            raise ValueError(f"{where}: expected name and AP, got {', '.join(map(str, record))}")
+        unit = "ms" if record.get("ms") not in (None, "") else "fps"
+        accuracy, speed = (_number(record, key, where) for key in ("AP", unit))
+        if speed <= 0:
+            raise ValueError(f"{where}: {unit} must be positive, got {speed}")
+        ms = speed if unit == "ms" else 1000 / speed
+        entries.append(Entry(record["name"], accuracy, ms, record.get("group") or ""))
+    if not entries:
+        raise ValueError(f"{path}: has no entries")
+    return entries
+
+
+def _number(record: dict[str, Any], key: str, where: str) -> float:
+    try:
+        value = float(record[key])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{where}: {key} is not a number: {record.get(key)!r}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {key} must be finite, got {value}")
+    return value
+
+
+def draw(args: argparse.Namespace) -> str:
+    """Plot; returns what was written."""
+    check_output(args.output)
+    entries = [entry for path in args.files for entry in read_entries(path)]
+    figure, axis = plt.subplots(figsize=(7, 4.6))
+    groups = dict.fromkeys(entry.group for entry in entries)
+    for group in groups:
+        members = sorted((e for e in entries if e.group == group), key=lambda e: e.ms)
+        xs = [entry.ms if args.x == "ms" else 1000 / entry.ms for entry in members]
+        line = "o-" if group else "o"
+        (drawn,) = axis.plot(xs, [e.accuracy for e in members], line, label=group or None)
+        for x, entry in zip(xs, members, strict=True):
+            axis.annotate(
+                entry.name,
+                (x, entry.accuracy),
+                xytext=(6, -10),
+                textcoords="offset points",
+                fontsize=8,
+                color=drawn.get_color(),
+            )
+    unit = "time per picture (ms)" if args.x == "ms" else "pictures per second"
+    axis.set(xlabel=unit, ylabel="AP (%)", title=args.title)
+    axis.margins(x=0.18, y=0.12)
+    axis.grid(alpha=0.3)
+    if any(groups):
+        axis.legend(loc="lower right")
+    figure.tight_layout()
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.output, dpi=120)
+    plt.close(figure)
+    return f"{args.output}: {len(entries)} models"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = make_parser().parse_args(argv)
+    try:
+        print(draw(args))
+    except (ValueError, OSError) as error:
+        print(f"plot_speed_accuracy.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
