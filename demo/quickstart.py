@@ -136,6 +136,14 @@ def read_log(folder: Path, final: dict[str, dict[str, float]]) -> list[dict[str,
     return log
 
 
+def training_minutes(log: list[dict[str, float]], iterations: list[float]) -> np.ndarray:
+    """Minutes of training until some iterations; evaluations have records of their own."""
+    timed = [x for x in log if "time" in x]
+    stops = np.array([-1.0] + [x["iteration"] for x in timed])
+    seconds = np.cumsum(np.diff(stops) * [x["time"] for x in timed])
+    return np.interp(iterations, stops, np.concatenate([[0.0], seconds])) / 60
+
+
 def draw_curves(folder: Path, log: list[dict[str, float]]) -> Path:
     """Plot the losses, and AP on validation over training time."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
@@ -143,15 +151,10 @@ def draw_curves(folder: Path, log: list[dict[str, float]]) -> Path:
     for key in ("total_loss", "loss_category", "loss_mask"):
         left.plot([x["iteration"] for x in records], [x[key] for x in records], label=key)
     left.set(xlabel="iteration", ylabel="loss", ylim=(0, None))
-    seconds = np.cumsum([0.0] + [x["time"] for x in records])[1:] * 20
-    evaluated = [(i, x) for i, x in enumerate(records) if "segm/AP" in x]
+    evaluated = [x for x in log if "segm/AP" in x]
+    minutes = training_minutes(log, [x["iteration"] for x in evaluated])
     for key in ("segm/AP", "segm/AP50", "bbox/AP"):
-        right.plot(
-            [seconds[i] / 60 for i, _ in evaluated],
-            [x[key] for _, x in evaluated],
-            marker="o",
-            label=key,
-        )
+        right.plot(minutes, [x[key] for x in evaluated], marker="o", label=key)
     right.set(xlabel="minutes of training", ylabel="validation AP", ylim=(0, None))
     for axis in (left, right):
         axis.legend()

@@ -56,6 +56,16 @@ def test_unknown_key_ends_with_one_line(tmp_path, capsys):
     assert "NO_SUCH_KEY" in capsys.readouterr().err
 
 
+def test_training_minutes_add_up_whatever_the_records_between_them_hold():
+    log = [
+        {"iteration": 19, "time": 3.0},
+        {"iteration": 29, "segm/AP": 1.0},
+        {"iteration": 39, "time": 6.0},
+    ]
+    # 20 steps of 3 s are a minute, 20 of 6 s two more; step 30 is in the middle of the latter.
+    np.testing.assert_allclose(quickstart.training_minutes(log, [19, 29, 39]), [1.0, 2.0, 3.0])
+
+
 def test_pan_moves_from_corner_to_corner():
     image = np.arange(40 * 80, dtype=np.int64).reshape(40, 80)
     frames = quickstart.pan(image, 3)
