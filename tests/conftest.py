@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
 import builders
 import pytest
+
+
+def _handlers():
+    names = ["", *logging.root.manager.loggerDict]
+    return {(name, handler) for name in names for handler in logging.getLogger(name).handlers}
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handlers_left():
+    """Commands add handlers that write to a stream which pytest closes after the test."""
+    before = _handlers()
+    yield
+    for name, handler in _handlers() - before:
+        if not type(handler).__module__.startswith("_pytest"):
+            logging.getLogger(name).removeHandler(handler)
 
 
 @pytest.fixture

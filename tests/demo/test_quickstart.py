@@ -13,6 +13,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))
 
 import quickstart
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+@pytest.fixture(autouse=True)
+def _no_shapes_registered():
+    """Every test has shapes of its own; the names are taken by the first."""
+    yield
+    for name in ("shapes_train", "shapes_val"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 @pytest.mark.slow
