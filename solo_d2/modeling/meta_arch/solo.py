@@ -97,19 +97,7 @@ class SOLO(nn.Module):
                 mask_strides=head.mask_strides,
                 by_level=not head.one_mask_source,
             ),
-            "settings": InferenceSettings(
-                score_thresh=node.SCORE_THRESH_TEST,
-                mask_thresh=node.MASK_THRESH_TEST,
-                pre_nms_topk=node.PRE_NMS_TOPK_TEST,
-                nms=build_nms(
-                    node.NMS_TYPE,
-                    kernel=node.NMS_KERNEL,
-                    sigma=node.NMS_SIGMA,
-                    threshold=node.NMS_THRESH_TEST,
-                ),
-                final_score_thresh=node.FINAL_SCORE_THRESH_TEST,
-                max_instances=cfg.TEST.DETECTIONS_PER_IMAGE,
-            ),
+            "settings": _build_settings(node, cfg.TEST.DETECTIONS_PER_IMAGE),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "aux_semantic": aux_semantic,
@@ -220,6 +208,22 @@ class SOLO(nn.Module):
             cell_masks(cells), canvas, image_size, output_size, self.settings.mask_thresh
         )
         return make_instances(scores, labels, masks, boxes)
+
+
+def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
+    return InferenceSettings(
+        score_thresh=node.SCORE_THRESH_TEST,
+        mask_thresh=node.MASK_THRESH_TEST,
+        pre_nms_topk=node.PRE_NMS_TOPK_TEST,
+        nms=build_nms(
+            node.NMS_TYPE,
+            kernel=node.NMS_KERNEL,
+            sigma=node.NMS_SIGMA,
+            threshold=node.NMS_THRESH_TEST,
+        ),
+        final_score_thresh=node.FINAL_SCORE_THRESH_TEST,
+        max_instances=max_instances,
+    )
 
 
 def _build_aux_semantic(node: CfgNode, shapes: dict[str, ShapeSpec]) -> AuxSemanticBranch | None:
