@@ -13,8 +13,7 @@ See README.md and `--help`.
 import argparse
 import sys
 
-from solo_d2.data.checks import check_classes
-from solo_d2.engine import SOLOTrainer, argument_parser, launch, setup
+from solo_d2.engine import SOLOTrainer, argument_parser, check_data, launch, setup
 from solo_d2.loading import load_weights
 
 
@@ -24,13 +23,15 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise ValueError("--eval-only needs a data set: --val-json and --val-images")
-        check_classes(cfg.DATASETS.TEST, cfg.MODEL.SOLO.NUM_CLASSES)
+        check_data(cfg, cfg.DATASETS.TEST)
         model = SOLOTrainer.build_model(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS)
+        load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
         SOLOTrainer.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            SOLOTrainer.test_with_TTA(cfg, model)
         return
     trainer = SOLOTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
     trainer.train()
 
 
@@ -46,7 +47,7 @@ def invoke_main(argv: list[str] | None = None) -> int:
             dist_url=args.dist_url,
             args=(args,),
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"train_net.py: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     return 0

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
-from torch import nn
 
+from .checkpoint import load_weights
 from .config import add_solo_config
 from .model_zoo import get_config
 
 __all__ = ["load_config", "load_weights", "resolve_device"]
-
-_logger = logging.getLogger(__name__)
 
 
 def load_config(
@@ -55,57 +50,6 @@ def load_config(
     except Exception as error:  # yacs asserts on unknown keys
         raise ValueError(f"Bad config override: {_one_line(error)}") from error
     return cfg
-
-
-def load_weights(model: nn.Module, weights: str) -> None:
-    """Load a checkpoint into a model, in place.
-
-    Args:
-        model: The model.
-        weights: A file or an URL; "" leaves the model as it is, with a warning.
-
-    Raises:
-        ValueError: The file is missing or damaged, is a pickle that is not Detectron2's own
-            (reading one runs the code in it), or fits the model nowhere or in a wrong shape.
-    """
-    if not weights:
-        _logger.warning("MODEL.WEIGHTS is empty: the model has random weights.")
-        return
-    # Without the query, which newer Detectron2 cuts off before it looks at the name.
-    if weights.split("?")[0].endswith(".pkl") and not weights.startswith("detectron2://"):
-        raise ValueError(
-            f"{weights}: refused, reading a .pkl file runs the code in it. "
-            "Convert it to .pth on a machine where you trust it."
-        )
-    checkpointer = _StrictCheckpointer(model)
-    try:
-        checkpointer.load(weights)
-    except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from error
-    except Exception as error:  # asserts, pickle, zip and download errors alike
-        raise ValueError(f"{weights}: cannot load these weights: {_one_line(error)}") from error
-
-
-class _StrictCheckpointer(DetectionCheckpointer):
-    """Refuses what the base class only logs: a checkpoint of another model."""
-
-    def _load_model(self, checkpoint: Any) -> Any:
-        incompatible = super()._load_model(checkpoint)
-        if incompatible.incorrect_shapes:
-            key, found, expected = incompatible.incorrect_shapes[0]
-            raise ValueError(
-                f"The weights are of another model: {key} has the shape {tuple(found)}, expected "
-                f"{tuple(expected)}. Use the config that they were trained with (class count?)."
-            )
-        parameters = dict(self.model.named_parameters())
-        missing = [key for key in incompatible.missing_keys if key in parameters]
-        if missing:
-            raise ValueError(
-                f"The weights are of another model, or of a backbone alone: {len(missing)} of "
-                f"{len(parameters)} parameters are missing, e.g. {missing[0]}. Use weights that "
-                "were trained with this config."
-            )
-        return incompatible
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,5 +1,19 @@
-"""Configs and models by name."""
+"""Configs, models and published weights by name.
 
+Importing makes ``solo://PROJECT/MODEL`` known to Detectron2 as a place of weights.
+"""
+
+from .checkpoints import PublishedCheckpoint, list_models
 from .model_zoo import get, get_config, get_config_file
+from .weights import local_weights, register_published_weights
 
-__all__ = ["get", "get_config", "get_config_file"]
+__all__ = [
+    "PublishedCheckpoint",
+    "get",
+    "get_config",
+    "get_config_file",
+    "list_models",
+    "local_weights",
+]
+
+register_published_weights()

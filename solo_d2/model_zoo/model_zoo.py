@@ -6,12 +6,13 @@ import difflib
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
+from ..checkpoint.checkpointer import load_weights
 from ..config import add_solo_config
+from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
 
 # In an installed package the configs lie beside this file, in a checkout at its top.
 _FOLDERS = (
@@ -47,34 +48,45 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
     """Load a config of this package.
 
     Args:
-        name: see `get_config_file`.
-        trained: put the model's published weights into ``MODEL.WEIGHTS``.
+        name: of a config, see `get_config_file`; or of a published checkpoint, as
+            "mmdet/solov2_r50_fpn_3x_coco" or "solo://mmdet/solov2_r50_fpn_3x_coco" (all are in
+            `list_models`), which means the config that fits it, always with its weights.
+        trained: put the config's default published weights into ``MODEL.WEIGHTS``, and the input
+            that they were trained with into ``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
+            ``MODEL.PIXEL_STD`` and ``MODEL.RESNETS.STRIDE_IN_1X1``. Nothing is downloaded yet.
 
     Raises:
-        ValueError: there is no such config, or no trained weights of it.
+        ValueError: there is no such config or checkpoint, or no published weights of the config.
     """
+    checkpoint = None
+    if is_checkpoint_name(name):
+        checkpoint = find_checkpoint(name)
+    path = get_config_file(checkpoint.config if checkpoint else name)
+    if trained and not checkpoint:
+        checkpoint = default_checkpoint(name)
     cfg = get_cfg()
     add_solo_config(cfg)
-    cfg.merge_from_file(get_config_file(name), allow_unsafe=False)
-    if trained:
-        raise ValueError(
-            f"no trained weights are listed for {name!r}; set MODEL.WEIGHTS to a checkpoint"
-        )
+    cfg.merge_from_file(path, allow_unsafe=False)
+    if checkpoint:
+        use_checkpoint(cfg, checkpoint)
     return cfg
 
 
 def get(name: str, trained: bool = False, device: str | None = None) -> nn.Module:
-    """Build a model by the name of its config, in evaluation mode.
+    """Build a model by name, in evaluation mode.
 
     Args:
-        name: see `get_config_file`.
-        trained: load the model's published weights; otherwise those that the config names
-            (ImageNet, for the backbone) are not loaded either.
+        name: of a config or of a published checkpoint, see `get_config`.
+        trained: load the published weights, always so for a checkpoint's name; otherwise those
+            that the config names (ImageNet, for the backbone) are not loaded either.
         device: torch device; by default CUDA where there is one.
+
+    Raises:
+        ValueError: as `get_config`, or the weights cannot be had; see `local_weights`.
     """
     cfg = get_config(name, trained)
     cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(cfg)
-    if trained:
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if trained or is_checkpoint_name(name):
+        load_weights(model, cfg.MODEL.WEIGHTS)
     return model.eval()

@@ -1,0 +1,19 @@
+"""Reading, converting and saving weights."""
+
+from .checkpointer import SOLOCheckpointer, load_weights
+from .convert import convert_state_dict
+from .files import load_checkpoint, load_state_dict, save_checkpoint
+from .fit import Require
+from .info import CheckpointInfo, InputConvention
+
+__all__ = [
+    "CheckpointInfo",
+    "InputConvention",
+    "Require",
+    "SOLOCheckpointer",
+    "convert_state_dict",
+    "load_checkpoint",
+    "load_state_dict",
+    "load_weights",
+    "save_checkpoint",
+]

@@ -1,0 +1,257 @@
+"""Which SOLO a state dict belongs to, told by names and shapes, and which config builds it.
+
+This package's names everywhere: `key_maps` comes first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Depth of a ResNet -> blocks per stage; from 50 on they are bottlenecks."""
+
+_STEM = "backbone.bottom_up."
+_PLAIN = (False, False, False, False)
+_DCN = (False, True, True, True)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything about a published SOLO that its parameters show.
+
+    Attributes:
+        head: class of the head.
+        num_convs: layers of every tower.
+        conv_dim: their channels.
+        kernel_dim: input channels of a kernel; 0 for a head without kernels.
+        feature_conv_dim: channels of the mask feature's layers; likewise.
+        num_grids: cells a side; () where no parameter depends on them, which is in dynamic heads.
+        deform: deformable layers of the head, "none", "last" or "all".
+        modulated: these are deformable convolutions v2, otherwise v1.
+        depth: of the ResNet.
+        num_groups: of its 3x3 convolutions.
+        width_per_group: channels of every group in the first stage.
+        deform_stages: which of res2 to res5 are deformable.
+        stages_modulated: like `modulated`.
+        fpn_dim: channels of the feature pyramid.
+        num_classes: number of classes.
+    """
+
+    head: str
+    num_convs: int
+    conv_dim: int
+    kernel_dim: int = 0
+    feature_conv_dim: int = 0
+    num_grids: tuple[int, ...] = ()
+    deform: str = "none"
+    modulated: bool = True
+    depth: int = 50
+    num_groups: int = 1
+    width_per_group: int = 64
+    deform_stages: tuple[bool, ...] = _PLAIN
+    stages_modulated: bool = True
+    fpn_dim: int = 256
+    num_classes: int = 80
+
+    @property
+    def bottlenecks(self) -> bool:
+        """The ResNet's blocks are bottlenecks."""
+        return self.depth >= 50
+
+    def settings(self) -> dict[str, Any]:
+        """The config keys that build it, without those that mean nothing to it."""
+        node = {
+            "HEAD": self.head,
+            "NUM_CLASSES": self.num_classes,
+            "NUM_CONVS": self.num_convs,
+            "CONV_DIM": self.conv_dim,
+            "DEFORM": self.deform,
+        }
+        if self.deform != "none":
+            node["DEFORM_MODULATED"] = self.modulated
+        if self.num_grids:
+            node["NUM_GRIDS"] = list(self.num_grids)
+        if self.kernel_dim:
+            node["KERNEL_DIM"] = self.kernel_dim
+            node["MASK_FEATURE.CONV_DIM"] = self.feature_conv_dim
+        resnet = {
+            "DEPTH": self.depth,
+            "NUM_GROUPS": self.num_groups,
+            "WIDTH_PER_GROUP": self.width_per_group,
+            "RES2_OUT_CHANNELS": 256 if self.bottlenecks else 64,
+            "DEFORM_ON_PER_STAGE": list(self.deform_stages),
+        }
+        deformable = any(self.deform_stages)
+        if deformable:
+            resnet["DEFORM_MODULATED"] = self.stages_modulated
+        backbone = f"build_{'deform_' if deformable else ''}resnet_fpn_backbone"
+        return {
+            **{f"MODEL.SOLO.{key}": value for key, value in node.items()},
+            **{f"MODEL.RESNETS.{key}": value for key, value in resnet.items()},
+            "MODEL.FPN.OUT_CHANNELS": self.fpn_dim,
+            "MODEL.BACKBONE.NAME": backbone,
+        }
+
+    def __str__(self) -> str:
+        """For people, e.g. "SOLOv2-light R50-DCNv2"."""
+        name = {
+            "VanillaSOLOHead": "SOLO",
+            "DecoupledSOLOHead": "Decoupled SOLO",
+            "DecoupledLightSOLOHead": "Decoupled SOLO light",
+            "DynamicSOLOHead": "SOLOv2" if self.conv_dim >= 512 else "SOLOv2-light",
+        }[self.head]
+        body = f"R{self.depth}"
+        if self.num_groups > 1:
+            body = f"X{self.depth}-{self.num_groups}x{self.width_per_group}d"
+        if any(self.deform_stages):
+            body += f"-DCNv{2 if self.stages_modulated else 1}"
+        return f"{name} {body}"
+
+
+_GRIDS = (40, 36, 24, 16, 12)
+_SOLO = Architecture("VanillaSOLOHead", 7, 256, num_grids=_GRIDS)
+_DECOUPLED = replace(_SOLO, head="DecoupledSOLOHead")
+_DECOUPLED_LIGHT = replace(_SOLO, head="DecoupledLightSOLOHead", num_convs=4)
+_V2 = Architecture("DynamicSOLOHead", 4, 512, kernel_dim=256, feature_conv_dim=128)
+_V2_DCN = replace(_V2, depth=101, deform="all", deform_stages=_DCN)
+_V2_LIGHT = replace(_V2, num_convs=2, conv_dim=256, kernel_dim=128)
+_LIGHT_DCN: dict[str, Any] = {"deform": "last", "deform_stages": _DCN}
+_V1: dict[str, Any] = {"modulated": False, "stages_modulated": False}
+
+CONFIGS = {
+    "solo_R_50_FPN_3x": _SOLO,
+    "solo_R_101_FPN_3x": replace(_SOLO, depth=101),
+    "decoupled_solo_R_50_FPN_3x": _DECOUPLED,
+    "decoupled_solo_R_101_FPN_3x": replace(_DECOUPLED, depth=101),
+    "decoupled_solo_light_R_50_FPN_3x": _DECOUPLED_LIGHT,
+    "decoupled_solo_light_DCN_R_50_FPN_3x": replace(_DECOUPLED_LIGHT, **_LIGHT_DCN, **_V1),
+    "solov2_R_50_FPN_3x": _V2,
+    "solov2_R_101_FPN_3x": replace(_V2, depth=101),
+    "solov2_R_101_DCN_FPN_3x": _V2_DCN,
+    "solov2_X_101_DCN_FPN_3x": replace(_V2_DCN, num_groups=64, width_per_group=4),
+    "solov2_light_448_R_50_FPN_3x": _V2_LIGHT,
+    "solov2_light_448_R_34_FPN_3x": replace(_V2_LIGHT, depth=34),
+    "solov2_light_448_R_18_FPN_3x": replace(_V2_LIGHT, depth=18),
+    "solov2_light_448_DCN_R_50_FPN_3x": replace(_V2_LIGHT, num_convs=3, **_LIGHT_DCN),
+    "solov2_light_512_DCN_R_50_FPN_3x": replace(_V2_LIGHT, num_convs=3, **_LIGHT_DCN, **_V1),
+}
+"""Name in ``configs/COCO-InstanceSegmentation`` -> what it builds. 1x and 3x build the same."""
+
+
+def closest_config(architecture: Architecture) -> tuple[str, dict[str, Any]]:
+    """The config that builds an architecture with the fewest overrides.
+
+    Returns:
+        Name for `solo_d2.model_zoo`, and the overrides, by config key.
+    """
+    wanted = architecture.settings()
+    overrides = {}
+    for name, known in CONFIGS.items():
+        if known.head == architecture.head:
+            have = known.settings()
+            overrides[name] = {k: v for k, v in wanted.items() if k not in have or have[k] != v}
+    best = min(overrides, key=lambda name: len(overrides[name]))
+    return f"COCO-InstanceSegmentation/{best}.yaml", overrides[best]
+
+
+def recognise(head: str, shapes: Shapes) -> Architecture:
+    """Read the architecture off the shapes of a whole state dict.
+
+    Args:
+        head: class of the head.
+        shapes: by this package's names. Only some of them are looked at.
+
+    Raises:
+        ValueError: one of those is missing, or no config of this package could build the model.
+    """
+    depth = _depth(shapes)
+    conv1, conv2 = (_shape(shapes, f"{_STEM}res2.0.conv{i}.weight") for i in (1, 2))
+    num_groups = conv1[0] // conv2[1] if depth >= 50 else 1
+    offsets = [shapes.get(f"{_STEM}res{i}.0.conv2_offset.weight") for i in range(2, 6)]
+    num_convs = _count(shapes, r"head\.category_tower\.(\d+)\.")
+    tower = [shapes.get(f"head.category_tower.{i}.conv_offset.weight") for i in range(num_convs)]
+    deform = "none"
+    if num_convs and tower[-1] is not None:
+        deform = "last" if tower[0] is None else "all"
+    dynamic = head == "DynamicSOLOHead"
+    stage = "head.mask_feature.stages.0.0.weight"
+    return Architecture(
+        head=head,
+        num_convs=num_convs,
+        conv_dim=_shape(shapes, "head.category_tower.0.weight")[0],
+        kernel_dim=_shape(shapes, "head.kernel_predictor.weight")[0] if dynamic else 0,
+        feature_conv_dim=_shape(shapes, stage)[0] if dynamic else 0,
+        num_grids=_grids(head, shapes),
+        deform=deform,
+        modulated=_modulated(tower[-1:]),
+        depth=depth,
+        num_groups=num_groups,
+        width_per_group=conv1[0] // num_groups,
+        deform_stages=tuple(shape is not None for shape in offsets),
+        stages_modulated=_modulated(offsets),
+        fpn_dim=_shape(shapes, "backbone.fpn_lateral2.weight")[0],
+        num_classes=_shape(shapes, "head.category_predictor.weight")[0],
+    )
+
+
+def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
+    """The shape of a parameter of a convolution: of four sides, none of them 0."""
+    if key not in shapes:
+        raise ValueError(f"the state dict is not whole: {key} is missing")
+    shape = shapes[key]
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(f"{key} must be the weight of a convolution, got the shape {shape}")
+    return shape
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    found = (re.match(pattern, key) for key in shapes)
+    return len({match[1] for match in found if match})
+
+
+def _depth(shapes: Shapes) -> int:
+    stem = re.escape(_STEM)
+    blocks = tuple(_count(shapes, rf"{stem}res{i}\.(\d+)\.") for i in range(2, 6))
+    bottlenecks = f"{_STEM}res2.0.conv3.weight" in shapes
+    for depth, known in DEPTHS.items():
+        if blocks == known and bottlenecks == (depth >= 50):
+            return depth
+    raise ValueError(
+        f"the backbone is none of the ResNets {sorted(DEPTHS)}: its stages have {blocks} "
+        f"{'bottleneck' if bottlenecks else 'basic'} blocks"
+    )
+
+
+def _modulated(offsets: list[tuple[int, ...] | None]) -> bool:
+    """Deformable convolutions are v2, by the shapes of their 3x3 offset predictors."""
+    channels = {shape[0] for shape in offsets if shape}
+    if channels <= {27}:
+        return True
+    if channels == {18}:
+        return False
+    raise ValueError(
+        f"deformable convolutions with {sorted(channels)} offset channels are not known; expected "
+        "18 (v1) or 27 (v2), the same in all"
+    )
+
+
+def _grids(head: str, shapes: Shapes) -> tuple[int, ...]:
+    if head == "DynamicSOLOHead":
+        return ()
+    vanilla = head == "VanillaSOLOHead"
+    name = "mask_predictors" if vanilla else "x_predictors"
+    levels = _count(shapes, rf"head\.{name}\.(\d+)\.")
+    channels = [_shape(shapes, f"head.{name}.{i}.weight")[0] for i in range(levels)]
+    return tuple(math.isqrt(n) if vanilla else n for n in channels)

@@ -1,0 +1,322 @@
+"""Detectron2's checkpointer, with safe reading, strict matching and saving without gaps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from .atomic import atomic_write, remove_leftovers
+from .convention import check_convention, own_info
+from .convert import convert_state_dict
+from .files import check_whole, load_checkpoint, one_line, save_checkpoint
+from .fit import Require, check_fit, compare
+from .info import INFO_KEY, CheckpointInfo
+from .key_maps import find_source
+
+_logger = logging.getLogger(__name__)
+
+_TAG = "last_checkpoint"
+
+
+class SOLOCheckpointer(DetectionCheckpointer):
+    """Loads and saves the weights of a model, and the state of a training.
+
+    Loading takes what Detectron2's does, and the published files of other SOLO projects, which it
+    converts. It never runs code from a file, and refuses what does not fit.
+
+    Args:
+        model: changed in place by loading.
+        save_dir: folder of the checkpoints.
+        save_to_disk: by default on the main process alone.
+        require: how much of the model a file must fill.
+        **checkpointables: have `state_dict` and `load_state_dict`, such as ``trainer``.
+
+    Attributes:
+        resumed: whether `resume_or_load` went on with a checkpoint of `save_dir`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        require: Require = Require.EVERYTHING,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.require = require
+        self.resumed = False
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a file.
+
+        Args:
+            path: a file, a URL, or what Detectron2 resolves ("detectron2://", "catalog://"); with
+                ``?matching_heuristics=True`` for a backbone whose names lack a prefix. "" does
+                nothing.
+            checkpointables: which of them to load; None for all.
+
+        Returns:
+            What else the file has.
+
+        Raises:
+            ValueError: The file cannot be had, cannot be used, or does not fit.
+        """
+        if not path:
+            _logger.info("No weights named; the model stays as it is.")
+            return {}
+        _logger.info("Loading %s", path)
+        local, heuristics = self._local_file(path)
+        checkpoint = self._load_file(local)
+        if heuristics:
+            checkpoint["matching_heuristics"] = True
+        try:
+            self._load_model(checkpoint)
+            for key in self.checkpointables if checkpointables is None else checkpointables:
+                if key in checkpoint:
+                    self._load_state(key, checkpoint.pop(key))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return checkpoint
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save to ``NAME.pth`` and make it the last checkpoint; both atomically.
+
+        Args:
+            name: of the file in `save_dir`.
+            **kwargs: more to save, of plain types.
+
+        Raises:
+            OSError: It cannot be written. What was saved before stays as it was.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        data: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            **_plain({**states, **kwargs}, ""),
+        }
+        info = own_info(self.model)
+        if info is not None:
+            data[INFO_KEY] = info
+        file = Path(self.save_dir, f"{name}.pth")
+        if file.name != f"{name}.pth":
+            raise ValueError(f"a checkpoint needs a name without folders, got {name!r}")
+        _logger.info("Saving %s", file)
+        save_checkpoint(data, file)
+        self.tag_last_checkpoint(file.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint that resuming goes on with, atomically."""
+        with atomic_write(Path(self.save_dir, _TAG)) as file:
+            file.write(last_filename_basename.encode())
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from, or something that says there should be."""
+        return bool(self.save_dir) and (
+            Path(self.save_dir, _TAG).is_file() or bool(self._training_files())
+        )
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on with the last checkpoint of `save_dir`, or load other weights.
+
+        If the last one is missing or damaged, the newest whole one is taken, with a warning. The
+        main process chooses, and all processes fail if one of them cannot load.
+
+        Args:
+            path: weights to load where there is nothing to resume from.
+            resume: False loads `path` in any case.
+
+        Raises:
+            ValueError: There is no whole checkpoint left, or see `load`.
+        """
+        if self.save_dir and self.save_to_disk:
+            for name in remove_leftovers(self.save_dir):
+                _logger.warning("Removed %s, left by a save that was interrupted", name)
+        file, problem = None, None
+        if resume and self.save_dir:
+            file, problem = comm.all_gather(self._choose() if comm.is_main_process() else None)[0]
+        if problem is not None:
+            raise ValueError(problem)
+        self.resumed = file is not None
+        if file is None:
+            return self.load(path, checkpointables=[])
+        before, self.require = self.require, Require.EVERYTHING
+        failure, checkpoint = None, {}
+        try:
+            checkpoint = self.load(file)
+        except ValueError as error:
+            failure = f"cannot resume: {error}"
+        finally:
+            self.require = before
+        failures = [text for text in comm.all_gather(failure) if text]
+        if failures:
+            raise ValueError(failures[0])
+        return checkpoint
+
+    def _choose(self) -> tuple[str | None, str | None]:
+        """The file to resume from, or what is wrong; neither, where nothing was saved yet."""
+        tag = Path(self.save_dir, _TAG)
+        reason = f"there is no {tag}"
+        if tag.is_file():
+            name = tag.read_text(errors="replace").strip()
+            reason = f"{tag} is empty"
+            if name and name != Path(name).name:
+                reason = f"{tag} names {name!r}, outside of the folder"
+            elif name:
+                try:
+                    check_whole(tag.with_name(name))
+                    return str(tag.with_name(name)), None
+                except ValueError as error:
+                    reason = str(error)
+        for file in self._training_files():
+            try:
+                check_whole(file)
+            except ValueError:
+                continue
+            _logger.warning("%s. Going on with the newest whole checkpoint, %s", reason, file)
+            return str(file), None
+        if not tag.is_file():
+            return None, None
+        return None, (
+            f"cannot resume: {reason}, and {self.save_dir} has no whole checkpoint. Start without "
+            "--resume, or with one as MODEL.WEIGHTS."
+        )
+
+    def _training_files(self) -> list[Path]:
+        """Readable checkpoints of a training in the folder, the newest first."""
+        found = []
+        for file in Path(self.save_dir).glob("*.pth"):
+            try:
+                iteration = load_checkpoint(file, mmap=True).get("iteration")
+            except ValueError:
+                continue
+            if isinstance(iteration, int):
+                found.append((iteration, file.stat().st_mtime, file))
+        return [file for _, _, file in sorted(found, reverse=True)]
+
+    def _local_file(self, path: str) -> tuple[str, bool]:
+        """The file behind a name, and whether its query asks for matching by heuristics."""
+        path = os.fspath(path)
+        if os.path.exists(path):
+            return path, False
+        parts = urlsplit(path)
+        queries = parse_qsl(parts.query, keep_blank_values=True)
+        heuristics = ("matching_heuristics", "True") in queries
+        if heuristics:
+            # What else a URL asks for belongs to its host.
+            rest = [pair for pair in queries if pair[0] != "matching_heuristics"]
+            path = urlunsplit(parts._replace(query=urlencode(rest)))
+        try:
+            return self.path_manager.get_local_path(path), heuristics
+        except ValueError:
+            raise  # of a handler of ours, which knows more
+        except Exception as error:  # of the network, of Detectron2's catalogue, ...
+            raise ValueError(
+                f"{path}: cannot be fetched ({one_line(error)}). Check the name and the network, "
+                "or get the file otherwise and set MODEL.WEIGHTS to its path."
+            ) from error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        # Optimizers keep what they are given; weights are copied.
+        return load_checkpoint(filename, mmap=not self.checkpointables)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        """Check everything first, so that a refused file leaves the model as it was."""
+        _prepare(checkpoint, self.model)
+        check_fit(compare(self.model, checkpoint["model"]), self.require)
+        if INFO_KEY in checkpoint:
+            info = CheckpointInfo.from_dict(checkpoint[INFO_KEY])
+            try:
+                check_convention(info, self.model)
+            except ValueError as error:
+                if self.require is not Require.NOTHING:
+                    raise
+                _logger.warning("The file %s", error)
+        return super()._load_model(checkpoint)
+
+    def _load_state(self, key: str, state: Any) -> None:
+        try:
+            self.checkpointables[key].load_state_dict(state)
+        except Exception as error:  # optimizers and schedulers raise all kinds
+            raise ValueError(
+                f"its {key!r} does not fit this run ({one_line(error)}). Resume with the config "
+                "that it was saved with, or start anew from it as MODEL.WEIGHTS."
+            ) from error
+
+
+def load_weights(
+    model: nn.Module, weights: str | os.PathLike[str], *, allow_partial: bool = False
+) -> None:
+    """Load weights for prediction into a model, in place.
+
+    Args:
+        model: The model.
+        weights: A file or a URL, see `SOLOCheckpointer.load`; "" leaves the model as it is, with
+            a warning.
+        allow_partial: Take what fits, and log by name what is left random.
+
+    Raises:
+        ValueError: The file is missing, damaged, unsafe, of another model, or the model gets
+            another input than the weights were trained with.
+    """
+    if not os.fspath(weights):
+        _logger.warning("MODEL.WEIGHTS is empty: the model has random weights.")
+        return
+    require = Require.NOTHING if allow_partial else Require.EVERYTHING
+    SOLOCheckpointer(model, require=require).load(os.fspath(weights), checkpointables=[])
+
+
+def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:
+    """Bring the weights of a file to the names of this package, as far as possible."""
+    state = checkpoint["model"]
+    if all(key.startswith("module.") for key in state):  # of a model in DataParallel
+        state = checkpoint["model"] = {key[len("module.") :]: x for key, x in state.items()}
+    if checkpoint.pop("matching_heuristics", False):
+        author = checkpoint.get("__author__")
+        checkpoint["model"] = align_and_update_state_dicts(
+            model.state_dict(), state, c2_conversion=author == "Caffe2"
+        )
+        return
+    source = find_source(state)
+    if source is None or any(key.startswith("head.") for key in state):
+        return
+    converted = convert_state_dict(state, source)
+    _logger.info("Converted from %s: %s", source, converted.info.architecture)
+    checkpoint["model"] = dict(converted)
+    checkpoint[INFO_KEY] = converted.info.to_dict()
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Plain types of a state, as safe loading demands; warns of what has to be left out."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    types: tuple[Any, ...] = (bool, int, float, str, bytes)
+    for plain in types:
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        items = {_plain(k, name): _plain(v, f"{name}.{k}".lstrip(".")) for k, v in value.items()}
+        return OrderedDict(items) if isinstance(value, OrderedDict) else items
+    if isinstance(value, list | tuple):
+        members = [_plain(item, f"{name}.{i}") for i, item in enumerate(value)]
+        return members if isinstance(value, list) else tuple(members)
+    _logger.warning("Not saved: %s, a %s, which loading would refuse", name, type(value).__name__)
+    return None

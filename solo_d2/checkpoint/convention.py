@@ -1,0 +1,76 @@
+"""Is a model fed the way its weights were trained? A wrong input costs AP and raises nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from .info import CheckpointInfo, InputConvention
+
+_TOLERANCE = 0.01
+"""Between means and deviations, in units of [0, 255]: configs and files round differently."""
+
+
+def model_convention(model: nn.Module) -> InputConvention | None:
+    """What input a model expects, from the model alone; None if it does not tell."""
+    pixel_format = getattr(model, "input_format", None)
+    mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
+    if pixel_format is None or mean is None or std is None or mean.numel() != 3:
+        return None
+    return InputConvention(pixel_format, _triple(mean), _triple(std), _stride_in_1x1(model))
+
+
+def own_info(model: nn.Module) -> dict[str, Any] | None:
+    """The `CheckpointInfo`, as plain types, of a model that is trained here."""
+    convention = model_convention(model)
+    if convention is None:
+        return None
+    head = type(getattr(model, "head", model)).__name__
+    return CheckpointInfo("solo_d2", head, "", convention).to_dict()
+
+
+def check_convention(info: CheckpointInfo, model: nn.Module) -> None:
+    """Compare the input that weights were trained with to that of the model.
+
+    Raises:
+        ValueError: They differ; the text lists the config keys to set.
+    """
+    own = model_convention(model)
+    if own is None:
+        return
+    wanted = info.convention
+    pairs = []
+    if wanted.pixel_format != own.pixel_format:
+        pairs.append(f"INPUT.FORMAT {wanted.pixel_format}")
+    for key, values, others in (
+        ("PIXEL_MEAN", wanted.pixel_mean, own.pixel_mean),
+        ("PIXEL_STD", wanted.pixel_std, own.pixel_std),
+    ):
+        if any(abs(x - y) > _TOLERANCE for x, y in zip(values, others, strict=True)):
+            pairs.append(f'MODEL.{key} "[{", ".join(f"{x:g}" for x in values)}]"')
+    strides = wanted.stride_in_1x1, own.stride_in_1x1
+    if None not in strides and strides[0] != strides[1]:
+        pairs.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {wanted.stride_in_1x1}")
+    if pairs:
+        config = f" {info.config} with" if info.config else ""
+        raise ValueError(
+            f"was trained with another input than this model gets. Set{config} {' '.join(pairs)}"
+        )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = (round(x, 4) for x in values.flatten().tolist())
+    return first, second, third
+
+
+def _stride_in_1x1(model: nn.Module) -> bool | None:
+    """Where the first bottleneck of res3 halves its input; None without bottlenecks."""
+    backbone = getattr(model, "backbone", None)
+    stage = getattr(getattr(backbone, "bottom_up", backbone), "res3", None)
+    block = stage[0] if isinstance(stage, nn.Sequential) and len(stage) else None
+    if not all(hasattr(block, name) for name in ("conv1", "conv2", "conv3")):
+        return None
+    strides = [math.prod(getattr(block, name).stride) for name in ("conv1", "conv2")]
+    return strides[0] > strides[1] if strides[0] != strides[1] else None
