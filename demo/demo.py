@@ -13,13 +13,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from solo_d2.inference import InferenceRun, show_in_window
 from solo_d2.loading import load_config
 from solo_d2.predictor import SOLOPredictor
-from solo_d2.utils.cli import find_images, load_class_names, output_paths, split_overrides
+from solo_d2.utils.cli import (
+    find_images,
+    load_class_names,
+    load_stuff_names,
+    output_paths,
+    split_overrides,
+)
 from solo_d2.utils.results import save_json
 
 DEFAULT_OUTPUT = "output/predictions"
@@ -36,6 +42,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
     add("--weights", metavar="FILE", help="checkpoint instead of the config's MODEL.WEIGHTS")
+    add(
+        "--allow-partial",
+        action="store_true",
+        help="load what fits of the weights; the rest is random",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input",
@@ -55,27 +66,38 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--confidence-threshold", type=float, default=0.3, metavar="T", help="default: 0.3")
     add("--device", default="auto", help='"auto" (default), "cpu", "cuda", "cuda:1", ...')
-    add("--save-json", metavar="FILE", help="write COCO results with RLE masks")
+    add("--save-json", metavar="FILE", help="write COCO results with RLE masks; docs/panoptic.md")
     add("--batch-size", type=int, default=1, metavar="N", help="pictures at once (default: 1)")
     add("--no-draw", action="store_true", help="write no pictures, only --save-json")
     add("--class-names", metavar="FILE", help="COCO JSON, or a text file with a name per line")
     return parser
 
 
-def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun:
-    """The predictor and the options of the run."""
+def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPredictor:
+    """The model that the arguments ask for."""
     cfg = load_config(args.config_file, overrides, trained=args.weights is None)
-    predictor = SOLOPredictor(
+    return SOLOPredictor(
         cfg,
         weights=args.weights,
+        allow_partial=args.allow_partial,
         device=args.device,
         confidence_threshold=args.confidence_threshold,
         class_names=load_class_names(args.class_names) if args.class_names else None,
+        stuff_names=load_stuff_names(args.class_names) if args.class_names else None,
     )
-    return InferenceRun(predictor, draw=not args.no_draw)
 
 
-def run_images(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun:
+def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun:
+    """The predictor and the options of the run."""
+    return InferenceRun(make_predictor(args, overrides), draw=not args.no_draw)
+
+
+RunMaker = Callable[[argparse.Namespace, Sequence[str]], InferenceRun]
+
+
+def run_images(
+    args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker
+) -> InferenceRun:
     """`--input`: the pictures that match."""
     files, problems = find_images(args.input)
     if not files:  # before the model is built
@@ -88,7 +110,9 @@ def run_images(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceR
     return run
 
 
-def run_video(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun:
+def run_video(
+    args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker
+) -> InferenceRun:
     """`--video-input` or `--webcam`: a window for a camera without `--output`, else a file."""
     camera = args.video_input is None
     source = args.webcam if camera else args.video_input
@@ -106,8 +130,16 @@ def run_video(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRu
     return run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def main(
+    argv: Sequence[str] | None = None,
+    make_parser: Callable[[], argparse.ArgumentParser] = make_parser,
+    make_run: RunMaker = make_run,
+) -> int:
+    """Run the command line; returns the exit code.
+
+    Another command that does something else with what is found gives its own parser, with these
+    options and more, and its own run.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = make_parser()
     try:
@@ -115,9 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(arguments)
         if args.no_draw and not args.save_json:
             raise ValueError("--no-draw without --save-json leaves nothing to do.")
-        run = run_images(args, overrides) if args.input else run_video(args, overrides)
+        run = (run_images if args.input else run_video)(args, overrides, make_run)
         if args.save_json:
-            save_json(args.save_json, run.results)
+            save_json(args.save_json, run.content)
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

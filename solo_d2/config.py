@@ -1,4 +1,4 @@
-"""Configuration: `MODEL.SOLO` for the model, `MODEL.TIMM` for timm backbones, two solver keys."""
+"""Configuration: `MODEL.SOLO`, `MODEL.TIMM` for timm backbones, keys of data and solver."""
 
 from __future__ import annotations
 
@@ -67,7 +67,17 @@ def add_solo_config(cfg: CN) -> None:
     # Whether the mask feature sees pixel coordinates (paper Table 5b).
     node.MASK_FEATURE.COORDS = True
 
-    # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20).
+    # SoftDynamicSOLOHead only: Details Refinement of mattes (paper A.3.1).
+    node.DETAILS = CN()
+    # Channels of its layers, and how many 3x3 layers there are.
+    node.DETAILS.CONV_DIM = 32
+    node.DETAILS.NUM_CONVS = 3
+    # Whether it sees the picture, and whether the enlarged mask feature is added (paper Table S4a).
+    node.DETAILS.IMAGE = True
+    node.DETAILS.FUSE = True
+
+    # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20); for soft mattes
+    # "matte", the sum of "mae" and "dice" (paper Table S4b, with a weight of 1).
     node.MASK_LOSS = "dice"
     # Weights of the focal loss and of the mask loss (lambda in Eq. 4).
     node.CATEGORY_LOSS_WEIGHT = 1.0
@@ -75,6 +85,8 @@ def add_solo_config(cfg: CN) -> None:
     # Weight of an auxiliary loss on semantic segmentation, predicted from the finest of IN_FEATURES
     # in training only (paper §4.3; 1.0 for Table 6a). 0 leaves the branch out.
     node.AUX_SEMANTIC_LOSS_WEIGHT = 0.0
+    # Keep the category branch as the weights have it (paper A.3.2, for mattes).
+    node.FREEZE_CATEGORY_BRANCH = False
     # Balance and focusing exponent of the focal loss of the categories.
     node.FOCAL_LOSS_ALPHA = 0.25
     node.FOCAL_LOSS_GAMMA = 2.0
@@ -95,6 +107,10 @@ def add_solo_config(cfg: CN) -> None:
     node.NMS_THRESH_TEST = 0.5
     # Score that an instance must reach after NMS. At most TEST.DETECTIONS_PER_IMAGE remain.
     node.FINAL_SCORE_THRESH_TEST = 0.05
+
+    # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
+    # instance masks (paper A.3.2); [] draws every image as often as any other.
+    cfg.DATASETS.TRAIN_SHARES = []
 
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both.

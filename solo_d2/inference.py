@@ -16,9 +16,14 @@ from tqdm import tqdm
 from .data.image import read_image
 from .predictor import SOLOPredictor
 from .utils.colors import InstanceColors
-from .utils.results import coco_category_ids, instances_to_coco_results
+from .utils.results import (
+    coco_category_ids,
+    instances_to_coco_results,
+    panoptic_things,
+    panoptic_to_json,
+)
 from .utils.video import VideoReader, VideoWriter
-from .visualization import draw_instances
+from .visualization import draw_instances, draw_panoptic
 
 __all__ = ["InferenceRun", "show_in_window", "write_image"]
 
@@ -33,6 +38,7 @@ class InferenceRun:
     Attributes:
         failures: One line for each input that could not be used; each was reported on stderr.
         results: COCO results of all inputs so far.
+        panoptic: of a panoptic model, the segments of all inputs so far (`panoptic_to_json`).
     """
 
     def __init__(self, predictor: SOLOPredictor, *, draw: bool = True) -> None:
@@ -40,10 +46,22 @@ class InferenceRun:
         self.draw = draw
         self.failures: list[str] = []
         self.results: list[dict[str, Any]] = []
+        self.panoptic: list[dict[str, Any]] = []
         self._names = predictor.metadata.get("thing_classes", None)
         self._category_ids = coco_category_ids(
             predictor.metadata.get("thing_dataset_id_to_contiguous_id", None)
         )
+        self._stuff_names = predictor.metadata.get("stuff_classes", None)
+        self._stuff_ids = coco_category_ids(
+            predictor.metadata.get("stuff_dataset_id_to_contiguous_id", None)
+        )
+
+    @property
+    def content(self) -> list[dict[str, Any]] | dict[str, Any]:
+        """For a file: `results`; of a panoptic model a dict of ``results`` and ``panoptic``."""
+        if not self.panoptic:
+            return self.results
+        return {"results": self.results, "panoptic": self.panoptic}
 
     def fail(self, problem: object) -> None:
         """Report an input that cannot be used, and remember it."""
@@ -66,10 +84,9 @@ class InferenceRun:
             for batch in self._read(files, batch_size):
                 predictions = self.predictor([image for _, image in batch])
                 for (index, image), prediction in zip(batch, predictions, strict=True):
-                    instances = prediction["instances"].to("cpu")
-                    self._collect(instances, index + 1, str(files[index]))
+                    self._collect(prediction, index + 1, str(files[index]))
                     if self.draw:
-                        self._draw(targets[index], image, instances)
+                        self._write(targets[index], self._draw(image, prediction))
                 progress.update(batch[-1][0] + 1 - progress.n)
             progress.update(len(files) - progress.n)
 
@@ -87,11 +104,27 @@ class InferenceRun:
         if batch:
             yield batch
 
-    def _draw(self, target: Path, image: np.ndarray, instances: Instances) -> None:
+    def _write(self, target: Path, drawing: np.ndarray) -> None:
         try:
-            write_image(target, draw_instances(image, instances, self._names))
+            write_image(target, drawing)
         except ValueError as error:
             self.fail(error)
+
+    def _draw(
+        self,
+        image: np.ndarray,
+        prediction: dict[str, Any],
+        colors: Callable[[Instances], np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """What the model found: segments of a panoptic model, else instances."""
+        if "panoptic_seg" not in prediction:
+            found = prediction["instances"].to("cpu")
+            chosen = None if colors is None else colors(found)
+            return draw_instances(image, found, self._names, chosen)
+        found = panoptic_things(*prediction["panoptic_seg"])
+        chosen = None if colors is None else colors(found)
+        segments = prediction["panoptic_seg"]
+        return draw_panoptic(image, segments, self._names, self._stuff_names, chosen)
 
     def video(
         self,
@@ -130,23 +163,35 @@ class InferenceRun:
         progress = tqdm(reader, total=reader.frame_count, unit="frame", disable=None)
         try:
             for number, frame in enumerate(progress):
-                instances = self.predictor(frame)["instances"].to("cpu")
-                self._collect(instances, number, reader.name)
-                if self.draw and show is not None:
-                    drawing = draw_instances(frame, instances, self._names, colors(instances))
-                    if not show(drawing):
-                        break
+                prediction = self.predictor(frame)
+                self._collect(prediction, number, reader.name)
+                if not self.draw or show is None:
+                    continue
+                if not show(self._draw(frame, prediction, colors)):
+                    break
         except KeyboardInterrupt:
             progress.write(f"{reader.name}: interrupted", file=sys.stderr)
 
-    def _collect(self, instances: Instances, image_id: int, file_name: str) -> None:
+    def _collect(self, prediction: dict[str, Any], image_id: int, file_name: str) -> None:
         self.results += instances_to_coco_results(
-            instances,
+            prediction["instances"],
             image_id,
             file_name=file_name,
             category_ids=self._category_ids,
             class_names=self._names,
         )
+        if "panoptic_seg" in prediction:
+            self.panoptic.append(
+                panoptic_to_json(
+                    prediction["panoptic_seg"],
+                    image_id,
+                    file_name=file_name,
+                    thing_ids=self._category_ids,
+                    stuff_ids=self._stuff_ids,
+                    thing_names=self._names,
+                    stuff_names=self._stuff_names,
+                )
+            )
 
 
 def write_image(path: str | PathLike[str], image: np.ndarray) -> None:

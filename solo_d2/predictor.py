@@ -18,6 +18,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from .loading import load_config, load_weights, resolve_device
+from .modeling.test_time_augmentation import SOLOWithTTA, resized_shape
 
 __all__ = ["SOLOPredictor"]
 
@@ -29,7 +30,8 @@ class SOLOPredictor:
 
     Adds to the model: the config by name, weights, the device, resizing by
     `cfg.INPUT.MIN_SIZE_TEST` and `MAX_SIZE_TEST`, the channel order of `cfg.INPUT.FORMAT`, and
-    a score threshold. The model is in eval mode and runs under `torch.inference_mode`.
+    a score threshold; with `cfg.TEST.AUG.ENABLED` the scales of `cfg.TEST.AUG` instead of the
+    one of `cfg.INPUT`. The model is in eval mode and runs under `torch.inference_mode`.
 
     Args:
         cfg_or_name: A config node, the path of a YAML file, or a name of `solo_d2.model_zoo`.
@@ -40,6 +42,8 @@ class SOLOPredictor:
         class_names: Names of the classes, in the order of the labels; by default those of the
             first data set of `cfg.DATASETS.TEST`.
         model: A ready model, used as it is: no weights are loaded.
+        allow_partial: Load what fits of the weights, and log what is left random.
+        stuff_names: Names of stuff, from "things" on, beside `class_names`.
 
     Attributes:
         cfg: The config in use (a copy).
@@ -60,6 +64,8 @@ class SOLOPredictor:
         confidence_threshold: float | None = None,
         class_names: Sequence[str] | None = None,
         model: nn.Module | None = None,
+        allow_partial: bool = False,
+        stuff_names: Sequence[str] | None = None,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
@@ -75,11 +81,13 @@ class SOLOPredictor:
         if weights is not None:
             self.cfg.MODEL.WEIGHTS = fspath(weights)
         self.confidence_threshold = confidence_threshold
-        self.metadata = _metadata(self.cfg, class_names)
+        self.metadata = _metadata(self.cfg, class_names, stuff_names)
         if model is None:
             model = build_model(self.cfg)
-            load_weights(model, self.cfg.MODEL.WEIGHTS)
+            load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial)
         self.model = model.to(self.device).eval()
+        if self.cfg.TEST.AUG.ENABLED:
+            self.model = SOLOWithTTA(self.cfg, self.model)
 
     @overload
     def __call__(self, images: np.ndarray) -> dict[str, Any]: ...
@@ -126,12 +134,11 @@ class SOLOPredictor:
         return outputs
 
     def _network_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size (height, width) of the picture that the model sees."""
-        short, long = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
-        if short == 0:  # Detectron2's way to say: do not resize
+        """Size (height, width) of the picture that the model gets."""
+        if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the picture itself
             return height, width
-        new = T.ResizeShortestEdge.get_output_shape(height, width, short, long)
-        return max(new[0], 1), max(new[1], 1)  # a 1 x 3000 picture would get the height 0
+        short, longest = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
+        return resized_shape((height, width), short, longest)
 
     def _to_input(self, image: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
         height, width = image.shape[:2]
@@ -149,7 +156,9 @@ class SOLOPredictor:
         return {**output, "instances": instances[instances.scores >= self.confidence_threshold]}
 
 
-def _metadata(cfg: CfgNode, class_names: Sequence[str] | None) -> Any:
+def _metadata(
+    cfg: CfgNode, class_names: Sequence[str] | None, stuff_names: Sequence[str] | None
+) -> Any:
     """Metadata of the test set, or names alone; never names that cannot be the model's."""
     classes = cfg.MODEL.SOLO.NUM_CLASSES if "SOLO" in cfg.MODEL else None
     if class_names is not None:
@@ -158,7 +167,8 @@ def _metadata(cfg: CfgNode, class_names: Sequence[str] | None) -> Any:
                 f"{len(class_names)} class names given, MODEL.SOLO.NUM_CLASSES is {classes}."
             )
         # Not an entry of the catalog: that would share the names between predictors.
-        return _Names(thing_classes=list(class_names))
+        stuff = {} if stuff_names is None else {"stuff_classes": list(stuff_names)}
+        return _Names(thing_classes=list(class_names), **stuff)
     if not len(cfg.DATASETS.TEST):
         return _Names()
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])

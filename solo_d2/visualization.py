@@ -6,15 +6,18 @@ are the colours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from detectron2.structures import Instances
+from torch import Tensor
 
-from .utils.colors import instance_colors
+from .utils.colors import instance_colors, stuff_colors
+from .utils.results import panoptic_things
 
-__all__ = ["draw_instances"]
+__all__ = ["draw_instances", "draw_panoptic"]
 
 
 def _labels(instances: Instances, class_names: Sequence[str] | None) -> list[str]:
@@ -52,9 +55,56 @@ def draw_instances(
         The drawing, uint8 BGR, shape (H, W, 3).
     """
     colors = instance_colors(range(len(instances))) if colors is None else colors
+    masks = instances.pred_masks.cpu().numpy()
+    return _draw(image, masks, _labels(instances, class_names), colors, alpha)
+
+
+def draw_panoptic(
+    image: np.ndarray,
+    panoptic_seg: tuple[Tensor, list[dict[str, Any]]],
+    class_names: Sequence[str] | None = None,
+    stuff_names: Sequence[str] | None = None,
+    colors: np.ndarray | None = None,
+    alpha: float = 0.45,
+) -> np.ndarray:
+    """Draw the regions of stuff, paler and always in the class's colour, and the things.
+
+    Args:
+        image: uint8 BGR, shape (H, W, 3); not changed.
+        panoptic_seg: a model's output: ids (H, W) on any device, and what they stand for.
+        class_names: of things; numbers are written where there is none.
+        stuff_names: of stuff, from "things" on as in Detectron2's metadata.
+        colors: BGR in [0, 255], shape (K, 3), of the K things in the order of
+            `utils.results.panoptic_things`; by default `instance_colors`.
+        alpha: opacity of the masks, in [0, 1].
+
+    Returns:
+        The drawing, uint8 BGR, shape (H, W, 3).
+    """
+    ids, segments = panoptic_seg[0].cpu().numpy(), panoptic_seg[1]
+    stuff = [segment for segment in segments if not segment["isthing"]]
+    masks = [ids == segment["id"] for segment in stuff]
+    kinds = [segment["category_id"] for segment in stuff]
+    names = list(stuff_names or [])
+    texts = [names[kind] if kind < len(names) else f"stuff {kind}" for kind in kinds]
+    things = panoptic_things(*panoptic_seg)
+    colors = instance_colors(range(len(things))) if colors is None else colors
+    # In one go: segments do not overlap, and no mask may be painted over a label.
+    masks += list(things.pred_masks.cpu().numpy())
+    texts += _labels(things, class_names)
+    return _draw(image, masks, texts, np.concatenate([stuff_colors(kinds), colors]), alpha)
+
+
+def _draw(
+    image: np.ndarray,
+    masks: Iterable[np.ndarray],
+    labels: Sequence[str],
+    colors: np.ndarray,
+    alpha: float,
+) -> np.ndarray:
+    """Masks (H, W) on a copy of the image, the largest below, and labels above all of them."""
     canvas = image.copy()
-    labels = _labels(instances, class_names)
-    crops = [_crop(mask) for mask in instances.pred_masks.cpu().numpy()]
+    crops = [_crop(mask) for mask in masks]
     areas = np.array([int(np.count_nonzero(mask)) for _, _, mask in crops])
     order = [int(k) for k in np.argsort(-areas, kind="stable") if areas[k]]
     for k in order:

@@ -13,6 +13,13 @@ TINY_GRIDS = [12, 10, 8, 6, 4]
 TINY_RANGES = [[1, 24], [12, 48], [24, 96], [48, 192], [96, 512]]
 
 
+# Overrides of `tiny_config` that make it Soft SOLO.
+SOFT = (
+    *("MODEL.META_ARCHITECTURE", "SoftSOLO", "MODEL.SOLO.HEAD", "SoftDynamicSOLOHead"),
+    *("MODEL.SOLO.MASK_LOSS", "matte", "MODEL.SOLO.MASK_LOSS_WEIGHT", 1.0),
+)
+
+
 def tiny_config(*overrides):
     """SOLOv2 on ResNet-18 with 32 channels, for inputs of about 64x96 pixels on the CPU."""
     cfg = get_cfg()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders import tiny_config, tiny_model
+from builders import SOFT, tiny_config, tiny_model
 from detectron2.config import CfgNode, get_cfg
 
 from solo_d2 import SOLO_HEAD_REGISTRY, add_solo_config
@@ -75,8 +75,13 @@ SOLO_KEYS = {
     "MASK_FEATURE.NUM_CONVS": (2, parameters, ("MODEL.SOLO.MASK_FEATURE.TYPE", "separate")),
     "MASK_FEATURE.CONV_DIM": (64, parameters, ()),
     "MASK_FEATURE.COORDS": (False, parameters, ()),
+    "DETAILS.CONV_DIM": (8, parameters, SOFT),
+    "DETAILS.NUM_CONVS": (1, parameters, SOFT),
+    "DETAILS.IMAGE": (False, parameters, SOFT),
+    "DETAILS.FUSE": (False, losses, SOFT),
     "MASK_LOSS": ("bce", losses, ()),
     "AUX_SEMANTIC_LOSS_WEIGHT": (1.0, losses, ()),
+    "FREEZE_CATEGORY_BRANCH": (True, trainable, ()),
     "CATEGORY_LOSS_WEIGHT": (2.0, losses, ()),
     "MASK_LOSS_WEIGHT": (1.0, losses, ()),
     "FOCAL_LOSS_ALPHA": (0.5, losses, ()),
@@ -120,6 +125,7 @@ def test_the_tables_hold_every_key():
     added = {f"MODEL.SOLO.{key}" for key in SOLO_KEYS}
     added |= {f"MODEL.TIMM.{key}" for key in TIMM_KEYS}
     added |= {f"SOLVER.{key}" for key in SOLVER_KEYS}
+    added.add("DATASETS.TRAIN_SHARES")  # tests/data/test_build.py
     assert set(leaves(cfg)) - before == added
 
 

@@ -109,8 +109,8 @@ ALLOWED = {
     },
     "modeling.backbone": ["layers", "modeling.backbone"],
     "modeling": ["layers", "modeling"],
-    "data": ["layers", "data"],
-    "evaluation": ["layers", "evaluation"],
+    "data": ["layers", "utils.panoptic_png", "utils.alpha", "data"],
+    "evaluation": ["layers", "utils", "evaluation"],
     "checkpoint": ["layers", "checkpoint"],
     "utils": ["layers", "utils", "data"],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from builders import tiny_model
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from threshold_model import ThresholdModel
@@ -197,3 +198,15 @@ def test_a_wrong_number_of_class_names_is_refused(cfg):
 def test_a_frozen_config_is_fine(cfg):
     cfg.freeze()
     assert predictor_of(cfg).cfg.MODEL.DEVICE == "cpu"
+
+
+def test_weights_that_fit_partly_are_an_error_unless_asked_for(tmp_path, tiny_cfg):
+    state = tiny_model(seed=1).state_dict()
+    torch.save({"model": {k: v for k, v in state.items() if "bottom_up" in k}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: is of another model, or of a backbone alone"):
+        SOLOPredictor(tiny_cfg, weights=tmp_path / "a.pth", device="cpu")
+    predictor = SOLOPredictor(
+        tiny_cfg, weights=tmp_path / "a.pth", device="cpu", allow_partial=True
+    )
+    key = "backbone.bottom_up.stem.conv1.weight"
+    assert torch.equal(predictor.model.state_dict()[key], state[key])

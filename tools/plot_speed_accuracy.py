@@ -2,9 +2,13 @@
 """Accuracy against speed of several models (paper Figs. 5a and 8).
 
     python tools/plot_speed_accuracy.py results.csv more.json --output speed.png
+    python tools/plot_speed_accuracy.py results.csv --metric bbox/AP --output boxes.png
 
-A CSV file has a header, a JSON file is a list of objects. Every entry has `name`, `AP` (percent)
-and `ms` or `fps` (of one picture); entries of the same `group`, if there is one, are joined.
+A CSV file has a header, a JSON file is a list of objects. Every entry has `name`, an accuracy in
+percent and `ms` or `fps` (of one picture); entries of one `group`, if there is any, are joined.
+The accuracy is `AP`, or what `--metric` names: "segm/AP" for masks (Fig. 5a) and "bbox/AP" for
+boxes (Fig. 8), as in the `metrics.json` of a training, or in JSON {"bbox": {"AP": ...}} as an
+evaluation returns it.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="results, .csv or .json")
     add("--x", choices=["ms", "fps"], default="ms", help="horizontal axis (default: ms)")
+    add("--metric", default="AP", metavar="KEY", help='e.g. "bbox/AP" (default: %(default)s)')
     add("--title", default="", help="above the plot, e.g. data set and hardware")
     add("--output", default="speed_accuracy.png", metavar="FILE", help="%(default)s")
     return parser
@@ -61,15 +66,19 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """Checked entries of a file."""
+def read_entries(path: Path, metric: str = "AP") -> list[Entry]:
+    """Checked entries of a file; `metric` is the key of the accuracy."""
     entries = []
     for number, record in enumerate(read_records(path), start=1):
         where = f"{path}, entry {number}"
-        if not record.get("name") or "AP" not in record:
-            raise ValueError(f"{where}: expected name and AP, got {', '.join(map(str, record))}")
+        task, _, key = metric.partition("/")
+        if isinstance(record.get(task), dict) and key in record[task]:
+            record = {**record, metric: record[task][key]}
+        if not record.get("name") or metric not in record:
+            got = ", ".join(map(str, record))
+            raise ValueError(f"{where}: expected name and {metric}, got {got}")
         unit = "ms" if record.get("ms") not in (None, "") else "fps"
-        accuracy, speed = (_number(record, key, where) for key in ("AP", unit))
+        accuracy, speed = (_number(record, key, where) for key in (metric, unit))
         if speed <= 0:
             raise ValueError(f"{where}: {unit} must be positive, got {speed}")
         ms = speed if unit == "ms" else 1000 / speed
@@ -77,6 +86,15 @@ def read_entries(path: Path) -> list[Entry]:
     if not entries:
         raise ValueError(f"{path}: has no entries")
     return entries
+
+
+_TASKS = {"bbox": "box", "segm": "mask"}
+
+
+def label_of(metric: str) -> str:
+    """What a metric is called on the axis: "bbox/AP50" is "box AP50"."""
+    task, _, key = metric.rpartition("/")
+    return f"{_TASKS.get(task, task)} {key}".strip()
 
 
 def _number(record: dict[str, Any], key: str, where: str) -> float:
@@ -92,7 +110,7 @@ def _number(record: dict[str, Any], key: str, where: str) -> float:
 def draw(args: argparse.Namespace) -> str:
     """Plot; returns what was written."""
     check_output(args.output)
-    entries = [entry for path in args.files for entry in read_entries(path)]
+    entries = [entry for path in args.files for entry in read_entries(path, args.metric)]
     figure, axis = plt.subplots(figsize=(7, 4.6))
     groups = dict.fromkeys(entry.group for entry in entries)
     for group in groups:
@@ -110,7 +128,7 @@ def draw(args: argparse.Namespace) -> str:
                 color=drawn.get_color(),
             )
     unit = "time per picture (ms)" if args.x == "ms" else "pictures per second"
-    axis.set(xlabel=unit, ylabel="AP (%)", title=args.title)
+    axis.set(xlabel=unit, ylabel=f"{label_of(args.metric)} (%)", title=args.title)
     axis.margins(x=0.18, y=0.12)
     axis.grid(alpha=0.3)
     if any(groups):

@@ -37,6 +37,41 @@ def check_classes(names: Sequence[str], num_classes: int) -> None:
         first = first or (name, classes)
 
 
+def check_stuff(names: Sequence[str], num_classes: int) -> None:
+    """Check that data sets have the stuff classes that the semantic branch has.
+
+    Args:
+        names: registered data sets, of which `check_classes` approves.
+        num_classes: of the semantic branch: all stuff classes, and one for things.
+
+    Raises:
+        ValueError: a data set without stuff, or with another number of classes.
+    """
+    for name in names:
+        classes = stuff_classes(name)
+        if len(classes) != num_classes:
+            raise ValueError(
+                f"the data set {name} has {len(classes) - 1} stuff classes, the model "
+                f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(classes)}"
+            )
+
+
+def stuff_classes(name: str) -> list[str]:
+    """Names of the classes of the semantic branch: "things", and all of stuff.
+
+    Raises:
+        ValueError: the data set has none.
+    """
+    classes = MetadataCatalog.get(name).get("stuff_dataset_id_to_contiguous_id")
+    if not classes or min(classes.values()) != 0:
+        raise ValueError(
+            f"the data set {name!r} is not one for panoptic segmentation; use --stamps, "
+            "--train-panoptic-json (docs/panoptic.md), or one of Detectron2's sets named "
+            "..._panoptic_separated"
+        )
+    return list(MetadataCatalog.get(name).stuff_classes)
+
+
 def thing_classes(name: str) -> list[str] | None:
     """Class names of a registered data set; None if it does not declare any.
 

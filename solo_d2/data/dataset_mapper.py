@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
+from PIL import Image
 
+from ..utils.panoptic_png import read_panoptic_png, semantic_labels
 from .image import read_image
 
 
@@ -37,28 +40,37 @@ class SOLODatasetMapper(DatasetMapper):
         dataset_dict = copy.deepcopy(dataset_dict)
         image = read_image(dataset_dict["file_name"], self.image_format)
         detection_utils.check_image_size(dataset_dict, image)
-        augmented = T.AugInput(image)
+        augmented = T.AugInput(image, sem_seg=self._labels(dataset_dict))
         transforms = self.augmentations(augmented)
         image = augmented.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         annotations = dataset_dict.pop("annotations", [])
-        dataset_dict.pop("sem_seg_file_name", None)
+        if augmented.sem_seg is not None:
+            labels = np.ascontiguousarray(augmented.sem_seg, np.int64)
+            dataset_dict["sem_seg"] = torch.from_numpy(labels)
         if self.is_train:
             dataset_dict["instances"] = self._instances(
                 [x for x in annotations if not x.get("iscrowd", 0)],
                 transforms,
                 image.shape[:2],
-                dataset_dict["file_name"],
+                dataset_dict,
             )
         return dataset_dict
+
+    def _labels(self, dataset_dict: dict[str, Any]) -> np.ndarray | None:
+        """Labels (H, W) of a semantic segmentation; instances need none."""
+        for key in ("sem_seg_file_name", "pan_seg_file_name", "segments_info"):
+            dataset_dict.pop(key, None)
+        return None
 
     def _instances(
         self,
         annotations: list[dict[str, Any]],
         transforms: T.TransformList,
         size: tuple[int, int],
-        file_name: str,
+        record: dict[str, Any],
     ) -> Instances:
+        """Ground truth of an augmented image of `size`; `record` is the image's."""
         if not annotations:
             instances = Instances(size)
             instances.gt_classes = torch.zeros(0, dtype=torch.int64)
@@ -66,8 +78,8 @@ class SOLODatasetMapper(DatasetMapper):
         bare = sum("segmentation" not in x for x in annotations)
         if bare:
             raise ValueError(
-                f"{bare} of {len(annotations)} annotations of {file_name} have no segmentation; "
-                "SOLO learns from masks"
+                f"{bare} of {len(annotations)} annotations of {record['file_name']} have no "
+                "segmentation; SOLO learns from masks"
             )
         objects = [
             detection_utils.transform_instance_annotations(x, transforms, size) for x in annotations
@@ -77,3 +89,57 @@ class SOLODatasetMapper(DatasetMapper):
         )
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
+
+
+class PanopticDatasetMapper(SOLODatasetMapper):
+    """`SOLODatasetMapper` that adds the labels of a semantic segmentation in training.
+
+    They come from a prepared picture of labels (``sem_seg_file_name``, as in Detectron2's own
+    panoptic sets), or are made of the panoptic PNG (``pan_seg_file_name`` and ``segments_info``,
+    as in `solo_d2.data.datasets.panoptic`), and go through the same augmentations as the image.
+
+    Args:
+        ignore_value: label of pixels without a class.
+        **kwargs: as for Detectron2's `DatasetMapper`.
+    """
+
+    @configurable
+    def __init__(self, *, ignore_value: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ignore_value = ignore_value
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Detectron2's arguments and `MODEL.SEM_SEG_HEAD.IGNORE_VALUE`."""
+        arguments = super().from_config(cfg, is_train)
+        return {**arguments, "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}
+
+    def _labels(self, dataset_dict: dict[str, Any]) -> np.ndarray | None:
+        prepared = dataset_dict.get("sem_seg_file_name")
+        panoptic = dataset_dict.get("pan_seg_file_name")
+        segments = dataset_dict.get("segments_info", [])
+        super()._labels(dataset_dict)
+        if not self.is_train:
+            return None
+        if prepared is not None:
+            return _read_labels(prepared)
+        if panoptic is None:
+            raise ValueError(
+                f"{dataset_dict['file_name']} has neither a 'sem_seg_file_name' nor a "
+                "'pan_seg_file_name': use a panoptic data set (docs/panoptic.md)"
+            )
+        return semantic_labels(read_panoptic_png(panoptic), segments, panoptic, self.ignore_value)
+
+
+def _read_labels(path: str) -> np.ndarray:
+    """Labels (H, W), uint8, of a grey or palette picture."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("L", "P"):
+                raise ValueError(f"{path}: expected 8-bit labels, got the mode {picture.mode}")
+            return np.asarray(picture)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: the labels cannot be read ({error}); for COCO they are made by Detectron2's "
+            "datasets/prepare_panoptic_fpn.py"
+        ) from error

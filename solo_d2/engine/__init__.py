@@ -2,6 +2,6 @@
 
 from .launch import launch
 from .setup import argument_parser, setup, use_data
-from .trainer import SOLOTrainer
+from .trainer import SOLOTrainer, check_data
 
-__all__ = ["SOLOTrainer", "argument_parser", "launch", "setup", "use_data"]
+__all__ = ["SOLOTrainer", "argument_parser", "check_data", "launch", "setup", "use_data"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -12,19 +14,42 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..data.checks import thing_classes
+from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
+from ..data.datasets.lvis import register_lvis_json
 from ..loading import load_config, resolve_device
+from ..modeling.meta_arch import is_panoptic
+from .panoptic_setup import (
+    add_panoptic_arguments,
+    names_panoptic_data,
+    register_panoptic_data,
+    use_stuff,
+)
 
 _logger = logging.getLogger(__name__)
 
 OWN_TRAIN, OWN_VAL = "own_train", "own_val"
 """Names under which the sets of --train-json and --val-json are registered."""
 
+OWN_MORE = "own_more"
+"""Name under which the set of --more-json is registered."""
+
+_JSON_FORMATS: dict[str, Callable[[str, str, str], list[str]]] = {
+    "coco": register_coco_json,
+    "lvis": register_lvis_json,
+    "matting": functools.partial(register_coco_json, matting=True),
+}
+
 
 def argument_parser() -> argparse.ArgumentParser:
     """Detectron2's arguments, and those for a COCO-format data set of one's own."""
     parser = default_argument_parser()
     parser.description = "Train or evaluate a model of the SOLO family."
+    parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="load what fits of MODEL.WEIGHTS, and log what is left random",
+    )
     own = parser.add_argument_group(
         "your own data", "COCO-format files; class count and names are taken from them"
     )
@@ -34,6 +59,25 @@ def argument_parser() -> argparse.ArgumentParser:
     own.add_argument("--val-images", metavar="DIR", help="folder of the evaluation images")
     own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.datasets.stamps")
     own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.datasets.shapes")
+    own.add_argument("--cityscapes", metavar="DIR", help="folder with leftImg8bit and gtFine")
+    own.add_argument(
+        "--matting",
+        metavar="DIR",
+        help="a data set of solo_d2.data.datasets.matting, or of stamps; evaluates mattes, too",
+    )
+    own.add_argument(
+        "--more-json",
+        metavar="FILE",
+        help="COCO annotations to train on besides (see DATASETS.TRAIN_SHARES)",
+    )
+    own.add_argument("--more-images", metavar="DIR", help="folder of their images")
+    add_panoptic_arguments(own)
+    own.add_argument(
+        "--data-format",
+        choices=sorted(_JSON_FORMATS),
+        default="coco",
+        help="format of --train-json and --val-json (default: coco)",
+    )
     return parser
 
 
@@ -52,9 +96,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise ValueError("--config-file is missing; configs/README.md lists the configs")
     cfg = load_config(args.config_file, args.opts)
-    own = register_own_data(args)
+    panoptic = is_panoptic(cfg)
+    if names_panoptic_data(args) and not panoptic:
+        raise ValueError(
+            f"--train-panoptic-json and the like need a panoptic config; {args.config_file} has "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}"
+        )
+    own = register_panoptic_data(args) if panoptic else register_own_data(args)
     if own:
         use_data(cfg, own, fixed="MODEL.SOLO.NUM_CLASSES" in args.opts[::2])
+    if own and panoptic:
+        fixed = "MODEL.SEM_SEG_HEAD.NUM_CLASSES" in args.opts[::2]
+        use_stuff(cfg, next(iter(own.values())), fixed=fixed)
+    if args.more_json or args.more_images:
+        add_training_data(cfg, args.more_json, args.more_images)
     without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
     if without_gpu and "MODEL.DEVICE" not in args.opts[::2]:
         cfg.MODEL.DEVICE = "cpu"
@@ -78,14 +133,24 @@ def register_own_data(args: argparse.Namespace) -> dict[str, str]:
     Raises:
         ValueError: half of a pair is missing, two kinds at once, or a file cannot be used.
     """
-    given = [kind for kind in ("stamps", "shapes") if getattr(args, kind)]
+    given = [kind for kind in ("stamps", "shapes", "cityscapes", "matting") if getattr(args, kind)]
     json_files = {"TRAIN": args.train_json, "TEST": args.val_json}
     if len(given) + any(json_files.values()) > 1:
-        raise ValueError("name one data set: --stamps, --shapes, or --train-json and --val-json")
+        raise ValueError(
+            "name one data set: --stamps, --shapes, --cityscapes, --matting, or --train-json and "
+            "--val-json"
+        )
+    if args.cityscapes:
+        # Reading the large training set takes minutes.
+        splits = {"TEST": "val"} if args.eval_only else {"TRAIN": "train", "TEST": "val"}
+        registered = register_cityscapes(args.cityscapes, tuple(splits.values()))
+        return dict(zip(splits, registered, strict=True))
     if given:
         # Imported here: composing scenes needs more than training does.
         if given == ["stamps"]:
             from ..data.datasets.stamps import register_stamps as register
+        elif given == ["matting"]:
+            from ..data.datasets.matting import register_matting as register
         else:
             from ..data.datasets.shapes import register_shapes as register
         train, val = register(getattr(args, given[0]))
@@ -99,7 +164,7 @@ def register_own_data(args: argparse.Namespace) -> dict[str, str]:
         if bool(file) != bool(images):
             raise ValueError(f"--{flag}-json and --{flag}-images go together; one is missing")
         if file:
-            register_coco_json(name, file, images)
+            _JSON_FORMATS[args.data_format](name, file, images)
             names[key] = name
     return names
 
@@ -124,3 +189,24 @@ def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> Non
             f"{len(classes)} classes: {', '.join(classes[:8])}; leave the key out"
         )
     cfg.MODEL.SOLO.NUM_CLASSES = len(classes)
+
+
+def add_training_data(cfg: CfgNode, json_file: str | None, images: str | None) -> None:
+    """Register a COCO-format data set and train on it, too.
+
+    Args:
+        cfg: changed in place.
+        json_file: the annotations; masks, or mattes where they name them.
+        images: folder of the pictures.
+
+    Raises:
+        ValueError: one of both is missing, a panoptic model, or files that cannot be used.
+    """
+    if not (json_file and images):
+        raise ValueError("--more-json and --more-images go together; one is missing")
+    if is_panoptic(cfg):
+        raise ValueError(
+            "--more-json has no stuff, from which a panoptic model learns; leave it out"
+        )
+    register_coco_json(OWN_MORE, json_file, images)
+    cfg.DATASETS.TRAIN = (*cfg.DATASETS.TRAIN, OWN_MORE)

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine import defaults as detectron2_defaults
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..data.checks import check_classes
-from ..data.dataset_mapper import SOLODatasetMapper
+from ..checkpoint import Require, SOLOCheckpointer
+from ..data.build import build_train_loader
+from ..data.checks import check_classes, check_stuff
+from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
+from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
+from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
+from ..modeling.test_time_augmentation import SOLOWithTTA
 
 _logger = logging.getLogger(__name__)
+
+# Meta-architectures, also derived ones, that learn from more than instance masks.
+_MAPPERS: dict[type[nn.Module], type[SOLODatasetMapper]] = {
+    PanopticSOLO: PanopticDatasetMapper,
+    SoftSOLO: MattingDatasetMapper,
+}
 
 
 class SOLOTrainer(DefaultTrainer):
@@ -37,8 +47,10 @@ class SOLOTrainer(DefaultTrainer):
     (``model_best.pth``, by segm AP, else the first metric that the evaluator reports).
     """
 
+    checkpointer: SOLOCheckpointer
+
     def __init__(self, cfg: CfgNode) -> None:
-        check_classes([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST], cfg.MODEL.SOLO.NUM_CLASSES)
+        check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty; name at least one registered data set")
         if cfg.SOLVER.AMP.ENABLED and not _on_cuda(cfg):
@@ -67,6 +79,8 @@ class SOLOTrainer(DefaultTrainer):
         if not _on_cuda(cfg):
             # A step of EfficientNet-Lite0 with 4 images took 0.60 s instead of 0.75 s on 2 cores.
             model = model.to(memory_format=torch.channels_last)
+        if cfg.TEST.AUG.ENABLED:
+            SOLOWithTTA(cfg, model)  # bad scales are known now, not after hours
         return model
 
     @classmethod
@@ -96,8 +110,8 @@ class SOLOTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
-        """Build the loader of `DATASETS.TRAIN` with `SOLODatasetMapper`."""
-        return build_detection_train_loader(cfg, mapper=SOLODatasetMapper(cfg, is_train=True))
+        """Build the loader of `DATASETS.TRAIN` with the ground truth that the model needs."""
+        return build_train_loader(cfg, _mapper_class(cfg)(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
@@ -112,9 +126,54 @@ class SOLOTrainer(DefaultTrainer):
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
         return build_evaluator(dataset_name, str(folder))
 
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluate with `TEST.AUG`, as the method of this name in Detectron2's `train_net.py`.
+
+        Args:
+            cfg: names the data sets and the scales.
+            model: a `SOLO`, also one wrapped for distributed training.
+
+        Returns:
+            Results as of `test`, with "_TTA" behind the names: "segm_TTA", "bbox_TTA".
+        """
+        _logger.info("Testing with test-time augmentation ...")
+        augmented = SOLOWithTTA(cfg, model)
+        # The scales are made of the picture itself, not of one that has been resized already.
+        native = cfg.clone()
+        native.defrost()
+        native.INPUT.MIN_SIZE_TEST = 0
+        native.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "TTA")  # do not overwrite plain results
+        results = cls.test(native, augmented)
+        return {f"{name}_TTA": value for name, value in results.items()}
+
+    def resume_or_load(self, resume: bool = True, *, allow_partial: bool = False) -> None:
+        """Go on with the last whole checkpoint of the output folder, or load `MODEL.WEIGHTS`.
+
+        Args:
+            resume: whether to look for a checkpoint to go on with.
+            allow_partial: of other weights take what fits. Otherwise they must fill the model, or
+                at least the network below the FPN.
+
+        Raises:
+            ValueError: The weights or the checkpoints cannot be used.
+        """
+        self.checkpointer.require = Require.NOTHING if allow_partial else Require.BACKBONE
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.checkpointer.resumed:
+            # The checkpoint has the number of the iteration that was finished.
+            self.start_iter = self.iter + 1
+
     def build_hooks(self) -> list[HookBase]:
         """Add the best-checkpoint hook behind the evaluation, on the main process."""
+        # Here, since the hooks are the first who get to know Detectron2's checkpointer.
+        plain = self.checkpointer
+        self.checkpointer = SOLOCheckpointer(plain.model, plain.save_dir, **plain.checkpointables)
         added = super().build_hooks()
+        if self.cfg.TEST.AUG.ENABLED:
+            position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
+            after_training = hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model))
+            added.insert(position + 1, after_training)
         if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
             name = self.cfg.DATASETS.TEST[0]
             prefix = f"{name}/" if len(self.cfg.DATASETS.TEST) > 1 else ""
@@ -134,7 +193,18 @@ class SOLOTrainer(DefaultTrainer):
         return added
 
 
-class _UntaggedCheckpointer(DetectionCheckpointer):
+def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Check that registered data sets have the classes of the model.
+
+    Raises:
+        ValueError: they have not, or cannot be read.
+    """
+    check_classes(names, cfg.MODEL.SOLO.NUM_CLASSES)
+    if is_panoptic(cfg):
+        check_stuff(names, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+
+
+class _UntaggedCheckpointer(SOLOCheckpointer):
     """Saves beside the regular checkpoints: `--resume` must go on from the last, not the best."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -156,6 +226,15 @@ def _scale_backbone(
                 lr = group.get("lr", base_lr) * (factor if is_inside else 1.0)
                 scaled.append({**group, "params": chosen, "lr": lr})
     return scaled
+
+
+def _mapper_class(cfg: CfgNode) -> type[SOLODatasetMapper]:
+    """The mapper that makes the ground truth of `MODEL.META_ARCHITECTURE`."""
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    for base, mapper in _MAPPERS.items():
+        if isinstance(architecture, type) and issubclass(architecture, base):
+            return mapper
+    return SOLODatasetMapper
 
 
 def _on_cuda(cfg: CfgNode) -> bool:

@@ -1,5 +1,13 @@
 """Evaluators."""
 
 from .build import build_evaluator
+from .cityscapes import CityscapesInstanceEvaluator
+from .coco import COCOInstanceEvaluator
+from .lvis import LVISInstanceEvaluator
 
-__all__ = ["build_evaluator"]
+__all__ = [
+    "COCOInstanceEvaluator",
+    "CityscapesInstanceEvaluator",
+    "LVISInstanceEvaluator",
+    "build_evaluator",
+]

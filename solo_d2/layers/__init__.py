@@ -2,8 +2,10 @@
 
 from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
-from .losses import binary_mask_loss, dice_loss, focal_mask_loss
+from .focal import category_focal_loss
+from .losses import binary_mask_loss, dice_loss, focal_mask_loss, mae_loss, matte_loss
 from .mask_ops import (
+    binarize,
     downsample_masks,
     mask_areas,
     mask_occupancy,
@@ -16,23 +18,29 @@ from .mask_ops import (
 )
 from .nms import fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
 from .resize import align_to_grid, resize_bilinear
+from .rle import encode_masks
 
 __all__ = [
     "DeformConv2d",
     "align_to_grid",
     "append_coords",
+    "binarize",
     "binary_mask_loss",
+    "category_focal_loss",
     "deform_conv",
     "dice_loss",
     "downsample_masks",
+    "encode_masks",
     "fast_nms",
     "focal_mask_loss",
     "hard_nms",
+    "mae_loss",
     "mask_areas",
     "mask_occupancy",
     "mask_profiles",
     "masks_to_boxes",
     "matrix_nms",
+    "matte_loss",
     "pairwise_intersection",
     "pairwise_mask_iou",
     "point_nms",

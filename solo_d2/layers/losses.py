@@ -41,6 +41,25 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
     return 1 - 2 * overlap / (probs.square().sum(1) + target_norm + 2 * eps)
 
 
+def mae_loss(probs: Tensor, targets: Tensor) -> Tensor:
+    """Mean absolute error of soft masks (paper Eq. 12, L_mae).
+
+    Args:
+        probs: soft masks (K, ...) in [0, 1].
+        targets: masks (K, ...) in [0, 1], of the same shape; boolean or soft.
+
+    Returns:
+        The mean over all pixels, one loss per mask (K,), in [0, 1].
+    """
+    _check_shapes("mae_loss", probs, targets)
+    return (probs - targets.to(probs.dtype)).abs().flatten(1).mean(1)
+
+
+def matte_loss(probs: Tensor, targets: Tensor) -> Tensor:
+    """L_mae + L_dice of soft mattes (paper Eq. 12); arguments as for `mae_loss`."""
+    return mae_loss(probs, targets) + dice_loss(probs, targets)
+
+
 def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.0) -> Tensor:
     """Binary cross entropy of soft masks, with a weight on the pixels of the object.
 

@@ -70,6 +70,23 @@ def mask_areas(masks: Tensor) -> Tensor:
     return _lane_sums(_words(masks), 2).sum((1, 2))
 
 
+def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Threshold soft masks and measure their confidence (paper §3.3.3, "Maskness").
+
+    Args:
+        probs: soft masks (K, h, w) in [0, 1]; overwritten.
+        threshold: foreground is what exceeds it.
+
+    Returns:
+        Masks (K, h, w) boolean, areas (K,) in pixels, and maskness (K,), the mean probability of
+        the foreground; 0 for an empty mask.
+    """
+    masks = probs > threshold
+    areas = mask_areas(masks)
+    foreground = F.threshold(probs, threshold, 0.0, inplace=True).sum((1, 2))
+    return masks, areas, foreground / areas.clamp(min=1)
+
+
 def mask_occupancy(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W)."""
     if masks.numel() == 0:
@@ -167,7 +184,11 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
         return _all_intersections(masks) * (labels[:, None] == labels[None, :])
     counts = torch.zeros((len(masks), len(masks)))
     rows = mask_occupancy(masks)[0]
-    for label in labels.unique():
+    names, members, sizes = labels.unique(return_inverse=True, return_counts=True)
+    # Of a class with one mask, and with many classes most have one, only the area is needed.
+    single = (sizes[members] == 1).nonzero().squeeze(1)
+    counts[single, single] = mask_areas(masks[single]).float()
+    for label in names[sizes > 1]:
         group = (labels == label).nonzero().squeeze(1)
         used = rows[group].any(0).nonzero()
         if len(used):

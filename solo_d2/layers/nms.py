@@ -30,7 +30,11 @@ def point_nms(scores: Tensor) -> Tensor:
     Returns:
         (N, C, S, S).
     """
-    peaks = F.max_pool2d(scores, kernel_size=2, stride=1, padding=1)[..., :-1, :-1]
+    # max_pool2d does the same, but a small window on many classes costs it 28 ms instead of 1 for
+    # 3872 cells and 80 classes on one CPU core.
+    outside = -float("inf")
+    peaks = torch.maximum(scores, F.pad(scores[..., :-1], (1, 0), value=outside))
+    peaks = torch.maximum(peaks, F.pad(peaks[..., :-1, :], (0, 0, 1, 0), value=outside))
     return scores * (peaks == scores)
 
 

@@ -13,11 +13,13 @@ from .heads import (
     DecoupledLightSOLOHead,
     DecoupledSOLOHead,
     DynamicSOLOHead,
+    SoftDynamicSOLOHead,
     SOLOHead,
     VanillaSOLOHead,
     build_solo_head,
 )
-from .meta_arch import SOLO
+from .meta_arch import SOLO, PanopticSOLO, SoftSOLO
+from .semantic import SOLOSemSegHead
 
 __all__ = [
     "SOLO",
@@ -27,7 +29,11 @@ __all__ = [
     "DecoupledSOLOHead",
     "DynamicSOLOHead",
     "GridSpec",
+    "PanopticSOLO",
     "SOLOHead",
+    "SOLOSemSegHead",
+    "SoftDynamicSOLOHead",
+    "SoftSOLO",
     "VanillaSOLOHead",
     "build_deform_resnet_backbone",
     "build_deform_resnet_fpn_backbone",

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 
 import torch
 import torch.distributed as dist
-from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from ..layers import binary_mask_loss, dice_loss, focal_mask_loss
+from ..layers import (
+    binary_mask_loss,
+    category_focal_loss,
+    dice_loss,
+    focal_mask_loss,
+    mae_loss,
+    matte_loss,
+)
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dice": dice_loss,
     "bce": binary_mask_loss,
     "focal": focal_mask_loss,
+    "mae": mae_loss,
+    "matte": matte_loss,
 }
-"""Losses (K,) of soft masks and their boolean targets, both (K, H, W) (paper Table 4c)."""
+"""Losses (K,) of soft masks and their targets, both (K, H, W) (paper Tables 4c and S4b)."""
+
+# Pixels of float32 masks in one piece of the mask loss. At stride 4 all masks are one piece; those
+# at full resolution would need gigabytes, and are made anew, piece by piece, in the backward pass.
+CHUNK_PIXELS = 2**25
 
 
 class SOLOCriterion:
@@ -103,15 +117,10 @@ class SOLOCriterion:
         return count.clamp(min=1)
 
     def _category_loss(self, predictions: SOLOPredictions, targets: SOLOTargets) -> Tensor:
-        logits = torch.cat(
-            [level.flatten(2).transpose(1, 2) for level in predictions.category_logits], dim=1
-        ).float()  # (N, T, C)
-        expected = torch.zeros(
-            (*logits.shape[:2], self.num_classes + 1), device=logits.device, dtype=logits.dtype
-        ).scatter_(2, targets.labels[..., None], 1.0)[..., : self.num_classes]
-        return sigmoid_focal_loss(
-            logits, expected, alpha=self.focal_alpha, gamma=self.focal_gamma, reduction="sum"
-        )
+        sizes = [level.shape[-2] * level.shape[-1] for level in predictions.category_logits]
+        levels = zip(predictions.category_logits, targets.labels.split(sizes, dim=1), strict=True)
+        losses = [category_focal_loss(*x, self.focal_alpha, self.focal_gamma) for x in levels]
+        return torch.stack(losses).sum()
 
     def _mask_loss(
         self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
@@ -122,11 +131,31 @@ class SOLOCriterion:
         for image, counts in enumerate(targets.counts):
             for stride, levels in self.mask_groups:
                 stop = start + sum(counts[level] for level in levels)
-                chosen = slice(start, stop)
-                # Without positives this still runs: an empty sum keeps every parameter in the
-                # graph, without which distributed training would wait for its gradient forever.
-                probs = mask_probs(predictions, image, targets.cells[chosen], levels=levels)
-                masks = targets.masks[stride][targets.instances[chosen]]
-                total.append(self.mask_loss(probs, masks).sum())
+                probs_of = partial(mask_probs, predictions, image, levels=levels)
+                piece = partial(self._piece, probs_of, targets.masks[stride])
+                cells, rows = targets.cells[start:stop], targets.instances[start:stop]
+                total.extend(_in_pieces(piece, cells, rows, targets.masks[stride][:1].numel()))
                 start = stop
         return torch.stack(total).sum()
+
+    def _piece(
+        self, probs_of: Callable[[Tensor], Tensor], masks: Tensor, cells: Tensor, rows: Tensor
+    ) -> Tensor:
+        return self.mask_loss(probs_of(cells), masks[rows]).sum()
+
+
+def _in_pieces(
+    piece: Callable[[Tensor, Tensor], Tensor], cells: Tensor, rows: Tensor, pixels: int
+) -> list[Tensor]:
+    """Call `piece` on all cells at once, or in parts where their masks are too many pixels.
+
+    Without cells it is still called: an empty sum keeps every parameter in the graph, without
+    which distributed training would wait for its gradient forever.
+    """
+    length = max(1, CHUNK_PIXELS // max(1, pixels))
+    if len(cells) <= length:
+        return [piece(cells, rows)]
+    parts = zip(cells.split(length), rows.split(length), strict=True)
+    return [
+        checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
+    ]

@@ -19,9 +19,9 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..layers import (
+    binarize,
     fast_nms,
     hard_nms,
-    mask_areas,
     mask_occupancy,
     matrix_nms,
     point_nms,
@@ -129,26 +129,17 @@ def category_scores(category_logits: list[Tensor]) -> Tensor:
     Returns:
         (N, T, C) float32.
     """
-    return torch.cat(
-        [point_nms(x.float().sigmoid()).flatten(2).transpose(1, 2) for x in category_logits], dim=1
-    )
+    # With the more than 1000 classes of LVIS a few at a time, which halves the peak of memory.
+    groups = zip(*(x.split(_CLASSES_AT_A_TIME, dim=1) for x in category_logits), strict=True)
+    return torch.cat([torch.cat([_peaks(x) for x in levels], dim=1) for levels in groups], dim=2)
 
 
-def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Threshold soft masks and measure their confidence (paper §3.3.3, "Maskness").
+_CLASSES_AT_A_TIME = 128
 
-    Args:
-        probs: soft masks (K, h, w) in [0, 1]; overwritten.
-        threshold: foreground is what exceeds it.
 
-    Returns:
-        Masks (K, h, w) boolean, areas (K,) in pixels, and maskness (K,), the mean probability of
-        the foreground; 0 for an empty mask.
-    """
-    masks = probs > threshold
-    areas = mask_areas(masks)
-    foreground = F.threshold(probs, threshold, 0.0, inplace=True).sum((1, 2))
-    return masks, areas, foreground / areas.clamp(min=1)
+def _peaks(logits: Tensor) -> Tensor:
+    """Probabilities (N, S², C) after point NMS of logits (N, C, S, S)."""
+    return point_nms(logits.float().sigmoid()).flatten(2).transpose(1, 2)
 
 
 def select_candidates(
@@ -171,9 +162,8 @@ def select_candidates(
         grid: the grid pyramid; a mask needs more foreground pixels than its level's stride.
         settings: thresholds and limits.
     """
-    scores = torch.where(scores > settings.score_thresh, scores, 0.0)
     best = scores.amax(1)
-    todo = best.nonzero().squeeze(1)
+    todo = (best > settings.score_thresh).nonzero().squeeze(1)
     todo = todo[best[todo].argsort(descending=True, stable=True)]
     kept = Candidates(
         scores=scores.new_zeros(0),
@@ -182,13 +172,15 @@ def select_candidates(
         cells=todo.new_zeros(0),
         masks=torch.zeros((0, *size), dtype=torch.bool, device=scores.device),
     )
-    for cells in todo.split(_chunk_length(size, scores.device)):
+    for cells in todo.split(chunk_length(size, scores.device)):
         full = len(kept.scores) == settings.pre_nms_topk
         if full and bool(kept.scores[-1] >= best[cells[0]]):
             break
         masks, areas, maskness = binarize(cell_masks(cells), settings.mask_thresh)
         strides = torch.tensor(grid.strides, device=cells.device)[grid.levels(cells)]
-        found = scores[cells] * (maskness * (areas > strides))[:, None]
+        found = scores[cells]  # only of these cells: with many classes a copy of all is large
+        found = torch.where(found > settings.score_thresh, found, 0.0)
+        found *= (maskness * (areas > strides))[:, None]
         pairs = found.nonzero()  # (cell, class)
         new = Candidates(found[pairs[:, 0], pairs[:, 1]], pairs[:, 1], pairs[:, 0], cells, masks)
         kept = _merge(kept, new, settings.pre_nms_topk)
@@ -313,7 +305,9 @@ class _Axis:
 _BAND = 128
 
 
-def make_instances(scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor) -> Instances:
+def make_instances(
+    scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor, **fields: Tensor
+) -> Instances:
     """Assemble Detectron2's `Instances`; masks without a pixel are dropped.
 
     Args:
@@ -321,12 +315,15 @@ def make_instances(scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor)
         labels: (K,).
         masks: boolean (K, H, W) at the output's size.
         boxes: their tight boxes (K, 4).
+        **fields: further fields, each with K rows.
     """
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.pred_masks = masks
     instances.pred_boxes = Boxes(boxes)
     instances.scores = scores
     instances.pred_classes = labels
+    for name, value in fields.items():
+        instances.set(name, value)
     present = boxes[:, 2] > boxes[:, 0]
     return instances if bool(present.all()) else instances[present]
 
@@ -335,11 +332,12 @@ def make_instances(scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor)
 _CHUNK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
 
 
-def _chunk_length(size: tuple[int, int], device: torch.device) -> int:
+def chunk_length(size: tuple[int, int], device: torch.device) -> int:
+    """How many soft masks of `size` (height, width) are worked on at a time."""
     pixels = _CHUNK_PIXELS.get(device.type, _CHUNK_PIXELS["cuda"])
     return max(1, pixels // max(1, size[0] * size[1]))
 
 
 def _resize_chunk_length(size: tuple[int, int], device: torch.device) -> int:
     """On a CPU one mask at a time, since masks of one chunk share the union of their windows."""
-    return 1 if device.type == "cpu" else _chunk_length(size, device)
+    return 1 if device.type == "cpu" else chunk_length(size, device)

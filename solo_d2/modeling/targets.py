@@ -6,7 +6,7 @@ Legend: N images, I objects of the whole batch, L levels, T cells in all, (H, W)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,6 +56,9 @@ class SOLOTargetAssigner:
         center_region: ε, relative to the object's size; 0.2 in the paper.
         mask_strides: strides for which mask targets are needed, e.g. (4,).
     """
+
+    mask_dtypes: Mapping[int, torch.dtype] = {}
+    """Types of the mask targets by stride; boolean if not given."""
 
     def __init__(
         self,
@@ -119,7 +122,9 @@ class SOLOTargetAssigner:
         columns = torch.zeros((total, width), dtype=torch.int32, device=device)
         masks = {
             stride: torch.zeros(
-                (total, height // stride, width // stride), dtype=torch.bool, device=device
+                (total, height // stride, width // stride),
+                dtype=self.mask_dtypes.get(stride, torch.bool),
+                device=device,
             )
             for stride in self.mask_strides
         }
@@ -131,13 +136,31 @@ class SOLOTargetAssigner:
                 height, width = bitmaps.shape[-2:]
                 rows[chosen, :height], columns[chosen, :width] = mask_profiles(bitmaps)
                 for stride, small in masks.items():
-                    small[chosen, : height // stride, : width // stride] = downsample_masks(
-                        bitmaps, stride
+                    small[chosen, : height // stride, : width // stride] = self.mask_targets(
+                        objects, bitmaps, stride
                     )
             start += count
         images = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         classes = [objects.gt_classes for n, objects in zip(counts, instances, strict=True) if n]
         return _Objects(self._classes(classes, device), images.to(device), rows, columns, masks)
+
+    def mask_targets(
+        self,
+        objects: Instances,  # noqa: ARG002 - for a subclass whose targets are no bitmaps
+        bitmaps: Tensor,
+        stride: int,
+    ) -> Tensor:
+        """Mask targets of the objects of one image at one stride.
+
+        Args:
+            objects: ground truth of the image.
+            bitmaps: its masks, boolean (I, h, w), padded so that `stride` divides both sides.
+            stride: one of `mask_strides`.
+
+        Returns:
+            (I, h / stride, w / stride).
+        """
+        return downsample_masks(bitmaps, stride)
 
     def _pad(self, bitmaps: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Pad to the next multiple of all mask strides, which the canvas is one of."""

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from ..data.image import IMAGE_EXTENSIONS
 
-__all__ = ["find_images", "load_class_names", "output_paths", "split_overrides"]
+__all__ = ["find_images", "load_class_names", "load_stuff_names", "output_paths", "split_overrides"]
 
 
 def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str]]:
@@ -122,8 +122,8 @@ def load_class_names(path: str | PathLike[str]) -> list[str]:
     """Read class names in the order of the labels.
 
     Args:
-        path: A COCO JSON file (its `categories` by id, as Detectron2 orders them), or a text file
-            with one name per line.
+        path: A COCO JSON file (its `categories` by id, as Detectron2 orders them, and those of
+            things alone in a panoptic file), or a text file with one name per line.
 
     Raises:
         ValueError: The file cannot be read, or has no names.
@@ -132,7 +132,7 @@ def load_class_names(path: str | PathLike[str]) -> list[str]:
         text = Path(path).read_text(encoding="utf-8")
         if Path(path).suffix.lower() == ".json":
             categories = sorted(json.loads(text)["categories"], key=lambda entry: entry["id"])
-            names = [str(entry["name"]) for entry in categories]
+            names = [str(entry["name"]) for entry in categories if entry.get("isthing", 1)]
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,3 +143,21 @@ def load_class_names(path: str | PathLike[str]) -> list[str]:
     if not names:
         raise ValueError(f"{path}: has no class names.")
     return names
+
+
+def load_stuff_names(path: str | PathLike[str]) -> list[str] | None:
+    """Read the names of stuff, from label 0 ("things") on.
+
+    Args:
+        path: As for `load_class_names`, which has read it without an error.
+
+    Returns:
+        The names, or None if it is no COCO-panoptic file.
+    """
+    if Path(path).suffix.lower() != ".json":
+        return None
+    categories = json.loads(Path(path).read_text(encoding="utf-8"))["categories"]
+    stuff = [entry for entry in categories if not entry.get("isthing", 1)]
+    if not stuff:
+        return None
+    return ["things", *(str(x["name"]) for x in sorted(stuff, key=lambda entry: entry["id"]))]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
-__all__ = ["InstanceColors", "instance_colors"]
+__all__ = ["InstanceColors", "instance_colors", "stuff_colors"]
 
 _GOLDEN = 0.618033988749895  # steps of the hue circle that stay far from one another
 
@@ -32,6 +32,18 @@ def instance_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
         rgb = colorsys.hsv_to_rgb(int(number) * _GOLDEN % 1.0, 0.85, value)
         colors[row] = np.round(np.array(rgb[::-1]) * 255)
     return colors
+
+
+def stuff_colors(labels: Sequence[int]) -> np.ndarray:
+    """A pale colour for each label of a background, the same in every call.
+
+    Args:
+        labels: K whole numbers, 0 or more.
+
+    Returns:
+        BGR in [0, 255], shape (K, 3), uint8.
+    """
+    return instance_colors(labels) // 3 + 112
 
 
 class InstanceColors:

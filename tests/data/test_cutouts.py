@@ -9,6 +9,7 @@ from solo_d2.data.datasets.cutouts import (
     Cutout,
     SceneOptions,
     sample_scene,
+    sofi_options,
     transform_cutout,
 )
 
@@ -131,3 +132,16 @@ def test_scales_are_relative_to_the_short_side():
         ys, xs = np.nonzero(scene.masks[0])
         sizes.append(max(np.ptp(xs), np.ptp(ys)) + 1)  # the longer side is rarely cut
     assert np.median(sizes) == pytest.approx(64, rel=0.12)
+
+
+def test_sofi_scenes_show_a_few_objects_of_which_half_is_visible():
+    options = sofi_options(80, 120)
+    papers = [Background(np.full((90, 130, 3), 90, np.uint8), np.zeros((90, 130), np.uint8))]
+    scenes = [
+        sample_scene(np.random.default_rng(i), [disc(), bar()], papers, options) for i in range(30)
+    ]
+    counts = [len(scene.mattes) for scene in scenes]
+    assert 1 <= min(counts) <= max(counts) <= 4
+    assert np.mean(counts) >= 2
+    for scene in scenes:
+        assert (scene.masks.sum((1, 2)) >= 80 * 120 // 200).all()

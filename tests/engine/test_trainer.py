@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import tiny_config
+from builders import tiny_config, tiny_model
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
@@ -95,6 +95,40 @@ def test_trains_and_evaluates_and_keeps_the_best(data_set, tmp_path):
     assert (tmp_path / "out/model_final.pth").is_file()
 
 
+def test_resumes_from_the_newest_whole_checkpoint(data_set, tmp_path, caplog):
+    overrides = ("SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 3)
+    first = SOLOTrainer(train_config(tmp_path / "out", *overrides))
+    first.resume_or_load(resume=True)  # nothing to resume
+    assert first.start_iter == 0
+    first.train()
+    for name in ("model_final.pth", "model_0000002.pth"):
+        (tmp_path / "out" / name).write_bytes(b"PK")
+    again = SOLOTrainer(train_config(tmp_path / "out", *overrides))
+    again.resume_or_load(resume=True)
+    assert again.start_iter == 2
+    assert "Going on with the newest whole checkpoint" in caplog.text
+    again.train()
+    saved = torch.load(tmp_path / "out/model_final.pth", weights_only=True)
+    assert saved["iteration"] == 2
+    assert saved["solo_d2"]["convention"]["pixel_format"] == "BGR"
+
+
+def test_training_starts_from_a_backbone_but_not_from_another_model(data_set, tmp_path, caplog):
+    state = tiny_model().state_dict()
+    backbone = {k: v for k, v in state.items() if k.startswith("backbone.bottom_up.")}
+    torch.save({"model": backbone}, tmp_path / "backbone.pth")
+    torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "other.pth")
+    weights = "MODEL.WEIGHTS", str(tmp_path / "backbone.pth")
+    SOLOTrainer(train_config(tmp_path / "out", *weights)).resume_or_load(resume=False)
+    weights = "MODEL.WEIGHTS", str(tmp_path / "other.pth")
+    trainer = SOLOTrainer(train_config(tmp_path / "out", *weights))
+    with pytest.raises(ValueError, match=r"other\.pth: is of another model"):
+        trainer.resume_or_load(resume=False)
+    trainer.resume_or_load(resume=False, allow_partial=True)
+    assert "0 entries loaded" in caplog.text
+    assert "  head.category_predictor.weight" in caplog.text
+
+
 def test_mixed_precision_trains_on_the_cpu(data_set, tmp_path):
     cfg = train_config(tmp_path / "out", "SOLVER.AMP.ENABLED", True)
     trainer = SOLOTrainer(cfg)
@@ -170,3 +204,41 @@ def test_torchrun_trains_in_two_processes_and_merges_their_results(tmp_path, amp
     found = json.loads(results.read_text())
     assert {x["image_id"] for x in found} == {1, 2, 3, 4, 5}  # of both processes
     assert (tmp_path / "out/model_final.pth").is_file()
+
+
+def with_scales(output, *sizes):
+    return train_config(
+        output, "DATASETS.TEST", (NAME,), "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", sizes,
+        "TEST.AUG.FLIP", False, "MODEL.SOLO.PRIOR_PROB", 0.5,
+        "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0,
+    )  # fmt: skip
+
+
+def results_in(folder):
+    return json.loads((folder / "inference" / NAME / "coco_instances_results.json").read_text())
+
+
+def test_augmented_results_stand_beside_the_plain_ones(data_set, tmp_path):
+    cfg = with_scales(tmp_path, 64)  # the size of plain testing
+    model = SOLOTrainer.build_model(cfg)
+    plain = SOLOTrainer.test(cfg, model)
+    augmented = SOLOTrainer.test_with_TTA(cfg, model)
+    assert set(augmented) == {"segm_TTA", "bbox_TTA"}
+    assert len(results_in(tmp_path)) > 100
+    assert results_in(tmp_path / "TTA") == results_in(tmp_path)
+    assert augmented["segm_TTA"]["AP"] == plain["segm"]["AP"]
+    SOLOTrainer.test_with_TTA(with_scales(tmp_path, 64, 96), model)
+    assert results_in(tmp_path / "TTA") != results_in(tmp_path)
+
+
+def test_training_ends_with_augmented_results_in_its_log(data_set, tmp_path):
+    trainer = SOLOTrainer(with_scales(tmp_path, 48, 64))
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert {"segm/AP", "segm_TTA/AP", "bbox_TTA/AP"} <= set(lines[-1])
+    assert trainer.model.training
+
+
+def test_bad_scales_are_known_before_training(data_set, tmp_path):
+    with pytest.raises(ValueError, match=r"TEST.AUG.MIN_SIZES .* got \(\)"):
+        SOLOTrainer(with_scales(tmp_path))

@@ -361,6 +361,27 @@ def test_speed_and_accuracy_refuse_bad_files(name, text, said, tmp_path, capsys)
     assert said in last_error(capsys)
 
 
+def test_box_and_mask_ap_of_the_same_files(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("name,segm/AP,bbox/AP,ms\nfull,38.8,40.4,60\n")
+    results = [{"name": "x", "segm": {"AP": 30}, "bbox": {"AP": 33, "AP50": 50}, "fps": 4}]
+    (tmp_path / "b.json").write_text(json.dumps(results))
+    read, pictures = plot_speed_accuracy.read_entries, []
+    for metric, (first, second) in {"segm/AP": (38.8, 30), "bbox/AP": (40.4, 33)}.items():
+        assert read(tmp_path / "a.csv", metric)[0].accuracy == first
+        assert read(tmp_path / "b.json", metric)[0].accuracy == second
+        output = tmp_path / "boxes.png"
+        files = [str(tmp_path / "a.csv"), str(tmp_path / "b.json")]
+        command = [*files, "--metric", metric, "--output", str(output)]
+        assert plot_speed_accuracy.main(command) == 0
+        pictures.append(cv2.imread(str(output)))
+    assert (pictures[0] != pictures[1]).any()
+    assert plot_speed_accuracy.label_of("bbox/AP50") == "box AP50"
+    assert plot_speed_accuracy.label_of("AP") == "AP"
+    capsys.readouterr()
+    assert plot_speed_accuracy.main([str(tmp_path / "a.csv"), "--metric", "bbox/AP75"]) == 2
+    assert "expected name and bbox/AP75, got name, segm/AP, bbox/AP, ms" in last_error(capsys)
+
+
 def test_tiles_of_any_sizes_are_arranged_in_rows():
     small, large = np.zeros((2, 3, 3), np.uint8), np.full((5, 4, 3), 7, np.uint8)
     drawn = _drawing.tile([small, large, small], columns=2)

@@ -12,41 +12,23 @@ import logging
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-__all__ = ["CocoData", "load_coco_json", "register_built", "register_coco_json"]
+from .alpha import resolve_alpha
+from .catalog import CocoData, register_data
+
+__all__ = ["CocoData", "load_coco_json", "read_json", "register_built", "register_coco_json"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class CocoData:
-    """A checked data set.
-
-    Attributes:
-        records: Detectron2's dicts, one per image, in the order of the image ids.
-        classes: class names, in the order of the category ids.
-        category_ids: the file's category id of each class.
-        stuff: names of the background labels, empty where the file has none.
-        repaired: number of annotations dropped or completed; COCO's evaluation code fails on
-            the file as it is where this is not 0.
-    """
-
-    records: list[dict[str, Any]]
-    classes: list[str]
-    category_ids: list[int]
-    stuff: list[str]
-    repaired: int
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a COCO file, with a clear `ValueError` for what is none."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; pass the COCO json of the data set")
     try:
@@ -139,7 +121,9 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _instance(annotation: dict, image: dict, classes: dict[int, int]) -> tuple[dict | None, bool]:
+def _instance(
+    path: Path, annotation: dict, image: dict, classes: dict[int, int]
+) -> tuple[dict | None, bool]:
     """(Detectron2's annotation or None where it covers nothing, whether the file's was whole).
 
     Raises:
@@ -154,8 +138,9 @@ def _instance(annotation: dict, image: dict, classes: dict[int, int]) -> tuple[d
         if annotation.get("segmentation") == []:
             return None, False
         raise ValueError("it has no 'segmentation'; SOLO learns from masks, not from boxes")
+    size = [int(image["height"]), int(image["width"])]
     try:
-        mask = _mask(annotation["segmentation"], [int(image["height"]), int(image["width"])])
+        mask = _mask(annotation["segmentation"], size)
     except (KeyError, TypeError) as error:
         raise ValueError(f"its segmentation cannot be read ({error!r})") from error
     if mask is None:
@@ -169,7 +154,7 @@ def _instance(annotation: dict, image: dict, classes: dict[int, int]) -> tuple[d
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }
     if "alpha" in annotation:
-        record["alpha"] = annotation["alpha"]
+        record["alpha"] = resolve_alpha(annotation["alpha"], path, (size[0], size[1]))
     # COCO's evaluation needs these keys, and takes the id 0 for "no match".
     whole = whole and annotation["id"] != 0 and {"area", "iscrowd"} <= annotation.keys()
     if isinstance(annotation["segmentation"], list):
@@ -220,12 +205,28 @@ def load_coco_json(
             the file, what is wrong and the remedy.
     """
     path = Path(json_file)
-    content = _read_json(path)
+    content = read_json(path)
+    if is_lvis(content):
+        raise ValueError(
+            f"{path} is in LVIS format: read it as such, with --data-format lvis (or "
+            "register_lvis_json)"
+        )
+    return parse_coco(path, content, Path(image_root))
+
+
+def is_lvis(content: dict[str, Any]) -> bool:
+    """Whether the content of a file says, as LVIS does, which classes an image lacks."""
+    images = content["images"][:1]
+    return bool(images) and isinstance(images[0], dict) and "neg_category_ids" in images[0]
+
+
+def parse_coco(path: Path, content: dict[str, Any], root: Path) -> CocoData:
+    """Checks `content`, read from `path`, as `load_coco_json` does."""
     categories = _index(path, "categories", content["categories"], ("name",))
     images = _index(path, "images", content["images"], ("file_name", "height", "width"))
     if not images:
         raise ValueError(f"{path} lists no images")
-    records = _image_records(path, images, Path(image_root))
+    records = _image_records(path, images, root)
     ids = sorted(categories)
     classes = {category_id: k for k, category_id in enumerate(ids)}
     annotations = _index(path, "annotations", content["annotations"], ("image_id", "category_id"))
@@ -236,7 +237,7 @@ def load_coco_json(
         if image is None:
             raise ValueError(f"{where} belongs to the image {annotation['image_id']}, not listed")
         try:
-            record, whole = _instance(annotation, image, classes)
+            record, whole = _instance(path, annotation, image, classes)
         except ValueError as error:
             raise ValueError(f"{where} cannot be used: {error}") from error
         dropped += record is None
@@ -259,7 +260,11 @@ def load_coco_json(
 
 
 def register_coco_json(
-    name: str, json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
+    name: str,
+    json_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    *,
+    matting: bool = False,
 ) -> list[str]:
     """Checks a data set in COCO format and registers it with Detectron2.
 
@@ -269,6 +274,7 @@ def register_coco_json(
         name: of the data set, as in ``cfg.DATASETS``.
         json_file: the annotations.
         image_root: folder to which the file names of the images are relative.
+        matting: evaluate mattes, too; otherwise annotations with mattes count as masks there.
 
     Returns:
         The class names; their number is what ``MODEL.SOLO.NUM_CLASSES`` must be.
@@ -278,44 +284,25 @@ def register_coco_json(
             other files.
     """
     source = (str(Path(json_file).resolve()), str(Path(image_root).resolve()))
-    if name in DatasetCatalog.list():
-        metadata = MetadataCatalog.get(name)
-        if metadata.get("source") == source:
-            return list(metadata.thing_classes)
-        raise ValueError(
-            f"the data set name '{name}' is taken by {metadata.get('source', 'another data set')};"
-            f" register {source[0]} under another name"
-        )
-    data = load_coco_json(json_file, image_root)
-    first = [data.records]  # the copy at hand serves the first use, later ones read again
 
-    def load() -> list[dict[str, Any]]:
-        return first.pop() if first else load_coco_json(json_file, image_root).records
-
-    DatasetCatalog.register(name, load)
-    metadata = MetadataCatalog.get(name)
-    metadata.set(
-        source=source,
-        image_root=source[1],
-        evaluator_type="coco",
-        thing_classes=data.classes,
-        thing_dataset_id_to_contiguous_id={c: k for k, c in enumerate(data.category_ids)},
-    )
-    if data.stuff:
-        metadata.set(stuff_classes=data.stuff)
-    if not data.repaired:
+    def describe(data: CocoData) -> dict[str, Any]:
+        stuff = {"stuff_classes": data.stuff} if data.stuff else {}
         # Without it COCOEvaluator writes a file of its own from the checked records.
-        metadata.set(json_file=source[0])
-    return data.classes
+        file = {} if data.repaired else {"json_file": source[0]}
+        return {**stuff, **file}
+
+    kind = "coco_matting" if matting else "coco"
+    return register_data(name, source, lambda: load_coco_json(*source), kind, describe)
 
 
-def register_built(root: Path, prefix: str, *, kind: str) -> tuple[str, str]:
+def register_built(root: Path, prefix: str, *, kind: str, matting: bool = False) -> tuple[str, str]:
     """Registers both splits of a data set that one of our generators built.
 
     Args:
         root: folder of the data set.
         prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
         kind: name of the generator's module, for the hint.
+        matting: see `register_coco_json`.
 
     Returns:
         The two names, training first.
@@ -330,6 +317,9 @@ def register_built(root: Path, prefix: str, *, kind: str) -> tuple[str, str]:
         )
     for split in ("train", "val"):
         register_coco_json(
-            f"{prefix}_{split}", root / "annotations" / f"{split}.json", root / split
+            f"{prefix}_{split}",
+            root / "annotations" / f"{split}.json",
+            root / split,
+            matting=matting,
         )
     return f"{prefix}_train", f"{prefix}_val"

@@ -3,6 +3,7 @@
 ::
 
     python -m solo_d2.data.datasets.stamps --output datasets/stamps
+    python -m solo_d2.data.datasets.stamps --output datasets/sofi --sofi --train 600 --val 200
 
 The cut-outs are the photographs among the stamps of Tux Paint (Debian package
 tuxpaint-stamps-default), picked by eye and listed in ``stamps.json`` under coarse categories;
@@ -39,7 +40,7 @@ from PIL import Image
 from .coco_json import register_built
 from .coco_writer import SceneSplit, is_current, parse_size, write_dataset
 from .compose import Scene
-from .cutouts import Background, Cutout, SceneOptions, sample_scene
+from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_options
 from .pictures import StampsUnavailableError, deb_package_name, fetch_package
 
 __all__ = ["StampsUnavailableError", "build_stamps", "load_table", "main", "register_stamps"]
@@ -295,6 +296,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, default=1000, help="training scenes (%(default)s)")
     parser.add_argument("--val", type=int, default=150, help="validation scenes (%(default)s)")
     parser.add_argument("--size", type=parse_size, default=(320, 416), help="HxW pixels (320x416)")
+    parser.add_argument(
+        "--sofi", action="store_true", help="few objects, large and well visible, for mattes"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
     parser.add_argument("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
@@ -308,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     height, width = args.size
+    everyday = replace(SceneOptions(), height=height, width=width)
     try:
         build_stamps(
             args.output,
@@ -315,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             val=args.val,
             seed=args.seed,
             workers=args.workers,
-            options=replace(SceneOptions(), height=height, width=width),
+            options=sofi_options(height, width) if args.sofi else everyday,
             debs=args.deb,
             extracted=args.extracted,
             cache=args.cache,

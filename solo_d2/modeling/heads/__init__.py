@@ -5,6 +5,7 @@ from .build import SOLO_HEAD_REGISTRY, build_solo_head
 from .decoupled import DecoupledLightSOLOHead, DecoupledSOLOHead
 from .decoupled_dynamic import DecoupledDynamicSOLOHead
 from .dynamic import DynamicSOLOHead
+from .soft_dynamic import SoftDynamicSOLOHead
 from .vanilla import VanillaSOLOHead
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DecoupledSOLOHead",
     "DynamicSOLOHead",
     "SOLOHead",
+    "SoftDynamicSOLOHead",
     "VanillaSOLOHead",
     "build_solo_head",
     "check_features",

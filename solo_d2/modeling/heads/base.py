@@ -19,6 +19,14 @@ from ..grid import GridSpec
 from ..structures import SOLOPredictions
 from ..towers import LayerStyle, Tower, init_convs, prior_bias
 
+NO_DETAILS: Mapping[str, Any] = {
+    "DETAILS.CONV_DIM": 32,
+    "DETAILS.NUM_CONVS": 3,
+    "DETAILS.IMAGE": True,
+    "DETAILS.FUSE": True,
+}
+"""Part of `SOLOHead.inapplicable` for heads without Details Refinement."""
+
 
 class SOLOHead(nn.Module):
     """Base of all heads: category branch here, masks in the subclass.
@@ -37,6 +45,7 @@ class SOLOHead(nn.Module):
         style: norm and kind of convolution of all layers.
         align_mode: how features are brought to the grid, see `align_to_grid`.
         prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1).
+        freeze_category: keep the category branch as it is loaded.
     """
 
     mask_strides: tuple[int, ...]
@@ -51,6 +60,7 @@ class SOLOHead(nn.Module):
         "MASK_FEATURE.TYPE": "unified",
         "MASK_FEATURE.COORDS": True,
         "MASK_FEATURE.NUM_CONVS": 7,
+        **NO_DETAILS,
     }
     """Keys of `MODEL.SOLO` that mean nothing to the head, and the only value that it accepts."""
 
@@ -69,6 +79,7 @@ class SOLOHead(nn.Module):
         style: LayerStyle,
         align_mode: str,
         prior_prob: float,
+        freeze_category: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -88,6 +99,8 @@ class SOLOHead(nn.Module):
         )
         init_convs(self.category_tower, self.category_predictor)
         nn.init.constant_(self.category_predictor.bias, prior_bias(prior_prob))
+        for branch in (self.category_tower, self.category_predictor):
+            branch.requires_grad_(not freeze_category)
 
     @classmethod
     def from_config(
@@ -114,6 +127,7 @@ class SOLOHead(nn.Module):
             "style": LayerStyle(node.NORM, node.DEFORM, node.DEFORM_MODULATED),
             "align_mode": node.ALIGN,
             "prior_prob": node.PRIOR_PROB,
+            "freeze_category": node.FREEZE_CATEGORY_BRANCH,
         }
 
     @classmethod
@@ -242,7 +256,7 @@ def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | Non
     """Soft masks from logits.
 
     Args:
-        logits: (K, h, w).
+        logits: (K, h, w); overwritten where no gradient is needed.
         upsample: factor by which the logits are enlarged, bilinearly.
         size: to which the probabilities are resized, if given.
 
@@ -252,7 +266,8 @@ def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | Non
     masks = logits.float()[:, None]  # masks as the batch, which may be empty; channels may not
     if upsample > 1:
         masks = resize_bilinear(masks, (masks.shape[2] * upsample, masks.shape[3] * upsample))
-    masks = masks.sigmoid()
+    # In place saves a CPU the page faults of another large tensor.
+    masks = masks.sigmoid() if masks.requires_grad else masks.sigmoid_()
     if size is not None and size != masks.shape[2:]:
         masks = resize_bilinear(masks, size)
     return masks[:, 0]

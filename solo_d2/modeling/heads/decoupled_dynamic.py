@@ -6,7 +6,6 @@ import math
 from functools import reduce
 from typing import Any, ClassVar
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
@@ -61,7 +60,11 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
 
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
         """Soft masks of kernels (K, D) on a mask feature (E / A, H_l, W_l)."""
-        count, weights = kernels.shape
-        groups = kernels.reshape(count * self.num_groups, weights // self.num_groups)
-        sub_masks = super().convolve(groups, feature, size)
-        return reduce(torch.mul, sub_masks.unflatten(0, (count, self.num_groups)).unbind(1))
+        # One group after the other: all sub-masks at once would not fit a CPU's cache.
+        groups = kernels.chunk(self.num_groups, dim=1)
+        convolve = super().convolve
+        return reduce(_multiply, (convolve(group, feature, size) for group in groups))
+
+
+def _multiply(product: Tensor, factor: Tensor) -> Tensor:
+    return product * factor if product.requires_grad else product.mul_(factor)

@@ -20,13 +20,11 @@ from ..postprocessing import (
     InferenceSettings,
     build_nms,
     category_scores,
-    make_instances,
-    resize_masks,
     select_candidates,
-    suppress,
 )
 from ..structures import SOLOPredictions
 from ..targets import SOLOTargetAssigner
+from ..views import Frame, View, finish
 
 
 @META_ARCH_REGISTRY.register()
@@ -41,6 +39,7 @@ class SOLO(nn.Module):
         settings: thresholds and limits of inference.
         pixel_mean: per channel, in the input's channel order and range.
         pixel_std: likewise.
+        input_format: order of the channels, "BGR" or "RGB"; only to compare with a checkpoint's.
         aux_semantic: adds a loss in training, if given.
     """
 
@@ -55,6 +54,7 @@ class SOLO(nn.Module):
         settings: InferenceSettings,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
+        input_format: str | None = None,
         aux_semantic: AuxSemanticBranch | None = None,
     ) -> None:
         super().__init__()
@@ -64,6 +64,7 @@ class SOLO(nn.Module):
         self.criterion = criterion
         self.settings = settings
         self.aux_semantic = aux_semantic
+        self.input_format = input_format
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -100,6 +101,7 @@ class SOLO(nn.Module):
             "settings": _build_settings(node, cfg.TEST.DETECTIONS_PER_IMAGE),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
             "aux_semantic": aux_semantic,
         }
 
@@ -107,6 +109,11 @@ class SOLO(nn.Module):
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.pixel_mean.device
+
+    @property
+    def size_divisibility(self) -> int:
+        """What divides the sides of every canvas, in pixels."""
+        return max(self.backbone.size_divisibility, MAX_STRIDE)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Run on a batch in Detectron2's format.
@@ -124,16 +131,24 @@ class SOLO(nn.Module):
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        predictions = self.head(features)
+        predictions = self.predict(features, images)
         if self.training:
             return self.losses(features, predictions, images, batched_inputs)
         return self.inference(predictions, images, batched_inputs)
+
+    def predict(
+        self,
+        features: dict[str, Tensor],
+        images: ImageList,  # noqa: ARG002 - for a subclass whose head sees more than features
+    ) -> SOLOPredictions:
+        """Run the head on the backbone's features of `images`."""
+        return self.head(features)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise, and pad to one canvas whose sides the strides of all levels divide."""
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
-        return ImageList.from_tensors(images, max(self.backbone.size_divisibility, MAX_STRIDE))
+        return ImageList.from_tensors(images, self.size_divisibility)
 
     def losses(
         self,
@@ -197,17 +212,24 @@ class SOLO(nn.Module):
             image_size: (height, width) of the image on the canvas.
             output_size: (height, width) wanted.
         """
+        view = self.view(predictions, image, scores, canvas)
+        return finish(view, Frame(canvas, image_size), output_size, self.settings)
+
+    def view(
+        self,
+        predictions: SOLOPredictions,
+        image: int,
+        scores: Tensor,
+        canvas: tuple[int, int],
+    ) -> View:
+        """What was found in one image, before NMS; arguments as of `inference_single_image`."""
         size = (canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE)
 
         def cell_masks(cells: Tensor) -> Tensor:
             return self.head.mask_probs(predictions, image, cells, size=size)
 
         candidates = select_candidates(scores, cell_masks, size, self.head.grid, self.settings)
-        scores, labels, cells = suppress(candidates, self.settings)
-        masks, boxes = resize_masks(
-            cell_masks(cells), canvas, image_size, output_size, self.settings.mask_thresh
-        )
-        return make_instances(scores, labels, masks, boxes)
+        return View(candidates, cell_masks)
 
 
 def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:

@@ -1,0 +1,62 @@
+"""The key "alpha" of annotations: finds and checks matte files when a data set is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["resolve_alpha"]
+
+
+def resolve_alpha(alpha: Any, json_file: Path, size: tuple[int, int]) -> dict[str, Any]:
+    """Make an annotation's matte file absolute, and check that the file fits its image.
+
+    Only the head of the file is read: its size is checked here, its pixels when it is used.
+
+    Args:
+        alpha: "file_name", relative to the folder above that of `json_file` or to that folder
+            itself, and "offset" [x, y] in pixels of the image where the file holds a crop.
+        json_file: the annotations.
+        size: (height, width) of the image.
+
+    Returns:
+        The same with an absolute "file_name".
+
+    Raises:
+        ValueError: with the second half of a sentence about the annotation.
+    """
+    if not isinstance(alpha, dict) or not isinstance(alpha.get("file_name"), str):
+        raise ValueError(f"its 'alpha' should be {{'file_name': ...}}, got {str(alpha)[:100]}")
+    folders = (json_file.resolve().parent.parent, json_file.resolve().parent)
+    candidates = [folder / alpha["file_name"] for folder in folders]
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
+        raise ValueError(
+            f"its matte {candidates[0]} does not exist; file names are taken relative to the "
+            f"folder above that of the annotations, or to that folder"
+        )
+    try:
+        with Image.open(file) as picture:
+            width, height = picture.size
+    except OSError as error:
+        raise ValueError(f"its matte {file} is not a readable picture ({error})") from error
+    resolved = {**alpha, "file_name": str(file)}
+    if "offset" not in alpha:
+        if (height, width) != size:
+            raise ValueError(
+                f"its matte {file} has {width}x{height} pixels, its image {size[1]}x{size[0]}; "
+                "give the place of a crop as 'offset': [x, y]"
+            )
+        return resolved
+    try:
+        x, y = (int(value) for value in alpha["offset"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the offset of its matte {file} should be [x, y]") from error
+    if min(x, y) < 0 or x + width > size[1] or y + height > size[0]:
+        raise ValueError(
+            f"its matte {file} of {width}x{height} pixels at ({x}, {y}) does not lie inside of its "
+            f"image of {size[1]}x{size[0]}"
+        )
+    return resolved

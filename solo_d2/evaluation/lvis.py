@@ -1,0 +1,91 @@
+"""LVIS's AP, which counts only what an image was annotated for, and AP by frequency."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from detectron2.utils.logger import create_small_table
+
+from ._numpy import numpy_name
+from .coco import COCOInstanceEvaluator, hotcoco
+
+__all__ = ["LVISInstanceEvaluator"]
+
+_logger = logging.getLogger(__name__)
+
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+
+
+class LVISInstanceEvaluator(COCOInstanceEvaluator):
+    """Mask AP and box AP by LVIS's rules, with APr, APc and APf of rare to frequent classes.
+
+    Detectron2's `LVISEvaluator` needs the package lvis, whose last release fails on NumPy 1.24 and
+    later. Here hotcoco scores, which gives the same numbers, or lvis with a repair.
+
+    Args:
+        dataset_name: a data set of `register_lvis_json`, or one of Detectron2's own.
+        output_dir: where results are written; None writes nothing.
+        distributed: collect from all processes.
+        max_dets_per_image: instances per image that count, over all classes; 300 in LVIS.
+        fast: use hotcoco; by default, if it is installed.
+
+    Raises:
+        ValueError: neither hotcoco nor lvis is installed.
+    """
+
+    default_max_dets = 300
+    results_file = "lvis_instances_results.json"
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None, **options: Any) -> None:
+        super().__init__(dataset_name, output_dir, **options)
+        if not self._fast:
+            try:
+                import lvis  # noqa: F401
+            except ImportError as error:
+                raise ValueError(
+                    "evaluation on LVIS needs hotcoco; install it: pip install hotcoco"
+                ) from error
+
+    def _unmap_categories(self, results: list[dict[str, Any]]) -> None:
+        if self._metadata.get("thing_dataset_id_to_contiguous_id"):
+            super()._unmap_categories(results)
+            return
+        for result in results:  # Detectron2's own LVIS sets: ids from 1 to C
+            result["category_id"] += 1
+
+    def _score(self, results: list[dict], task: str, img_ids: list[int] | None) -> dict[str, float]:
+        if not results:
+            _logger.warning("There is no instance to evaluate.")
+            return dict.fromkeys(_METRICS, float("nan"))
+        found = self._results_of_hotcoco(results, task, img_ids) if self._fast else None
+        found = found or self._results_of_lvis(results, task, img_ids)
+        # Both packages say -1 where no object belongs to a metric.
+        values = {k: 100 * found[k] if found[k] > -1 else float("nan") for k in _METRICS}
+        _logger.info("Evaluation results for %s:\n%s", task, create_small_table(values))
+        return values
+
+    def _results_of_hotcoco(
+        self, results: list[dict], task: str, img_ids: list[int] | None
+    ) -> dict[str, float]:
+        self._truth = self._truth or hotcoco.LVIS(self._metadata.json_file)
+        found = hotcoco.LVISResults(self._truth, results, max_dets=self._limit)
+        scorer = hotcoco.LVISeval(self._truth, found, task)
+        if img_ids is not None:
+            scorer.params.img_ids = list(img_ids)
+        scorer.run()
+        return scorer.get_results()
+
+    def _results_of_lvis(
+        self, results: list[dict], task: str, img_ids: list[int] | None
+    ) -> dict[str, float]:
+        import lvis
+
+        truth = lvis.LVIS(self._metadata.json_file)
+        found = lvis.LVISResults(truth, results, max_dets=self._limit)
+        scorer = lvis.LVISEval(truth, found, task)
+        if img_ids is not None:
+            scorer.params.img_ids = list(img_ids)
+        with numpy_name("float", float):
+            scorer.run()
+        return scorer.get_results()

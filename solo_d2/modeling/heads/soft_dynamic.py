@@ -1,0 +1,127 @@
+"""The head of Soft SOLO (paper §A.3): SOLOv2 whose masks are mattes at the input's resolution."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from torch import Tensor
+
+from ...layers import resize_bilinear
+from ..grid import GridSpec
+from .base import make_masks
+from .build import SOLO_HEAD_REGISTRY
+from .details_refinement import DetailsRefinement
+from .dynamic import DynamicMaskInputs, DynamicSOLOHead, dynamic_conv
+
+IMAGE_KEY = "image"
+"""Under which the meta-architecture hands the picture to the head, among the features."""
+
+
+class SoftMaskInputs(NamedTuple):
+    """Those of SOLOv2, and the fine features of every image.
+
+    Attributes:
+        dynamic: kernels and mask features.
+        details: per image, (channels, H, W).
+        coarse_details: the same at the mask feature's size, (channels, H / 4, W / 4).
+    """
+
+    dynamic: DynamicMaskInputs
+    details: tuple[Tensor, ...]
+    coarse_details: tuple[Tensor, ...]
+
+
+@SOLO_HEAD_REGISTRY.register()
+class SoftDynamicSOLOHead(DynamicSOLOHead):
+    """SOLOv2 with Details Refinement: a soft matte of every cell, at the input's resolution.
+
+    At the mask feature's own size, which selection and NMS ask for, the fine features are reduced
+    once instead of every matte.
+
+    Args:
+        details_dim: channels of the refinement.
+        details_convs: its 3x3 layers.
+        details_image: give it the picture.
+        details_fuse: add the enlarged mask feature.
+        kwargs: of `DynamicSOLOHead`.
+    """
+
+    inapplicable: ClassVar = {
+        "NUM_KERNEL_GROUPS": 1,
+        "KERNEL_SIZE": 1,
+        "MASK_FEATURE.TYPE": "unified",
+    }
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        details_dim: int,
+        details_convs: int,
+        details_image: bool,
+        details_fuse: bool,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.details = DetailsRefinement(
+            in_channels=kwargs["kernel_dim"],
+            channels=details_dim,
+            num_convs=details_convs,
+            use_image=details_image,
+        )
+        self.fuse = details_fuse
+        self.mask_strides = (1,) * self.grid.num_levels
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridSpec
+    ) -> dict[str, Any]:
+        """Add the arguments of the refinement."""
+        node = cfg.MODEL.SOLO.DETAILS
+        return {
+            **super().from_config(cfg, input_shape, grid),
+            "details_dim": node.CONV_DIM,
+            "details_convs": node.NUM_CONVS,
+            "details_image": node.IMAGE,
+            "details_fuse": node.FUSE,
+        }
+
+    def mask_inputs(  # type: ignore[override]
+        self, features: dict[str, Tensor], levels: list[Tensor]
+    ) -> SoftMaskInputs:
+        """Kernels, mask feature and fine features; the picture is the feature `IMAGE_KEY`."""
+        if IMAGE_KEY not in features:
+            raise ValueError(
+                'SoftDynamicSOLOHead needs the picture; set MODEL.META_ARCHITECTURE "SoftSOLO"'
+            )
+        dynamic = super().mask_inputs(features, levels)
+        feature = torch.stack(dynamic.features[0])
+        details = self.details(feature, features[IMAGE_KEY])
+        coarse = resize_bilinear(details, (feature.shape[-2], feature.shape[-1]))
+        return SoftMaskInputs(dynamic, details.unbind(0), coarse.unbind(0))
+
+    def level_probs(  # type: ignore[override]
+        self,
+        inputs: SoftMaskInputs,
+        image: int,
+        level: int,
+        cells: Tensor,
+        size: tuple[int, int] | None,
+    ) -> Tensor:
+        """See `SOLOHead.level_probs`."""
+        kernels = inputs.dynamic.kernels[image][cells]
+        weights, biases = self.details.weigh(kernels)
+        feature = inputs.dynamic.features[level][image]
+        is_coarse = size == feature.shape[-2:]
+        details = (inputs.coarse_details if is_coarse else inputs.details)[image]
+        logits = dynamic_conv(details, weights, 1) + biases[:, None, None]
+        if self.fuse:
+            coarse = dynamic_conv(feature, kernels, 1)
+            if not is_coarse:
+                full = (details.shape[1], details.shape[2])
+                coarse = resize_bilinear(coarse[:, None], full)[:, 0]
+            logits = logits + coarse
+        return make_masks(logits, size=size)

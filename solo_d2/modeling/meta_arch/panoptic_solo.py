@@ -1,0 +1,134 @@
+"""SOLO with a semantic branch: panoptic segmentation (paper §4.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ...layers import resize_bilinear
+from ..semantic import MAX_LOGITS, ResizedLogits, best_classes, pad_labels
+from .solo import SOLO
+
+
+def is_panoptic(cfg: CfgNode) -> bool:
+    """Whether the config is that of a `PanopticSOLO`, or of a class derived from it."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        return False  # building the model will say so
+    architecture = META_ARCH_REGISTRY.get(name)
+    return isinstance(architecture, type) and issubclass(architecture, PanopticSOLO)
+
+
+@META_ARCH_REGISTRY.register()
+class PanopticSOLO(SOLO):
+    """SOLO and a semantic segmentation of stuff, merged as Panoptic FPN merges them.
+
+    Args:
+        sem_seg_head: of Detectron2's `SEM_SEG_HEADS_REGISTRY`; its class 0 stands for all things.
+        ignore_value: label of pixels without a class.
+        overlap_thresh: an instance of which more than this part is taken already is left out.
+        stuff_area_limit: smallest stuff region, in pixels of the output.
+        instance_score_thresh: smallest score of an instance.
+        **kwargs: as for `SOLO`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        sem_seg_head: nn.Module,
+        ignore_value: int,
+        overlap_thresh: float,
+        stuff_area_limit: float,
+        instance_score_thresh: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sem_seg_head = sem_seg_head
+        self.ignore_value = ignore_value
+        self.overlap_thresh = overlap_thresh
+        self.stuff_area_limit = stuff_area_limit
+        self.instance_score_thresh = instance_score_thresh
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build SOLO's parts, and the branch that `MODEL.SEM_SEG_HEAD.NAME` names."""
+        parts = super().from_config(cfg)
+        combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
+        return {
+            **parts,
+            "sem_seg_head": build_sem_seg_head(cfg, parts["backbone"].output_shape()),
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "overlap_thresh": combine.OVERLAP_THRESH,
+            "stuff_area_limit": combine.STUFF_AREA_LIMIT,
+            "instance_score_thresh": combine.INSTANCES_CONFIDENCE_THRESH,
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Run on a batch in Detectron2's format.
+
+        Args:
+            batched_inputs: as for `SOLO`; in training also ``sem_seg``, labels (H, W), int64.
+
+        Returns:
+            In training a dict of scalar losses. Otherwise, per image, a dict as that of
+            Detectron2's `PanopticFPN`: ``instances`` as of `SOLO`; ``sem_seg``, logits (C, height,
+            width), or a `ResizedLogits` where these would be too large; ``panoptic_seg``, a pair
+            of segment ids int32 (height, width), 0 for none, and a list with ``id``, ``isthing``
+            and contiguous ``category_id`` of every segment.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        predictions = self.predict(features, images)
+        if self.training:
+            losses = self.losses(features, predictions, images, batched_inputs)
+            losses.update(self.semantic_losses(features, images, batched_inputs))
+            return losses
+        results = self.inference(predictions, images, batched_inputs)
+        return self.add_panoptic(results, features, images)
+
+    def semantic_losses(
+        self, features: dict[str, Tensor], images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        """Losses of the semantic branch; padding is ignored."""
+        if any("sem_seg" not in x for x in batched_inputs):
+            raise ValueError(
+                'training expects "sem_seg" in every input; use a panoptic data set '
+                "(docs/panoptic.md), or MODEL.META_ARCHITECTURE SOLO"
+            )
+        canvas = (images.tensor.shape[-2], images.tensor.shape[-1])
+        labels = [x["sem_seg"].to(self.device, non_blocking=True) for x in batched_inputs]
+        return self.sem_seg_head(features, pad_labels(labels, canvas, self.ignore_value))[1]
+
+    @torch.no_grad()
+    def add_panoptic(
+        self, results: list[dict[str, Any]], features: dict[str, Tensor], images: ImageList
+    ) -> list[dict[str, Any]]:
+        """Add ``sem_seg`` and ``panoptic_seg`` to the instances of every image."""
+        all_logits = self.sem_seg_head(features, None)[0]
+        for result, logits, (height, width) in zip(
+            results, all_logits, images.image_sizes, strict=True
+        ):
+            instances = result["instances"]
+            size: tuple[int, int] = instances.image_size
+            logits = logits[:, :height, :width].float()
+            if len(logits) * size[0] * size[1] <= MAX_LOGITS:
+                result["sem_seg"] = resize_bilinear(logits[None], size)[0]
+                labels = result["sem_seg"].argmax(dim=0)
+            else:
+                result["sem_seg"] = ResizedLogits(logits, size)
+                labels = best_classes(logits, size)
+            result["panoptic_seg"] = combine_semantic_and_instance_outputs(
+                instances,
+                labels,
+                self.overlap_thresh,
+                self.stuff_area_limit,
+                self.instance_score_thresh,
+            )
+        return results

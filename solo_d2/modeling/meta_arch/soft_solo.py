@@ -1,0 +1,79 @@
+"""Soft SOLO, the paper's SOSO: instance-level matting (paper §4.7 and Appendix A)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList, Instances
+from torch import Tensor
+
+from ...layers import masks_to_boxes
+from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
+from ..mattes import MatteTargetAssigner, resize_mattes
+from ..postprocessing import make_instances, suppress
+from ..structures import SOLOPredictions
+from .solo import SOLO
+
+
+@META_ARCH_REGISTRY.register()
+class SoftSOLO(SOLO):
+    """SOLO whose instances are soft mattes at the picture's resolution.
+
+    Cells are selected and suppressed by their masks at stride 4, as in SOLO; mattes are made of
+    those that remain. Arguments as for `SOLO`; the head is a `SoftDynamicSOLOHead`.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Build SOLO's parts, with mattes as targets.
+
+        Raises:
+            ValueError: a head whose masks are no mattes, or a mask loss for binary masks.
+        """
+        parts = super().from_config(cfg)
+        head, plain = parts["head"], parts["assigner"]
+        if not isinstance(head, SoftDynamicSOLOHead):
+            raise ValueError(
+                f'SoftSOLO needs MODEL.SOLO.HEAD "SoftDynamicSOLOHead", got {cfg.MODEL.SOLO.HEAD!r}'
+            )
+        if cfg.MODEL.SOLO.MASK_LOSS not in MATTE_LOSSES:
+            raise ValueError(
+                f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {MATTE_LOSSES}, "
+                f"got {cfg.MODEL.SOLO.MASK_LOSS!r}"
+            )
+        assigner = MatteTargetAssigner(
+            plain.grid, plain.num_classes, plain.center_region, plain.mask_strides
+        )
+        return {**parts, "assigner": assigner}
+
+    def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
+        """Run the head on features and pictures; padding is the mean colour, as for the network."""
+        picture = images.tensor * (self.pixel_std / 255)  # in about [-0.5, 0.5] for any weights
+        return super().predict({**features, IMAGE_KEY: picture}, images)
+
+    def inference_single_image(
+        self,
+        predictions: SOLOPredictions,
+        image: int,
+        scores: Tensor,
+        canvas: tuple[int, int],
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> Instances:
+        """As in `SOLO`, and ``pred_mattes``, float32 (K, height, width) in [0, 1].
+
+        ``pred_masks`` is where the matte exceeds `MODEL.SOLO.MASK_THRESH_TEST`.
+        """
+        view = self.view(predictions, image, scores, canvas)
+        scores, labels, cells = suppress(view.candidates, self.settings)
+        cell_mattes = partial(self.head.mask_probs, predictions, image)
+        mattes = resize_mattes(cell_mattes, cells, image_size, output_size)
+        masks = mattes > self.settings.mask_thresh
+        return make_instances(scores, labels, masks, masks_to_boxes(masks), pred_mattes=mattes)
+
+
+MATTE_LOSSES = ("matte", "mae", "dice")
+"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for soft targets."""

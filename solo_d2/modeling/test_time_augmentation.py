@@ -1,0 +1,197 @@
+"""Multi-scale testing (paper §4.3, Table 6d), used as Detectron2's `GeneralizedRCNNWithTTA`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .meta_arch import SOLO
+from .postprocessing import category_scores
+from .views import Frame, View, finish, join_views, move_view
+
+
+def resized_shape(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
+    """Size (height, width) of an image as the network sees it, by Detectron2's rule.
+
+    Args:
+        size: (height, width) of the picture.
+        short: wanted length of the short side in pixels; 0 leaves the picture as it is.
+        longest: limit of the long side in pixels.
+    """
+    if short == 0:
+        return size
+    height, width = T.ResizeShortestEdge.get_output_shape(*size, short, longest)
+    return max(height, 1), max(width, 1)  # a 1 x 3000 picture would get the height 0
+
+
+@dataclass(frozen=True)
+class TestScales:
+    """Sizes at which an image is tested.
+
+    Attributes:
+        min_sizes: short sides in pixels; their order does not matter.
+        max_size: limit of every long side in pixels.
+        flip: test every size mirrored as well.
+        reference: short side and limit of the long side in plain testing. Results of all sizes are
+            compared at this one, and the limits of the long side are in proportion to its limit,
+            so that a long picture keeps the ratio of its scales. A short side of 0 stands for
+            pictures that are not resized.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    min_sizes: tuple[int, ...]
+    max_size: int
+    flip: bool
+    reference: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        sizes = self.min_sizes
+        if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
+            raise ValueError(
+                "TEST.AUG.MIN_SIZES expects one or more short sides in pixels, each positive and "
+                f"named once, such as (600, 800, 1000); got {sizes}"
+            )
+        if self.max_size < max(sizes):
+            raise ValueError(
+                f"TEST.AUG.MAX_SIZE is {self.max_size}, less than the short side {max(sizes)} of "
+                "TEST.AUG.MIN_SIZES; it limits the long side"
+            )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> TestScales:
+        """Read `cfg.TEST.AUG`, and the scale of plain testing from `cfg.INPUT`.
+
+        Raises:
+            ValueError: a size that makes no sense.
+        """
+        node = cfg.TEST.AUG
+        return cls(
+            min_sizes=tuple(int(size) for size in node.MIN_SIZES),
+            max_size=int(node.MAX_SIZE),
+            flip=bool(node.FLIP),
+            reference=(int(cfg.INPUT.MIN_SIZE_TEST), int(cfg.INPUT.MAX_SIZE_TEST)),
+        )
+
+    def shapes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Sizes (height, width) at which a picture of `size` is tested, smallest first."""
+        short, longest = self.reference
+        # In this order, so that the order of the config cannot decide between equal scores.
+        return [
+            resized_shape(
+                size, s, min(self.max_size, round(longest * s / short)) if short else self.max_size
+            )
+            for s in sorted(self.min_sizes)
+        ]
+
+
+class SOLOWithTTA(nn.Module):
+    """A `SOLO` that looks at every image at several sizes, mirrored too if wanted.
+
+    Candidates are selected at every size by themselves, on that size's own canvas and grid. All of
+    them, brought to the canvas of plain testing, go through one mask NMS. With the size of plain
+    testing as the only one the result is exactly that of plain testing.
+
+    One image and one size is in the network at a time. What is kept of a size is the head's output
+    and the binary masks of at most `PRE_NMS_TOPK_TEST` candidates.
+
+    Args:
+        cfg: has `TEST.AUG` and `INPUT`; `TEST.AUG.ENABLED` is not looked at.
+        model: a `SOLO`, or one wrapped for distributed training.
+
+    Raises:
+        ValueError: `TEST.AUG` makes no sense, or the model is none of which instances are all.
+    """
+
+    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
+        super().__init__()
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        if not isinstance(model, SOLO) or any(
+            getattr(type(model), name) is not getattr(SOLO, name)
+            for name in ("forward", "inference", "inference_single_image")
+        ):
+            raise ValueError(
+                "TEST.AUG.ENABLED is for instance segmentation with the meta-architecture SOLO; "
+                f"got {type(model).__name__}. Set it to False"
+            )
+        self.scales = TestScales.from_config(cfg)
+        self.model: SOLO = model
+        self.train(model.training)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Run on a batch in Detectron2's format.
+
+        Args:
+            batched_inputs: as of `SOLO.forward`, but ``image`` is the picture before any resizing
+                (a resized one is resized again, which costs detail), of type uint8.
+
+        Returns:
+            As of `SOLO.forward` in evaluation mode.
+
+        Raises:
+            ValueError: an input without an image, or the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("test-time augmentation needs evaluation mode; call .eval() first")
+        return [{"instances": self._detect(inputs)} for inputs in batched_inputs]
+
+    @torch.no_grad()
+    def _detect(self, inputs: dict[str, Any]) -> Instances:
+        if "image" not in inputs:
+            raise ValueError(f'expected "image" in every input, got {sorted(inputs)}')
+        picture = inputs["image"].permute(1, 2, 0).cpu().numpy()
+        size = picture.shape[:2]
+        output = (int(inputs.get("height", size[0])), int(inputs.get("width", size[1])))
+        target = self._frame(resized_shape(size, *self.scales.reference))
+        views = [
+            self._look(image, frame, target, flipped)
+            for image, frame, flipped in self._variants(picture)
+        ]
+        joined = join_views(views, self.model.head.grid.num_cells)
+        with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
+            return finish(joined, target, output, self.model.settings)
+
+    def _variants(self, picture: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
+        """The picture at all sizes, each as it is and mirrored if wanted."""
+        height, width = picture.shape[:2]
+        for shape in self.scales.shapes((height, width)):
+            image = picture
+            if shape != (height, width):
+                # The resizing of Detectron2's test mapper.
+                image = T.ResizeTransform(height, width, *shape).apply_image(picture)
+            frame = self._frame(shape)
+            yield image, frame, False
+            if self.scales.flip:
+                yield image[:, ::-1], frame, True
+
+    def _look(self, image: np.ndarray, frame: Frame, target: Frame, flipped: bool) -> View:
+        """Run the network on one image (height, width, 3), and bring the result to `target`."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        batch: Tensor = self.model.preprocess_image([{"image": pixels}]).tensor
+        predictions = self.model.head(self.model.backbone(batch))
+        with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
+            scores = category_scores(predictions.category_logits)[0]
+            view = self.model.view(predictions, 0, scores, frame.canvas)
+            threshold = self.model.settings.mask_thresh
+            return move_view(view, frame, target, flip=flipped, threshold=threshold)
+
+    def _frame(self, image: tuple[int, int]) -> Frame:
+        """Where `SOLO.preprocess_image` puts an image that is alone in its batch."""
+        divisor = self.model.size_divisibility
+        height, width = (-(-side // divisor) * divisor for side in image)
+        return Frame((height, width), image)

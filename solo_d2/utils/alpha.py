@@ -1,0 +1,93 @@
+"""Alpha mattes in files: one channel, 8 or 16 bits, or the alpha channel of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+_GRAY = ("1", "L")
+_SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
+_WITH_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
+
+
+def read_alpha(path: str | PathLike[str]) -> np.ndarray:
+    """Read a matte: the alpha channel of a picture that has one, else a grey picture.
+
+    Args:
+        path: a file that Pillow can read; 16 bits are scaled to 8.
+
+    Returns:
+        (H, W) uint8, 255 for opaque.
+
+    Raises:
+        ValueError: the file is missing or damaged, or a colour picture without alpha.
+    """
+    name = fspath(path)
+    try:
+        with Image.open(name) as image:
+            image.load()
+            return _alpha_of(image, name)
+    except FileNotFoundError as error:
+        raise ValueError(f"{name}: no such file; it should hold an alpha matte") from error
+    except _NoAlphaError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
+        raise ValueError(f"{name}: not a readable picture ({error}); save it as PNG") from error
+
+
+class _NoAlphaError(ValueError):
+    """A readable picture in which there is no matte."""
+
+
+def _alpha_of(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        return np.asarray(image.convert("RGBA"))[..., 3].copy()
+    if image.mode in _GRAY:
+        return np.asarray(image.convert("L")).copy()
+    if image.mode in _SIXTEEN_BITS:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise _NoAlphaError(f"{name}: values up to {values.max()}, expected 8 or 16 bits")
+        return np.rint(values / 257.0).astype(np.uint8)  # 65535 = 257 * 255
+    raise _NoAlphaError(
+        f"{name}: a picture of mode {image.mode} without an alpha channel; expected RGBA, or a "
+        "grey picture as matte"
+    )
+
+
+def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The matte of one annotation, at the size of its picture.
+
+    Args:
+        alpha: the annotation's entry "alpha": "file_name", and "offset" [x, y] in pixels of the
+            picture where the file holds a crop.
+        size: (height, width) of the picture.
+
+    Returns:
+        (height, width) uint8, 0 outside of the crop.
+
+    Raises:
+        ValueError: the file cannot be used, or does not fit into the picture.
+    """
+    crop = read_alpha(alpha["file_name"])
+    if "offset" not in alpha:
+        if crop.shape != size:
+            raise ValueError(
+                f"{alpha['file_name']}: the matte has {crop.shape[1]}x{crop.shape[0]} pixels, its "
+                f'picture {size[1]}x{size[0]}; give the place of a crop as "offset": [x, y]'
+            )
+        return crop
+    x, y = (int(v) for v in alpha["offset"])
+    height, width = crop.shape
+    if min(x, y) < 0 or x + width > size[1] or y + height > size[0]:
+        raise ValueError(
+            f"{alpha['file_name']}: a crop of {width}x{height} pixels at ({x}, {y}) does not lie "
+            f"inside of its picture of {size[1]}x{size[0]}"
+        )
+    matte = np.zeros(size, dtype=np.uint8)
+    matte[y : y + height, x : x + width] = crop
+    return matte

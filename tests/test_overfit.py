@@ -1,0 +1,126 @@
+"""Every head learns one scene of shapes by heart, masks exact to the pixel."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny_config
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from solo_d2.data.datasets.shapes import SHAPES, make_shapes_scene
+
+ZOOM = 4
+"""The network sees every pixel of the scene fourfold, so that its masks (stride 4) can be exact."""
+
+SIZE = (32, 48)
+STEPS = 150
+
+# A narrow ResNet-50 trained from nothing; two levels, whose masks have stride 4 in all heads.
+COMMON = (
+    *("MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.RESNETS.DEPTH", 50),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.FPN.OUT_CHANNELS", 64, "MODEL.FPN.NORM", "GN"),
+    *("MODEL.SOLO.NUM_CLASSES", len(SHAPES), "MODEL.SOLO.IN_FEATURES", ["p2", "p3"]),
+    *("MODEL.SOLO.NUM_GRIDS", [12, 8], "MODEL.SOLO.SCALE_RANGES", [[1, 80], [40, 512]]),
+    *("MODEL.SOLO.NUM_CONVS", 2, "MODEL.SOLO.CONV_DIM", 64, "MODEL.SOLO.MASK_FEATURE.CONV_DIM", 64),
+)
+
+HEADS = {
+    "vanilla": ("MODEL.SOLO.HEAD", "VanillaSOLOHead"),
+    "decoupled": ("MODEL.SOLO.HEAD", "DecoupledSOLOHead"),
+    "decoupled_light": ("MODEL.SOLO.HEAD", "DecoupledLightSOLOHead"),
+    "dynamic": ("MODEL.SOLO.HEAD", "DynamicSOLOHead"),
+    "dynamic_separate": ("MODEL.SOLO.MASK_FEATURE.TYPE", "separate"),
+    "decoupled_dynamic": (
+        *("MODEL.SOLO.HEAD", "DecoupledDynamicSOLOHead"),
+        *("MODEL.SOLO.NUM_KERNEL_GROUPS", 4, "MODEL.SOLO.KERNEL_DIM", 128),
+    ),
+}
+
+
+def zoomed(pixels):
+    return pixels.repeat_interleave(ZOOM, -2).repeat_interleave(ZOOM, -1)
+
+
+def make_scene(seed):
+    """A scene as an input of a model in training, its masks (K, *SIZE) and classes (K,)."""
+    image, masks, classes = make_shapes_scene(seed, *SIZE, objects=(3, 5))
+    masks, classes = torch.from_numpy(masks), torch.from_numpy(classes)
+    large = zoomed(masks)
+    instances = Instances(large.shape[1:], gt_masks=BitMasks(large), gt_classes=classes)
+    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    image = zoomed(torch.from_numpy(image).permute(2, 0, 1))
+    scene = {"image": image, "instances": instances, "height": SIZE[0], "width": SIZE[1]}
+    return scene, masks, classes
+
+
+def train(model, scene):
+    rate = 1e-3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1)
+    model.train()
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        sum(model([scene]).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+def encode(mask):
+    return mask_util.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+
+
+def mask_ap(masks, classes, found):
+    """COCO's mask AP of one image, IoU 0.5 to 0.95, in percent."""
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": 1, "height": masks.shape[1], "width": masks.shape[2]}],
+        "categories": [{"id": i} for i in range(len(SHAPES))],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": int(c), "iscrowd": 0}
+            | {"segmentation": encode(m), "area": int(m.sum())}
+            for i, (m, c) in enumerate(zip(masks, classes, strict=True), start=1)
+        ],
+    }
+    truth.createIndex()
+    rows = zip(found.pred_masks, found.pred_classes, found.scores, strict=True)
+    results = [
+        {"image_id": 1, "category_id": int(c), "score": float(s), "segmentation": encode(m)}
+        for m, c, s in rows
+    ]
+    evaluation = COCOeval(truth, truth.loadRes(results), "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return 100 * evaluation.stats[0]
+
+
+def test_ap_is_100_for_the_truth_and_falls_with_a_missing_object():
+    _, masks, classes = make_scene(2)
+    found = Instances(SIZE, pred_masks=masks, pred_classes=classes, scores=torch.ones(len(masks)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert mask_ap(masks, classes, found) == pytest.approx(100)
+        assert mask_ap(masks, classes, found[1:]) < 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_overfits_one_scene_to_ap_90(head):
+    scene, masks, classes = make_scene(2)
+    assert len(masks) >= 3
+    torch.manual_seed(0)
+    model = build_model(tiny_config(*COMMON, *HEADS[head]))
+    assert set(model.head.mask_strides) == {ZOOM}
+    train(model, scene)
+    found = model.eval()([scene])[0]["instances"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert mask_ap(masks, classes, found) >= 90
