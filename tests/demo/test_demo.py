@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+import torch
 
 from solo_d2.utils.video import VideoReader, VideoWriter
 
@@ -170,8 +171,9 @@ BAD_LINES = {
     "--input photos/*.gif": "photos/*.gif: no such file, and no file matches it",
     "--input photos --output photos": "is an input, drawing would replace it",
     "--input photos --no-draw": "--no-draw without --save-json leaves nothing to do",
-    "--input photos --weights none.pth": "none.pth",
-    "--input photos --weights evil.pkl": "evil.pkl: refused",
+    "--input photos --weights none.pth": "none.pth: no such file",
+    "--input photos --weights photos": "photos: is a folder",
+    "--input photos --weights tiny.yaml": "tiny.yaml: is no checkpoint",
     "--input photos --confidence-threshold 1.5": "confidence_threshold must be in [0, 1], got 1.5",
     "--input photos --batch-size 0": "batch_size must be 1 or more, got 0",
     "--input photos --device tpu9000": "tpu9000",
@@ -190,6 +192,14 @@ def test_bad_usage_ends_with_one_line_and_code_2(main, work, capsys, line):
     lines = capsys.readouterr().err.splitlines()
     assert len([text for text in lines if BAD_LINES[line] in text]) == 1
     assert not Path("output").exists()
+
+
+def test_weights_that_fit_partly_are_an_error_unless_asked_for(main, work, capsys):
+    torch.save({"model": {"head.category_predictor.bias": torch.zeros(2)}}, "part.pth")
+    assert run(main, "--input photos --output out --weights part.pth") == 2
+    assert "part.pth: is of another model" in capsys.readouterr().err
+    assert run(main, "--input photos --output out --weights part.pth --allow-partial") == 0
+    assert len(list(Path("out").iterdir())) == 3
 
 
 @pytest.mark.parametrize("line", ["", "--input photos --webcam", "--input photos --nonsense"])
