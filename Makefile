@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch torchvision
-EXTRAS ?= dev,timm,video,stamps,matting
+EXTRAS ?= dev,timm,video,stamps,matting,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 

@@ -35,6 +35,8 @@ def write_folder(root):
                 stem, ids = f"{city}_{number:06d}_000019", ids_of(split, number)
                 pixels = np.stack([ids % 251, ids // 1000 * 5, ids % 7 * 30], 2).astype(np.uint8)
                 Image.fromarray(pixels).save(images / f"{stem}_leftImg8bit.png")
-                Image.fromarray(ids.astype(np.uint16)).save(truth / f"{stem}_gtFine_instanceIds.png")
+                Image.fromarray(ids.astype(np.uint16)).save(
+                    truth / f"{stem}_gtFine_instanceIds.png"
+                )
                 polygons = {"imgHeight": SIZE[0], "imgWidth": SIZE[1], "objects": []}
                 (truth / f"{stem}_gtFine_polygons.json").write_text(json.dumps(polygons))
