@@ -24,6 +24,10 @@ _logger = logging.getLogger(__name__)
 
 REGIONS = ("image", "unknown")
 
+SCORE_THRESH = 0.3
+"""Instances below this score are not counted, unless asked for: unlike AP, which ranks, the errors
+weigh a wrong guess as much as a missed object."""
+
 
 class _MatteEvaluator(DatasetEvaluator):
     """Compares mattes image by image, and gathers what all processes found.
@@ -41,7 +45,11 @@ class _MatteEvaluator(DatasetEvaluator):
     name: str
 
     def __init__(
-        self, dataset_name: str, output_dir: str | None = None, *, score_thresh: float = 0.0
+        self,
+        dataset_name: str,
+        output_dir: str | None = None,
+        *,
+        score_thresh: float = SCORE_THRESH,
     ) -> None:
         if not 0 <= score_thresh <= 1:
             raise ValueError(f"score_thresh must lie in [0, 1], got {score_thresh}")
@@ -121,12 +129,12 @@ class SOFIEvaluator(_MatteEvaluator):
             yield {"class": category, **sofi_errors(mattes, targets, size)}
 
     def summarize(self, rows: list[dict[str, Any]], num_images: int) -> dict[str, float]:
-        """SOFI-MSE in 1e-3 and SOFI-SAD in thousands, as in the paper's Table S1."""
+        """SOFI_MSE in 1e-3 and SOFI_SAD in thousands, as in the paper's Table S1."""
         # A class that is neither there nor found has no row, and is no error.
         count = max(self.num_classes * num_images, 1)
         return {
-            "SOFI-MSE": 1e3 * math.fsum(row["MSE"] for row in rows) / count,
-            "SOFI-SAD": math.fsum(row["SAD"] for row in rows) / count,
+            "SOFI_MSE": 1e3 * math.fsum(row["MSE"] for row in rows) / count,
+            "SOFI_SAD": math.fsum(row["SAD"] for row in rows) / count,
         }
 
 
@@ -155,7 +163,7 @@ class MattingEvaluator(_MatteEvaluator):
         dataset_name: str,
         output_dir: str | None = None,
         *,
-        score_thresh: float = 0.0,
+        score_thresh: float = SCORE_THRESH,
         region: str = "image",
         radius: int = 10,
     ) -> None:

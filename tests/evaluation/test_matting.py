@@ -92,7 +92,7 @@ def run(evaluator, outputs):
 
 
 SCENES = [[(0, LEFT), (0, RIGHT), (2, SMALL)], [(1, LEFT)], []]
-ZERO_SOFI = {"SOFI-MSE": 0.0, "SOFI-SAD": 0.0}
+ZERO_SOFI = {"SOFI_MSE": 0.0, "SOFI_SAD": 0.0}
 
 
 def test_perfect_mattes_have_no_error_and_thresholded_ones_have(register):
@@ -111,7 +111,7 @@ def test_perfect_mattes_have_no_error_and_thresholded_ones_have(register):
 def test_without_files_of_mattes_the_masks_are_the_truth(register):
     register(SCENES, soft=False)
     assert run(SOFIEvaluator(NAME), [output(scene, soft=False) for scene in SCENES]) == ZERO_SOFI
-    assert run(SOFIEvaluator(NAME), [output(scene) for scene in SCENES])["SOFI-MSE"] > 0
+    assert run(SOFIEvaluator(NAME), [output(scene) for scene in SCENES])["SOFI_MSE"] > 0
 
 
 def test_sofi_of_one_image_and_class_by_hand(register):
@@ -120,10 +120,10 @@ def test_sofi_of_one_image_and_class_by_hand(register):
     result = run(SOFIEvaluator(NAME), [output([(0, 0.8 * LEFT)])])
     off = float(np.abs(0.2 * LEFT).sum())
     missed = float(np.abs(RIGHT - 0.8 * LEFT).sum())
-    assert result["SOFI-SAD"] == pytest.approx(((off + missed) / 2 + off) / 1000 / CLASSES, 1e-5)
+    assert result["SOFI_SAD"] == pytest.approx(((off + missed) / 2 + off) / 1000 / CLASSES, 1e-5)
     off = float(np.square(0.2 * LEFT).sum()) / PIXELS
     missed = float(np.square(RIGHT - 0.8 * LEFT).sum()) / PIXELS
-    assert result["SOFI-MSE"] == pytest.approx(1e3 * ((off + missed) / 2 + off) / CLASSES, 1e-5)
+    assert result["SOFI_MSE"] == pytest.approx(1e3 * ((off + missed) / 2 + off) / CLASSES, 1e-5)
 
 
 def test_both_sides_of_the_error_count_alike(register):
@@ -133,7 +133,7 @@ def test_both_sides_of_the_error_count_alike(register):
     register([[(0, LEFT), (0, RIGHT)]])
     less_found = run(SOFIEvaluator(NAME), [output([(0, LEFT)])])
     assert more_found == pytest.approx(less_found)
-    assert more_found["SOFI-MSE"] > 0
+    assert more_found["SOFI_MSE"] > 0
 
 
 def test_an_empty_side_is_the_all_zero_matte(register):
@@ -141,7 +141,7 @@ def test_an_empty_side_is_the_all_zero_matte(register):
     total = float(LEFT.sum()) / 1000
     images = 2
     nothing = run(SOFIEvaluator(NAME), [output([]), output([])])
-    assert nothing["SOFI-SAD"] == pytest.approx(total / CLASSES / images, 1e-5)
+    assert nothing["SOFI_SAD"] == pytest.approx(total / CLASSES / images, 1e-5)
     register([[], []])
     wrong = run(SOFIEvaluator(NAME), [output([(1, LEFT)]), output([])])
     assert wrong == pytest.approx(nothing)
@@ -154,7 +154,7 @@ def test_a_wrong_class_is_a_miss_and_a_false_alarm(register):
     wrong = run(SOFIEvaluator(NAME), [output([(1, LEFT)])])
     missed = run(SOFIEvaluator(NAME), [output([])])
     assert right == ZERO_SOFI
-    assert wrong["SOFI-SAD"] == pytest.approx(2 * missed["SOFI-SAD"])
+    assert wrong["SOFI_SAD"] == pytest.approx(2 * missed["SOFI_SAD"])
     assert run(MattingEvaluator(NAME), [output([(1, LEFT)])]) == dict.fromkeys(METRICS, 0.0)
 
 
@@ -180,14 +180,14 @@ def test_fifty_instances_against_a_literal_sum(register):
         seen = [m.astype(float) for k, m in found if k == label]
         errors = np.array([[np.abs(g - m).sum() / 1000 for m in seen] for g in wanted])
         expected += (errors.min(1).mean() + errors.min(0).mean()) / CLASSES
-    assert result["SOFI-SAD"] == pytest.approx(expected, 1e-5)
+    assert result["SOFI_SAD"] == pytest.approx(expected, 1e-5)
 
 
 def test_scores_below_the_threshold_are_left_out(register):
     register([[(0, LEFT)]])
     found = [output([(0, LEFT), (0, RIGHT)], scores=[0.75, 0.25])]
     assert run(SOFIEvaluator(NAME, score_thresh=0.5), found) == ZERO_SOFI
-    assert run(SOFIEvaluator(NAME, score_thresh=0.25), found)["SOFI-MSE"] > 0  # 0.25 is kept
+    assert run(SOFIEvaluator(NAME, score_thresh=0.25), found)["SOFI_MSE"] > 0  # 0.25 is kept
     missed = run(SOFIEvaluator(NAME, score_thresh=0.8), found)
     assert missed == run(SOFIEvaluator(NAME), [output([])])
 
