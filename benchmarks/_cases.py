@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _peer import AdelaiDet
-from _timing import Result, Timer
+from _timing import Result, Timer, peak_memory
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
@@ -34,7 +35,7 @@ class Sizes:
     candidates: tuple[int, ...] = (300, 2000)
     finish_masks: int = 100
     outputs: tuple[tuple[int, int], ...] = ((480, 640), (3000, 4000))
-    conv_dim: int = 512
+    conv_dim: int = 0  # the config's own
 
     @property
     def quarter(self) -> tuple[int, int]:
@@ -72,18 +73,21 @@ def ground_truth(count: int, canvas: tuple[int, int], seed: int) -> Instances:
     return instances
 
 
-def make_model(sizes: Sizes, device: torch.device) -> nn.Module:
-    """SOLOv2 R50 with random weights and lively outputs."""
+def make_model(sizes: Sizes, device: torch.device, config: str = CONFIG) -> nn.Module:
+    """A model on R50 with random weights and lively outputs: at first all masks are blank."""
     cfg = get_cfg()
     add_solo_config(cfg)
-    cfg.merge_from_file(model_zoo.get_config_file(CONFIG))
-    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = "", str(device)
-    cfg.MODEL.SOLO.CONV_DIM = sizes.conv_dim
+    cfg.merge_from_file(model_zoo.get_config_file(config), allow_unsafe=False)
+    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.DEPTH = "", str(device), 50
+    if sizes.conv_dim:
+        cfg.MODEL.SOLO.CONV_DIM = sizes.conv_dim
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    for parameter in model.head.parameters():
+    for name, parameter in model.head.named_parameters():
         if parameter.dim() == 4:
             nn.init.kaiming_normal_(parameter)
+        elif name.endswith("bias") and "predictor" in name and not name.startswith("category"):
+            nn.init.zeros_(parameter)
     return model
 
 
@@ -196,38 +200,122 @@ def whole_model(
     sizes: Sizes, timer: Timer, _peer: AdelaiDet | None, model: nn.Module
 ) -> Iterator[Result]:
     """Inference of one image and a training step of two, by phase; post-processing as it falls."""
+    batch = make_batch(sizes, 2)
+    yield from timer.split("inference", partial(infer, model, batch[:1], None))
+    yield from timer.split("training step (2 images)", partial(train, model, batch))
+
+
+def heads(
+    sizes: Sizes, timer: Timer, _peer: AdelaiDet | None, _model: nn.Module
+) -> Iterator[Result]:
+    """Every head: inference of one image by phase, with planted scores, and a training step."""
+    batch = make_batch(sizes, 1)
+    batch[0].update(zip(("height", "width"), sizes.outputs[0], strict=True))
+    for name, config in HEADS.items():
+        model = make_model(sizes, timer.device, config)
+        logits = plant_logits(model, CANDIDATES)
+        rows = timer.split(f"{name}, inference", partial(infer, model, batch, logits))
+        yield from rows[:-1]
+        yield _add_ratio(rows, *measure_finish(model, batch, logits))
+        step = partial(train, model, batch, lambda _phase: None)
+        yield timer.compare(f"{name}, training step (1 image)", step)
+
+
+HEADS = {
+    "vanilla": "COCO-InstanceSegmentation/solo_R_50_FPN_3x.yaml",
+    "decoupled": "COCO-InstanceSegmentation/decoupled_solo_R_50_FPN_3x.yaml",
+    "decoupled light": "COCO-InstanceSegmentation/decoupled_solo_light_R_50_FPN_3x.yaml",
+    "dynamic": "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml",
+    "dynamic separate": "Ablations/table5c_mask_feature_separate.yaml",
+    "decoupled dynamic": "Ablations/table6c_decoupled_on.yaml",
+}
+CANDIDATES = 500
+
+
+def make_batch(sizes: Sizes, count: int) -> list[dict[str, Any]]:
+    """Images of noise and their ground truth."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(256, (3, *sizes.canvas), generator=generator, dtype=torch.uint8)
-    truth = [ground_truth(sizes.objects[0], sizes.canvas, seed) for seed in (1, 2)]
-    batch = [{"image": image, "instances": x} for x in truth]
+    truth = [ground_truth(sizes.objects[0], sizes.canvas, seed) for seed in range(1, count + 1)]
+    return [{"image": image, "instances": x} for x in truth]
 
-    @torch.no_grad()
-    def infer(lap: Callable[[str], None]) -> None:
-        model.eval()
-        images = model.preprocess_image(batch[:1])
-        features = model.backbone(images.tensor)
-        lap("backbone")
-        predictions = model.head(features)
-        lap("head")
-        model.inference(predictions, images, batch[:1])
-        lap("post-processing")
 
-    def train(lap: Callable[[str], None]) -> None:
-        model.train()
-        model.zero_grad()
-        features = model.backbone(model.preprocess_image(batch).tensor)
-        lap("backbone")
-        predictions = model.head(features)
-        lap("head")
-        assigned = model.assigner(truth, sizes.canvas, timer.device)
-        lap("targets")
-        losses = model.criterion(predictions, assigned, model.head.mask_probs)
-        lap("loss")
-        sum(losses.values()).backward()
-        lap("backward")
+def plant_logits(model: nn.Module, count: int) -> list[Tensor]:
+    """Category logits of one image with `count` scores of 0.9 to 0.15, and no other above 0.
 
-    yield from timer.split("inference", infer)
-    yield from timer.split("training step (2 images)", train)
+    They lie on cells with an even row and column, so that point NMS keeps them all, spread over
+    all levels and classes.
+    """
+    grid, classes = model.head.grid, model.head.num_classes
+    generator = torch.Generator().manual_seed(0)
+    _, rows, columns = grid.locate(torch.arange(grid.num_cells))
+    cells = ((rows % 2 == 0) & (columns % 2 == 0)).nonzero().squeeze(1)
+    cells = cells[torch.randperm(len(cells), generator=generator)[:count]]
+    logits = torch.full((1, grid.num_cells, classes), -20.0)
+    logits[0, cells, torch.arange(count) * 7 % classes] = torch.linspace(0.9, 0.15, count).logit()
+    levels = zip(logits.split(grid.level_sizes, dim=1), grid.num_grids, strict=True)
+    return [x.transpose(1, 2).unflatten(2, (s, s)).to(model.device) for x, s in levels]
+
+
+@torch.no_grad()
+def infer(
+    model: nn.Module,
+    batch: list[dict[str, Any]],
+    logits: list[Tensor] | None,
+    lap: Callable[[str], None],
+) -> list[dict[str, Instances]]:
+    """Inference by phase; post-processing sees the planted `logits`, if any."""
+    model.eval()
+    images = model.preprocess_image(batch)
+    features = model.backbone(images.tensor)
+    lap("backbone")
+    predictions = model.head(features)
+    del features
+    lap("head")
+    if logits is not None:
+        predictions = predictions._replace(category_logits=logits)
+    found = model.inference(predictions, images, batch)
+    lap("post-processing")
+    return found
+
+
+def train(model: nn.Module, batch: list[dict[str, Any]], lap: Callable[[str], None]) -> None:
+    """A training step by phase, without the optimiser."""
+    model.train()
+    model.zero_grad()
+    images = model.preprocess_image(batch).tensor
+    features = model.backbone(images)
+    lap("backbone")
+    predictions = model.head(features)
+    lap("head")
+    truth = [x["instances"] for x in batch]
+    assigned = model.assigner(truth, tuple(images.shape[-2:]), model.device)
+    lap("targets")
+    losses = model.criterion(predictions, assigned, model.head.mask_probs)
+    lap("loss")
+    sum(losses.values()).backward()
+    lap("backward")
+
+
+@torch.no_grad()
+def measure_finish(
+    model: nn.Module, batch: list[dict[str, Any]], logits: list[Tensor]
+) -> tuple[float | None, int]:
+    """Peak memory in MiB of post-processing alone, and the number of detections."""
+    model.eval()
+    images = model.preprocess_image(batch)
+    predictions = model.head(model.backbone(images.tensor))._replace(category_logits=logits)
+    finish = partial(model.inference, predictions, images, batch)
+    return peak_memory(finish, model.device), len(finish()[0]["instances"])
+
+
+def _add_ratio(rows: list[Result], mib: float | None, detections: int) -> Result:
+    """The row of post-processing, with the median of its share of the network's time."""
+    _, backbone, head, finish = rows
+    times = zip(backbone.ours_ms, head.ours_ms, finish.ours_ms, strict=True)
+    share = median(100 * f / (b + h) for b, h, f in times)
+    text = f"{share:.1f} % of the network, {detections} detections"
+    return replace(finish, ours_mib=mib, agrees=text)
 
 
 GROUPS = {
@@ -236,4 +324,5 @@ GROUPS = {
     "inference": inference,
     "finish": finish,
     "model": whole_model,
+    "heads": heads,
 }

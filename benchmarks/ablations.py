@@ -37,7 +37,6 @@ from _ablation_rows import (
     read_tables,
     resolve,
 )
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
@@ -46,6 +45,7 @@ from tqdm import tqdm
 from solo_d2.data.datasets.shapes import register_shapes
 from solo_d2.data.datasets.stamps import register_stamps
 from solo_d2.engine import SOLOTrainer, use_data
+from solo_d2.loading import load_weights
 from solo_d2.utils.cli import split_overrides
 
 
@@ -185,7 +185,7 @@ def evaluate(cfg: CfgNode, weights: Path, folder: Path) -> dict[str, float | Non
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
     model = SOLOTrainer.build_model(cfg)
-    DetectionCheckpointer(model).load(str(weights))
+    load_weights(model, weights)
     with (folder / "evaluation.txt").open("w") as log, contextlib.redirect_stdout(log):
         results = SOLOTrainer.test(cfg, model).get("segm", {})
     values = {metric: float(results.get(metric, math.nan)) for metric in METRICS}

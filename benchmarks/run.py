@@ -38,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--peer", type=Path, metavar="DIR", help="a checkout of AdelaiDet to compare with")
     add("--device", default="auto", help='"auto" (default), "cpu", "cuda", "cuda:1", ...')
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+    clock = "process: CPU time, for a busy machine; with --threads 1 (default: wall)"
+    add("--clock", choices=("wall", "process"), default="wall", help=clock)
     add("--rounds", type=int, default=9, metavar="N", help="at most N of each (default: 9)")
     add("--seconds", type=float, default=60, help="no new round after this time (default: 60)")
     add("--json", type=Path, metavar="FILE", help="write every single time as well")
@@ -57,6 +59,8 @@ def check(args: argparse.Namespace) -> torch.device:
     name = args.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.clock == "process" and (args.threads != 1 or name != "cpu"):
+        raise ValueError("--clock process expects --threads 1 and --device cpu")
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -116,10 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    facts = environment(device)
+    facts = environment(device) | {"clock": args.clock}
     print(", ".join(f"{key}: {value}" for key, value in facts.items()), end="\n\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    timer = Timer(device, args.rounds, args.seconds)
+    timer = Timer(device, args.rounds, args.seconds, args.clock == "process")
     results = []
     for group in args.groups or GROUPS:
         for result in GROUPS[group](sizes, timer, peer, model):

@@ -41,8 +41,11 @@ def make_peer(folder, error=""):
     return folder
 
 
-def test_all_groups_run_and_every_row_is_written_as_json(tmp_path):
-    done = run("--quick", "--rounds", 2, "--threads", 1, "--json", tmp_path / "figures.json")
+def test_groups_run_and_every_row_is_written_as_json(tmp_path):
+    groups = ("targets", "nms", "inference", "finish", "model")
+    done = run(
+        *groups, "--quick", "--rounds", 2, "--threads", 1, "--json", tmp_path / "figures.json"
+    )
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["environment"]["threads"] == "1"
@@ -54,6 +57,20 @@ def test_all_groups_run_and_every_row_is_written_as_json(tmp_path):
     for part in ("targets", "Matrix NMS", "selection", "finish", "backbone", "head", "backward"):
         assert part in names
     assert all(len(x["ours_ms"]) == 2 and not x["peer_ms"] for x in figures["results"])
+
+
+def test_every_head_is_measured_with_100_detections():
+    done = run("heads", "--quick", "--rounds", 1, "--threads", 1, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if " post-processing |" in line]
+    assert [row[0][2:].split(",")[0] for row in rows] == [
+        *("vanilla", "decoupled", "decoupled light"),
+        *("dynamic", "dynamic separate", "decoupled dynamic"),
+    ]
+    for row in rows:
+        share, detections = row[6].split(" % of the network, ")
+        assert float(share) > 0
+        assert 90 <= int(detections.removesuffix(" detections")) <= 100
 
 
 def test_a_peer_is_timed_in_the_same_rounds_and_compared(tmp_path):
@@ -78,6 +95,7 @@ def test_a_different_result_of_the_peer_is_said_and_fails(tmp_path):
         (["speed"], "unknown group 'speed'; choose from targets, nms"),
         (["--rounds", "0"], "must be positive"),
         (["--threads", "0"], "must be positive"),
+        (["--clock", "process"], "--clock process expects --threads 1"),
         (["--peer", "."], "expects a checkout of AdelaiDet"),
         (["--device", "cuda:99"], "--device cuda:99 cannot be used"),
         (["--json", "no/such/folder/x.json"], "there is no folder"),

@@ -84,6 +84,10 @@ class SOLODatasetMapper(DatasetMapper):
         objects = [
             detection_utils.transform_instance_annotations(x, transforms, size) for x in annotations
         ]
+        for x in objects:
+            if isinstance(x["segmentation"], np.ndarray):
+                # Pillow, which resizes masks, hands out read-only pixels, and torch warns of them.
+                x["segmentation"] = np.require(x["segmentation"], requirements="W")
         instances = detection_utils.annotations_to_instances(
             objects, size, mask_format=self.instance_mask_format
         )
