@@ -24,9 +24,9 @@ SIZE = (32, 48)
 SCENE = 3  # five objects of at least 58 pixels; one of 28 has a single cell to learn it from
 STEPS = 200
 
-# A narrow ResNet-50 trained from nothing; two levels, whose masks have stride 4 in all heads. Static
-# heads start with masks of PRIOR_PROB; near 0 Dice has hardly any gradient, for which a short
-# training has no time.
+# A narrow ResNet-50 trained from nothing; two levels, whose masks have stride 4 in all heads.
+# Static heads start with masks of PRIOR_PROB; near 0 Dice has hardly any gradient, for which a
+# short training has no time.
 COMMON = (
     *("MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.RESNETS.DEPTH", 50),
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32),
