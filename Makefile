@@ -54,8 +54,10 @@ demo: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/dem
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test
+# One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."
 test: $(STAMP) ## run the tests with coverage
-	CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" $(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+	CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest --cov -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, types and spelling
 	$(BIN)/ruff check .
