@@ -104,8 +104,8 @@ class Meter:
     def __init__(self, score_thresh: float, radius: int) -> None:
         self.sofi = SOFIEvaluator(DATA, score_thresh=score_thresh)
         # An object is compared with the best matte of any score: this is about mattes alone.
-        self.image = MattingEvaluator(DATA)
-        self.unknown = MattingEvaluator(DATA, region="unknown", radius=radius)
+        self.image = MattingEvaluator(DATA, score_thresh=0.0)
+        self.unknown = MattingEvaluator(DATA, score_thresh=0.0, region="unknown", radius=radius)
 
     def process(self, record: dict[str, Any], found: Instances) -> None:
         """Measure one image."""
