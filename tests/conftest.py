@@ -6,6 +6,7 @@ import logging
 
 import builders
 import pytest
+import torch
 
 
 def _handlers():
@@ -21,6 +22,14 @@ def _no_log_handlers_left():
     for name, handler in _handlers() - before:
         if not type(handler).__module__.startswith("_pytest"):
             logging.getLogger(name).removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    """Benchmarks set their number, and numba's loops that of all OpenMP: waiting costs minutes."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
