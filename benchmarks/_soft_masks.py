@@ -12,6 +12,7 @@ from solo_d2.modeling.mattes import resize_mattes
 from solo_d2.modeling.meta_arch import SOLO
 from solo_d2.modeling.postprocessing import make_instances, resize_masks, suppress
 from solo_d2.modeling.structures import SOLOPredictions
+from solo_d2.modeling.views import Frame
 
 
 def keep_soft_masks(model: SOLO) -> None:
@@ -28,15 +29,13 @@ def _inference_single_image(
     predictions: SOLOPredictions,
     image: int,
     scores: Tensor,
-    canvas: tuple[int, int],
-    image_size: tuple[int, int],
+    frame: Frame,
     output_size: tuple[int, int],
 ) -> Instances:
-    view = self.view(predictions, image, scores, canvas)
+    view = self.view(predictions, image, scores, frame)
     scores, labels, cells = suppress(view.candidates, self.settings)
-    masks, boxes = resize_masks(
-        view.cell_masks(cells), canvas, image_size, output_size, self.settings.mask_thresh
-    )
-    probs = partial(self.head.mask_probs, predictions, image, size=canvas)
-    mattes = resize_mattes(probs, cells, image_size, output_size)
+    probs = view.cell_masks(cells)
+    masks, boxes = resize_masks(probs, *frame, output_size, self.settings.mask_thresh)
+    enlarged = partial(self.head.mask_probs, predictions, image, size=frame.canvas)
+    mattes = resize_mattes(enlarged, cells, frame.image, output_size)
     return make_instances(scores, labels, masks, boxes, pred_mattes=mattes)

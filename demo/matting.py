@@ -15,6 +15,7 @@ stays as it is.
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import re
 import sys
@@ -25,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import Instances
-from tqdm import tqdm
 
 import demo
 from solo_d2.data.image import read_image
@@ -185,15 +185,16 @@ class MattingRun(InferenceRun):
             return
         if output is None:
             raise ValueError("cut-outs of a camera need --output, a folder")
-        folder = Path(output).with_suffix("")
+        folder, numbers = Path(output).with_suffix(""), itertools.count()
+
+        def write(pieces: dict[str, np.ndarray] | None) -> bool:
+            number = next(numbers)  # also of frames without an instance
+            if pieces is not None:
+                self._write(folder / f"{number:06d}.png", pieces)
+            return True
+
         with VideoReader(source) as reader:
-            frames = tqdm(reader, total=reader.frame_count, unit="frame", disable=None)
-            for number, frame in enumerate(frames):
-                prediction = self.predictor(frame)
-                self._collect(prediction, number, reader.name)
-                pieces = self._draw(frame, prediction)
-                if pieces is not None:
-                    self._write(folder / f"{number:06d}.png", pieces)
+            self._frames(reader, write)
 
 
 def make_effect(args: argparse.Namespace) -> Effect | None:

@@ -53,6 +53,10 @@ def _add_head(node: CN) -> None:
     node.ALIGN = "bilinear"
     # Score of every class at the start of training, which keeps the focal loss stable.
     node.PRIOR_PROB = 0.01
+    _add_dynamic(node)
+
+
+def _add_dynamic(node: CN) -> None:
     # Dynamic heads only: input channels of a kernel (paper Table 5a), and channels of the mask
     # feature but for NUM_KERNEL_GROUPS.
     node.KERNEL_DIM = 256

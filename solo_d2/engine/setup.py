@@ -102,6 +102,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"--train-panoptic-json and the like need a panoptic config; {args.config_file} has "
             f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}"
         )
+    if args.data_format != "coco" and (panoptic or not (args.train_json or args.val_json)):
+        raise ValueError(
+            f"--data-format {args.data_format} is that of --train-json and --val-json of a model "
+            "for instances; leave it out"
+        )
     own = register_panoptic_data(args) if panoptic else register_own_data(args)
     if own:
         use_data(cfg, own, fixed="MODEL.SOLO.NUM_CLASSES" in args.opts[::2])

@@ -58,8 +58,8 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
         if not results:
             _logger.warning("There is no instance to evaluate.")
             return dict.fromkeys(_METRICS, float("nan"))
-        found = self._results_of_hotcoco(results, task, img_ids) if self._fast else None
-        found = found or self._results_of_lvis(results, task, img_ids)
+        score = self._results_of_hotcoco if self._fast else self._results_of_lvis
+        found = score(results, task, img_ids)
         # Both packages say -1 where no object belongs to a metric.
         values = {k: 100 * found[k] if found[k] > -1 else float("nan") for k in _METRICS}
         _logger.info("Evaluation results for %s:\n%s", task, create_small_table(values))

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .meta_arch import SOLO
@@ -182,11 +182,11 @@ class SOLOWithTTA(nn.Module):
     def _look(self, image: np.ndarray, frame: Frame, target: Frame, flipped: bool) -> View:
         """Run the network on one image (height, width, 3), and bring the result to `target`."""
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        batch: Tensor = self.model.preprocess_image([{"image": pixels}]).tensor
-        predictions = self.model.head(self.model.backbone(batch))
+        images = self.model.preprocess_image([{"image": pixels}])
+        predictions = self.model.predict(self.model.backbone(images.tensor), images)
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
             scores = category_scores(predictions.category_logits)[0]
-            view = self.model.view(predictions, 0, scores, frame.canvas)
+            view = self.model.view(predictions, 0, scores, frame)
             threshold = self.model.settings.mask_thresh
             return move_view(view, frame, target, flip=flipped, threshold=threshold)
 

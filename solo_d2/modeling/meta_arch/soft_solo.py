@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -15,6 +15,7 @@ from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
 from ..mattes import MatteTargetAssigner, resize_mattes
 from ..postprocessing import make_instances, suppress
 from ..structures import SOLOPredictions
+from ..views import Frame
 from .solo import SOLO
 
 
@@ -26,6 +27,8 @@ class SoftSOLO(SOLO):
     those that remain. Arguments as for `SOLO`; the head is a `SoftDynamicSOLOHead`.
     """
 
+    assigner_class: ClassVar = MatteTargetAssigner
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Build SOLO's parts, with mattes as targets.
@@ -34,8 +37,7 @@ class SoftSOLO(SOLO):
             ValueError: a head whose masks are no mattes, or a mask loss for binary masks.
         """
         parts = super().from_config(cfg)
-        head, plain = parts["head"], parts["assigner"]
-        if not isinstance(head, SoftDynamicSOLOHead):
+        if not isinstance(parts["head"], SoftDynamicSOLOHead):
             raise ValueError(
                 f'SoftSOLO needs MODEL.SOLO.HEAD "SoftDynamicSOLOHead", got {cfg.MODEL.SOLO.HEAD!r}'
             )
@@ -44,10 +46,7 @@ class SoftSOLO(SOLO):
                 f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {MATTE_LOSSES}, "
                 f"got {cfg.MODEL.SOLO.MASK_LOSS!r}"
             )
-        assigner = MatteTargetAssigner(
-            plain.grid, plain.num_classes, plain.center_region, plain.mask_strides
-        )
-        return {**parts, "assigner": assigner}
+        return parts
 
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
         """Run the head on features and pictures; padding is the mean colour, as for the network."""
@@ -59,18 +58,17 @@ class SoftSOLO(SOLO):
         predictions: SOLOPredictions,
         image: int,
         scores: Tensor,
-        canvas: tuple[int, int],
-        image_size: tuple[int, int],
+        frame: Frame,
         output_size: tuple[int, int],
     ) -> Instances:
         """As in `SOLO`, and ``pred_mattes``, float32 (K, height, width) in [0, 1].
 
         ``pred_masks`` is where the matte exceeds `MODEL.SOLO.MASK_THRESH_TEST`.
         """
-        view = self.view(predictions, image, scores, canvas)
+        view = self.view(predictions, image, scores, frame)
         scores, labels, cells = suppress(view.candidates, self.settings)
         cell_mattes = partial(self.head.mask_probs, predictions, image)
-        mattes = resize_mattes(cell_mattes, cells, image_size, output_size)
+        mattes = resize_mattes(cell_mattes, cells, frame.image, output_size)
         masks = mattes > self.settings.mask_thresh
         return make_instances(scores, labels, masks, masks_to_boxes(masks), pred_mattes=mattes)
 

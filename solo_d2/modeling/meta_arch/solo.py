@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -42,6 +42,9 @@ class SOLO(nn.Module):
         input_format: order of the channels, "BGR" or "RGB"; only to compare with a checkpoint's.
         aux_semantic: adds a loss in training, if given.
     """
+
+    assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
+    """What `from_config` makes the assigner of."""
 
     @configurable
     def __init__(
@@ -85,7 +88,7 @@ class SOLO(nn.Module):
         return {
             "backbone": backbone,
             "head": head,
-            "assigner": SOLOTargetAssigner(
+            "assigner": cls.assigner_class(
                 grid, node.NUM_CLASSES, node.CENTER_REGION, tuple(mask_strides)
             ),
             "criterion": SOLOCriterion(
@@ -187,9 +190,8 @@ class SOLO(nn.Module):
                     int(inputs.get("height", image_size[0])),
                     int(inputs.get("width", image_size[1])),
                 )
-                instances = self.inference_single_image(
-                    predictions, i, scores[i], canvas, image_size, output
-                )
+                frame = Frame(canvas, image_size)
+                instances = self.inference_single_image(predictions, i, scores[i], frame, output)
                 results.append({"instances": instances})
         return results
 
@@ -198,8 +200,7 @@ class SOLO(nn.Module):
         predictions: SOLOPredictions,
         image: int,
         scores: Tensor,
-        canvas: tuple[int, int],
-        image_size: tuple[int, int],
+        frame: Frame,
         output_size: tuple[int, int],
     ) -> Instances:
         """Instances of one image; see `postprocessing` for the steps.
@@ -208,22 +209,15 @@ class SOLO(nn.Module):
             predictions: of the head, for the batch.
             image: index in the batch.
             scores: category scores (T, C) of the image.
-            canvas: (H, W) of the padded batch.
-            image_size: (height, width) of the image on the canvas.
+            frame: where the image lies on the padded canvas of the batch.
             output_size: (height, width) wanted.
         """
-        view = self.view(predictions, image, scores, canvas)
-        return finish(view, Frame(canvas, image_size), output_size, self.settings)
+        view = self.view(predictions, image, scores, frame)
+        return finish(view, frame, output_size, self.settings)
 
-    def view(
-        self,
-        predictions: SOLOPredictions,
-        image: int,
-        scores: Tensor,
-        canvas: tuple[int, int],
-    ) -> View:
+    def view(self, predictions: SOLOPredictions, image: int, scores: Tensor, frame: Frame) -> View:
         """What was found in one image, before NMS; arguments as of `inference_single_image`."""
-        size = (canvas[0] // MASK_STRIDE, canvas[1] // MASK_STRIDE)
+        size = (frame.canvas[0] // MASK_STRIDE, frame.canvas[1] // MASK_STRIDE)
 
         def cell_masks(cells: Tensor) -> Tensor:
             return self.head.mask_probs(predictions, image, cells, size=size)
