@@ -1,12 +1,15 @@
 # Everything here works in a fresh clone: the first target that needs it sets up $(VENV).
 #   make demo DEMO_ARGS="..."         make test PYTEST_ARGS="tests/layers -k nms"
 #   make setup PYTHON=python3.12      make setup TORCH="torch==2.9.* torchvision"
+#   make matting MATTING_ROWS="no-rgb no-fusion mae dice"
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch torchvision
 EXTRAS ?= dev,timm,video,stamps,matting,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+MATTING_ARGS ?=
+MATTING_ROWS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
@@ -14,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml tools/install_detectron2.py tools/detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo matting test lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -52,6 +55,46 @@ $(STAMP): $(SETUP_FILES)
 
 demo: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)
+
+# What is there already is not made again. MATTING_ARGS are config overrides of all trainings,
+# MATTING_ROWS rows of Table S4 to train besides. On idle cores: make -j2 matting OMP_NUM_THREADS=1
+MATTING := output/matting
+MATTING_DATA := datasets/sofi
+MATTING_MODELS := soft tuned $(MATTING_ROWS)
+MATTING_PICTURES := $(MATTING_DATA)/val/00000*.jpg
+config-solov2 := solov2_lite0
+config-tuned := solov2_tuned_lite0
+overrides-no-rgb := MODEL.SOLO.DETAILS.IMAGE False
+overrides-no-fusion := MODEL.SOLO.DETAILS.FUSE False
+overrides-mae := MODEL.SOLO.MASK_LOSS mae
+overrides-dice := MODEL.SOLO.MASK_LOSS dice
+with_weights = $(MATTING)/$(1)/config.yaml $(MATTING)/$(1)/model_final.pth
+soft_solo = $(BIN)/python demo/matting.py --config-file $(MATTING)/soft/config.yaml \
+	--weights $(MATTING)/soft/model_final.pth --input '$(MATTING_PICTURES)'
+
+matting: $(MATTING)/tables.md $(MATTING)/cutouts ## train Soft SOLO, compare it, cut out (results in output/matting)
+
+$(MATTING_DATA)/manifest.json: | $(STAMP)
+	$(BIN)/python -m solo_d2.data.datasets.stamps --sofi --one-class --size 256x336 \
+	  --train 2000 --val 200 --output $(@D)
+
+$(MATTING)/%/model_final.pth: $(MATTING_DATA)/manifest.json
+	$(BIN)/python train_net.py --matting $(MATTING_DATA) \
+	  --config-file configs/Matting/$(or $(config-$*),soft_solo_lite0).yaml \
+	  OUTPUT_DIR $(@D) $(overrides-$*) $(MATTING_ARGS)
+
+$(MATTING_MODELS:%=$(MATTING)/%/model_final.pth): $(MATTING)/solov2/model_final.pth
+
+$(MATTING)/tables.md: $(MATTING_MODELS:%=$(MATTING)/%/model_final.pth)
+	$(BIN)/python benchmarks/matting.py --data $(MATTING_DATA) --output $@ \
+	  --solo $(call with_weights,solov2) --solo-tuned $(call with_weights,tuned) \
+	  --soft $(call with_weights,soft) \
+	  $(foreach row,$(MATTING_ROWS),--ablation $(row) $(call with_weights,$(row)))
+
+$(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
+	$(soft_solo) --output $(@D)/blurred --blur
+	$(soft_solo) --output $(@D)/white --background white --class object
+	$(soft_solo) --output $@
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test
 # One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."

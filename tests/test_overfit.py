@@ -1,4 +1,4 @@
-"""Every head learns one scene of shapes by heart, masks exact to the pixel."""
+"""Every head learns one scene by heart: masks exact to the pixel, mattes better than any mask."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import io
 import numpy as np
 import pytest
 import torch
-from builders import tiny_config
+from builders import SOFT, tiny_config
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from solo_d2.data.datasets.compose import Layer, compose
 from solo_d2.data.datasets.shapes import SHAPES, make_shapes_scene
+from solo_d2.evaluation.matting_metrics import sum_absolute_difference
 
 ZOOM = 4
 """The network sees every pixel of the scene fourfold, so that its masks (stride 4) can be exact."""
@@ -64,6 +66,31 @@ def make_scene(seed):
     image = zoomed(torch.from_numpy(image).permute(2, 0, 1))
     scene = {"image": image, "instances": instances, "height": SIZE[0], "width": SIZE[1]}
     return scene, masks, classes
+
+
+def make_soft_scene():
+    """Three discs with edges 8 to 24 pixels wide over noise, and their visible mattes (3, H, W)."""
+    rng = np.random.default_rng(0)
+    layers = []
+    for x, y, radius, soft, color in (
+        (8, 20, 36, 24, (0.9, 0.2, 0.1)),
+        (64, 36, 28, 16, (0.1, 0.8, 0.2)),
+        (120, 10, 24, 8, (0.2, 0.3, 0.9)),
+    ):
+        side = np.arange(2 * (radius + soft)) + 0.5 - radius - soft
+        alpha = np.clip((radius - np.hypot(side, side[:, None])) / soft + 0.5, 0, 1)[..., None]
+        layers.append(Layer(np.float32(np.dstack([alpha * color, alpha])), x - soft, y - soft, 0))
+    noise = rng.integers(60, 200, (16, 24, 1), dtype=np.uint8)
+    background = np.repeat(np.kron(noise, np.ones((8, 8, 1), np.uint8)), 3, axis=2)
+    scene = compose(background, layers)
+    mattes = np.stack([matte.on_canvas(*background.shape[:2]) for matte in scene.mattes])
+    soft_masks = torch.from_numpy(np.rint(mattes * 255).astype(np.uint8))
+    instances = Instances(background.shape[:2], gt_masks=BitMasks(soft_masks >= 128))
+    instances.gt_mattes = soft_masks
+    instances.gt_classes = torch.zeros(len(mattes), dtype=torch.int64)
+    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+    image = torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()
+    return {"image": image, "instances": instances}, mattes
 
 
 def train(model, scene):
@@ -128,3 +155,20 @@ def test_every_head_overfits_one_scene_to_ap_90(head):
     found = model.eval()([scene])[0]["instances"]
     with contextlib.redirect_stdout(io.StringIO()):
         assert mask_ap(masks, classes, found) >= 90
+
+
+@pytest.mark.slow
+def test_soft_solo_overfits_one_scene_to_mattes_better_than_any_mask():
+    scene, mattes = make_soft_scene()
+    assert len(mattes) == 3
+    everywhere = np.ones(mattes.shape[1:], dtype=bool)
+    # No binary mask is nearer to a matte than the one of its values above 1/2.
+    best_masks = [sum_absolute_difference(x, np.rint(x), everywhere) for x in mattes]
+    torch.manual_seed(0)
+    model = build_model(tiny_config(*COMMON, *SOFT, "MODEL.SOLO.NUM_CLASSES", 1))
+    train(model, scene)
+    found = model.eval()([scene])[0]["instances"]
+    found = found[found.scores > 0.3].pred_mattes.numpy()
+    for matte, bound in zip(mattes, best_masks, strict=True):
+        errors = [sum_absolute_difference(x, matte, everywhere) for x in found]
+        assert min(errors) < bound / 10

@@ -135,6 +135,23 @@ def test_second_run_does_nothing_until_a_parameter_changes(tree, tmp_path):
     assert not (out / ".building").exists()
 
 
+def test_one_class_is_the_same_scenes_under_one_name(tree, tmp_path):
+    build(tmp_path / "all", tree)
+    assert build(tmp_path / "all", tree, one_class=True)  # other data than before
+    build(tmp_path / "one", tree, one_class=True)
+    build(tmp_path / "many", tree)
+    assert contents(tmp_path / "all") == contents(tmp_path / "one")
+    one, many = (
+        json.loads((tmp_path / name / "annotations/train.json").read_text())
+        for name in ("one", "many")
+    )
+    assert [x["name"] for x in one["categories"]] == ["object"]
+    assert {x["category_id"] for x in many["annotations"]} == {1, 2}
+    assert one["annotations"] == [{**x, "category_id": 1} for x in many["annotations"]]
+    picture = "train/000001.jpg"
+    assert (tmp_path / "one" / picture).read_bytes() == (tmp_path / "many" / picture).read_bytes()
+
+
 def test_failed_run_keeps_what_was_there(tree, tmp_path, monkeypatch):
     out = tmp_path / "out"
     build(out, tree)

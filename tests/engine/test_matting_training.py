@@ -15,7 +15,7 @@ from PIL import Image
 
 from solo_d2.data.datasets.coco_writer import SceneSplit, write_dataset
 from solo_d2.data.datasets.compose import Layer, compose
-from solo_d2.engine import SOLOTrainer, argument_parser
+from solo_d2.engine import SOLOTrainer, argument_parser, setup
 from solo_d2.engine.setup import add_training_data, register_own_data, use_data
 from solo_d2.modeling import SoftSOLO
 
@@ -123,3 +123,18 @@ def test_own_files_with_mattes_have_a_format_of_their_own(matting_set):
     )  # fmt: skip
     assert register_own_data(args) == {"TEST": "own_val"}
     assert MetadataCatalog.get("own_val").evaluator_type == "coco_matting"
+
+
+def test_a_format_without_files_is_refused(matting_set):
+    args = argument_parser().parse_args(
+        [
+            "--config-file",
+            "Shapes/solov2_lite0.yaml",
+            "--matting",
+            str(matting_set),
+            "--data-format",
+            "matting",
+        ]
+    )
+    with pytest.raises(ValueError, match="--data-format matting is that of --train-json"):
+        setup(args)

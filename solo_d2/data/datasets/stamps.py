@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # goes up when the same parameters give other data
 SPLITS = ("train", "val")
+ONE_CLASS = "object"
 STAMPS_PACKAGE = "tuxpaint-stamps-default"
 
 
@@ -180,14 +181,21 @@ def _load_library(table: dict[str, Any], roots: dict[str, Path], split: str) -> 
     return _Library(_load_cutouts(table, roots[STAMPS_PACKAGE], split), backgrounds)
 
 
-def _make_scene(library: _Library, options: SceneOptions, seed: int, stream: int, i: int) -> Scene:
+def _make_scene(
+    library: _Library, options: SceneOptions, one_class: bool, seed: int, stream: int, i: int
+) -> Scene:
     rng = np.random.default_rng([seed, stream, i])
-    return sample_scene(rng, library.cutouts, library.backgrounds, options)
+    scene = sample_scene(rng, library.cutouts, library.backgrounds, options)
+    return replace(scene, categories=np.zeros_like(scene.categories)) if one_class else scene
 
 
-def _manifest(table: dict[str, Any], counts: dict[str, int], seed: int, options: Any) -> dict:
+def _manifest(
+    table: dict[str, Any], counts: dict[str, int], seed: int, options: Any, one_class: bool
+) -> dict:
     digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    merged = {"one_class": True} if one_class else {}
     return {
+        **merged,
         "kind": "stamps",
         "format": FORMAT,
         "table": digest,
@@ -205,6 +213,7 @@ def build_stamps(
     seed: int = 0,
     workers: int | None = None,
     options: SceneOptions | None = None,
+    one_class: bool = False,
     debs: Sequence[str | os.PathLike[str]] = (),
     extracted: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -220,6 +229,7 @@ def build_stamps(
         seed: seed, at least 0; scenes depend on it and on their index only.
         workers: processes; default: the number of CPUs.
         options: what scenes look like; default: 320x416, sizes for all pyramid levels.
+        one_class: call every object "object", in the same scenes.
         debs: Debian package files to use instead of downloading these packages.
         extracted: folder that holds the unpacked packages (with usr/share/… below it) and is
             used instead of downloading and of `debs`.
@@ -240,7 +250,7 @@ def build_stamps(
     table = table or load_table()
     options = options or SceneOptions()
     counts = {"train": train, "val": val}
-    request = _manifest(table, counts, seed, options)
+    request = _manifest(table, counts, seed, options, one_class)
     if is_current(root, request):
         logger.info("%s is up to date", root)
         return False
@@ -257,8 +267,8 @@ def build_stamps(
         SceneSplit(
             name,
             counts[name],
-            functools.partial(_make_scene, libraries[name], options, seed, stream),
-            list(table["categories"]),
+            functools.partial(_make_scene, libraries[name], options, one_class, seed, stream),
+            [ONE_CLASS] if one_class else list(table["categories"]),
             table["stuff"],
             alpha=True,
         )
@@ -299,6 +309,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sofi", action="store_true", help="few objects, large and well visible, for mattes"
     )
+    parser.add_argument(
+        "--one-class", action="store_true", help=f'call all objects "{ONE_CLASS}"'
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
     parser.add_argument("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
@@ -321,6 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed,
             workers=args.workers,
             options=sofi_options(height, width) if args.sofi else everyday,
+            one_class=args.one_class,
             debs=args.deb,
             extracted=args.extracted,
             cache=args.cache,
