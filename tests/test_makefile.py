@@ -1,0 +1,72 @@
+"""`make matting` names configs, rows and overrides that exist; nothing is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from solo_d2.loading import load_config
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location(
+    "matting_tables", ROOT / "benchmarks" / "_matting_tables.py"
+)
+matting_tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(matting_tables)
+ROWS = list(matting_tables.ABLATIONS)
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+def commands(*arguments):
+    """Lines that `make` would run, split into words."""
+    without_parent = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", "PYTHON=true", *arguments],
+        cwd=ROOT, env=without_parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if ".py " in line]
+
+
+def training(model):
+    """The config with which a model is trained."""
+    found = [
+        words for words in commands(f"output/matting/{model}/model_final.pth")
+        if f"output/matting/{model}" in words
+    ]  # fmt: skip
+    assert len(found) == 1
+    (words,) = found
+    name = words[words.index("--config-file") + 1]
+    cfg = load_config(ROOT / name, words[words.index("OUTPUT_DIR") :])
+    cfg.OUTPUT_DIR = ""
+    return cfg
+
+
+def test_every_row_of_the_ablation_is_trained_with_a_config_of_its_own():
+    texts = {row: training(row).dump() for row in ["soft", *ROWS]}
+    assert len(set(texts.values())) == 1 + len(ROWS)
+
+
+def test_soft_solo_and_the_tuned_baseline_share_schedule_and_start():
+    soft, tuned = training("soft"), training("tuned")
+    assert (soft.MODEL.META_ARCHITECTURE, tuned.MODEL.META_ARCHITECTURE) == ("SoftSOLO", "SOLO")
+    assert soft.SOLVER == tuned.SOLVER
+    assert soft.MODEL.WEIGHTS == tuned.MODEL.WEIGHTS == "output/matting/solov2/model_final.pth"
+    assert soft.MODEL.SOLO.FREEZE_CATEGORY_BRANCH
+    assert tuned.MODEL.SOLO.FREEZE_CATEGORY_BRANCH
+
+
+def test_tables_and_pictures_come_last_and_of_all_models():
+    steps = commands("matting", f"MATTING_ROWS={' '.join(ROWS)}")
+    scripts = [next(Path(x).name for x in words if x.endswith(".py")) for words in steps]
+    assert scripts.count("train_net.py") == 3 + len(ROWS)
+    tables = next(x for x in steps if "benchmarks/matting.py" in x)
+    assert [tables[i + 1] for i, x in enumerate(tables) if x == "--ablation"] == ROWS
+    assert steps.index(tables) > max(i for i, x in enumerate(scripts) if x == "train_net.py")
