@@ -69,7 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--save-json", metavar="FILE", help="write COCO results with RLE masks; docs/panoptic.md")
     add("--batch-size", type=int, default=1, metavar="N", help="pictures at once (default: 1)")
     add("--no-draw", action="store_true", help="write no pictures, only --save-json")
-    add("--class-names", metavar="FILE", help="COCO JSON, or a text file with a name per line")
+    add(
+        "--class-names",
+        metavar="FILE",
+        help="names other than those that the weights bring along: COCO JSON, or one a line",
+    )
     return parser
 
 

@@ -39,8 +39,8 @@ class SOLOPredictor:
         device: "auto" (CUDA where there is one, else the CPU) or a torch device name.
         confidence_threshold: Keeps instances with a score of at least this, in [0, 1]; None
             keeps what the model returns.
-        class_names: Names of the classes, in the order of the labels; by default those of the
-            first data set of `cfg.DATASETS.TEST`.
+        class_names: Names of the classes, in the order of the labels; by default those that the
+            weights bring along, else those of the first data set of `cfg.DATASETS.TEST`.
         model: A ready model, used as it is: no weights are loaded.
         allow_partial: Load what fits of the weights, and log what is left random.
         stuff_names: Names of stuff, from "things" on, beside `class_names`.
@@ -85,6 +85,8 @@ class SOLOPredictor:
         if model is None:
             model = build_model(self.cfg)
             load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial)
+        if class_names is None:
+            self.metadata = _own_metadata(model, self.metadata)
         self.model = model.to(self.device).eval()
         if self.cfg.TEST.AUG.ENABLED:
             self.model = SOLOWithTTA(self.cfg, self.model)
@@ -182,6 +184,15 @@ def _metadata(
         )
         return _Names()
     return metadata
+
+
+def _own_metadata(model: nn.Module, known: Any) -> Any:
+    """`known`, unless the model says that its classes have other names."""
+    names = list(getattr(model, "class_names", ()))
+    if not names or names == list(known.get("thing_classes", [])):
+        return known
+    stuff = list(getattr(model, "stuff_names", ()))
+    return _Names(thing_classes=names, **({"stuff_classes": stuff} if stuff else {}))
 
 
 class _Names(SimpleNamespace):

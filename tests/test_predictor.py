@@ -190,6 +190,23 @@ def test_class_names_are_given_or_of_the_test_set(cfg):
         MetadataCatalog.remove("predictor_names")
 
 
+def test_names_that_the_weights_bring_along_come_before_those_of_the_test_set(cfg):
+    metadata = MetadataCatalog.get("predictor_names").set(thing_classes=["a", "b", "c"])
+    cfg.DATASETS.TEST = ("predictor_names",)
+    model = ThresholdModel()
+    try:
+        model.class_names = ("a", "b", "c")  # the catalogue knows more of these, such as their ids
+        assert SOLOPredictor(cfg, device="cpu", model=model).metadata is metadata
+        model.class_names, model.stuff_names = ("x", "y", "z"), ("things", "sky")
+        found = SOLOPredictor(cfg, device="cpu", model=model).metadata
+        assert found.get("thing_classes") == ["x", "y", "z"]
+        assert found.get("stuff_classes") == ["things", "sky"]
+        given = SOLOPredictor(cfg, device="cpu", model=model, class_names=["k", "l", "m"])
+        assert given.metadata.get("thing_classes") == ["k", "l", "m"]
+    finally:
+        MetadataCatalog.remove("predictor_names")
+
+
 def test_a_wrong_number_of_class_names_is_refused(cfg):
     with pytest.raises(ValueError, match=r"2 class names given, MODEL\.SOLO\.NUM_CLASSES is 3"):
         predictor_of(cfg, class_names=["x", "y"])

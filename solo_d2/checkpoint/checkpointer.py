@@ -246,6 +246,10 @@ class SOLOCheckpointer(DetectionCheckpointer):
                 if self.require is not Require.NOTHING:
                     raise
                 _logger.warning("The file %s", error)
+            unnamed = getattr(self.model, "class_names", None) == ()
+            if unnamed and self.require is Require.EVERYTHING:
+                self.model.class_names = info.class_names
+                self.model.stuff_names = info.stuff_names
         return super()._load_model(checkpoint)
 
     def _load_state(self, key: str, state: Any) -> None:

@@ -28,7 +28,8 @@ def own_info(model: nn.Module) -> dict[str, Any] | None:
     if convention is None:
         return None
     head = type(getattr(model, "head", model)).__name__
-    return CheckpointInfo("solo_d2", head, "", convention).to_dict()
+    names = (tuple(getattr(model, key, ())) for key in ("class_names", "stuff_names"))
+    return CheckpointInfo("solo_d2", head, "", convention, *names).to_dict()
 
 
 def check_convention(info: CheckpointInfo, model: nn.Module) -> None:

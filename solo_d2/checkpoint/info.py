@@ -43,12 +43,16 @@ class CheckpointInfo:
         architecture: for people, e.g. "SOLOv2-light R50".
         config: the config of `solo_d2.model_zoo` that fits, without its input convention.
         convention: of the input that the model was trained with.
+        class_names: of a model that was trained here, in the order of its labels; () if unknown.
+        stuff_names: likewise, of the classes of a semantic branch.
     """
 
     source: str
     architecture: str
     config: str
     convention: InputConvention
+    class_names: tuple[str, ...] = ()
+    stuff_names: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, which safe loading accepts."""
@@ -65,6 +69,7 @@ class CheckpointInfo:
             convention = dict(values["convention"])
             for key in ("pixel_mean", "pixel_std"):
                 convention[key] = tuple(float(x) for x in convention[key])
-            return cls(**{**values, "convention": InputConvention(**convention)})
+            names = {key: tuple(values.get(key, ())) for key in ("class_names", "stuff_names")}
+            return cls(**{**values, **names, "convention": InputConvention(**convention)})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the entry {INFO_KEY!r} of this checkpoint is damaged") from error

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoint import Require, SOLOCheckpointer
 from ..data.build import build_train_loader
-from ..data.checks import check_classes, check_stuff
+from ..data.checks import check_classes, check_stuff, stuff_classes, thing_classes
 from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
 from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
@@ -69,6 +69,10 @@ class SOLOTrainer(DefaultTrainer):
             model.forward = functools.wraps(model.forward)(
                 torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
             )
+        model, name = self.checkpointer.model, cfg.DATASETS.TRAIN[0]
+        model.class_names = tuple(thing_classes(name) or ())
+        if is_panoptic(cfg):
+            model.stuff_names = tuple(stuff_classes(name))
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

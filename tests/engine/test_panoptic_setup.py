@@ -11,6 +11,7 @@ from builders import tiny_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from panoptic_scenes import write_scenes
 
+from solo_d2.checkpoint.files import load_checkpoint
 from solo_d2.engine import argument_parser, check_data, use_data
 from solo_d2.engine.panoptic_setup import register_panoptic_data, use_stuff
 
@@ -102,3 +103,6 @@ def test_trains_and_evaluates_own_data(tmp_path):
     folder = tmp_path / "out" / "inference" / "own_val_panoptic"
     assert (folder / "predictions.json").is_file()
     assert len(list((folder / "predictions").iterdir())) == 3
+    info = load_checkpoint(tmp_path / "out" / "model_final.pth")["solo_d2"]
+    assert (len(info["class_names"]), len(info["stuff_names"])) == (2, 3)
+    assert info["stuff_names"][0] == "things"

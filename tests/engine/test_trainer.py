@@ -14,6 +14,7 @@ from builders import tiny_config, tiny_model
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from solo_d2.checkpoint.files import load_checkpoint
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.engine import SOLOTrainer
 
@@ -92,7 +93,8 @@ def test_trains_and_evaluates_and_keeps_the_best(data_set, tmp_path):
     )
     assert {x["image_id"] for x in found} == {1, 2, 3, 4, 5}
     assert (tmp_path / "out/model_best.pth").is_file()
-    assert (tmp_path / "out/model_final.pth").is_file()
+    final = load_checkpoint(tmp_path / "out/model_final.pth")
+    assert final["solo_d2"]["class_names"] == tuple(MetadataCatalog.get(NAME).thing_classes)
 
 
 def test_resumes_from_the_newest_whole_checkpoint(data_set, tmp_path, caplog):

@@ -309,9 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sofi", action="store_true", help="few objects, large and well visible, for mattes"
     )
-    parser.add_argument(
-        "--one-class", action="store_true", help=f'call all objects "{ONE_CLASS}"'
-    )
+    parser.add_argument("--one-class", action="store_true", help=f'call all objects "{ONE_CLASS}"')
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
     parser.add_argument("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")

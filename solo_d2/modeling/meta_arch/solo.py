@@ -41,7 +41,15 @@ class SOLO(nn.Module):
         pixel_std: likewise.
         input_format: order of the channels, "BGR" or "RGB"; only to compare with a checkpoint's.
         aux_semantic: adds a loss in training, if given.
+
+    Attributes:
+        class_names: for people, in the order of the labels; () if unknown. Training sets them, and
+            they travel with its checkpoints.
+        stuff_names: likewise, of a semantic branch.
     """
+
+    class_names: tuple[str, ...] = ()
+    stuff_names: tuple[str, ...] = ()
 
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
     """What `from_config` makes the assigner of."""
