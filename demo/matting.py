@@ -35,6 +35,7 @@ from solo_d2.matting_effects import (
     Effect,
     blur_background,
     cut_out,
+    drop_faint_parts,
     estimate_foreground,
     fill_frame,
     load_pymatting,
@@ -78,9 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--levels",
         nargs=2,
         type=float,
-        default=(0.02, 0.98),
+        default=(0.1, 0.95),
         metavar=("LOW", "HIGH"),
-        help="mattes up to LOW are transparent, from HIGH on opaque (default: 0.02 0.98)",
+        help="mattes up to LOW are transparent, from HIGH on opaque (default: 0.1 0.95)",
     )
     return parser
 
@@ -138,7 +139,11 @@ class MattingRun(InferenceRun):
     def mattes(self, found: Instances) -> np.ndarray:
         """Mattes (K, H, W) float32 of instances, or masks, with one warning."""
         if found.has("pred_mattes"):
-            return set_levels(found.pred_mattes.numpy(), *self.levels)
+            mattes = set_levels(found.pred_mattes.numpy(), *self.levels)
+            firm = float(set_levels(np.array(0.5, np.float32), *self.levels))
+            for matte in mattes:
+                matte[:] = drop_faint_parts(matte, firm)
+            return mattes
         if not self._warned:
             self._warned = True
             _logger.warning("this model has no mattes, only masks: edges are hard")
@@ -165,6 +170,8 @@ class MattingRun(InferenceRun):
             label = int(found.pred_classes[index])
             name = self._names[label] if self._names else f"class{label}"
             matte = self.mattes(found[index])[0]
+            if matte.max() < 0.5 / 255:  # everything is below --levels
+                continue
             name = re.sub(r"[^\w-]+", "-", name)
             pieces[f"{index:02d}_{name}"] = cut_out(image, matte, self._colors(image, matte))
         return pieces or None

@@ -18,6 +18,7 @@ from PIL import ImageColor
 __all__ = [
     "blur_background",
     "cut_out",
+    "drop_faint_parts",
     "estimate_foreground",
     "fill_frame",
     "matte_box",
@@ -31,7 +32,7 @@ _BAND_PIXELS = 2**21  # of a picture that is blurred, at a time
 _GAMMA = 2.2
 
 
-def set_levels(matte: np.ndarray, low: float = 0.02, high: float = 0.98) -> np.ndarray:
+def set_levels(matte: np.ndarray, low: float = 0.1, high: float = 0.95) -> np.ndarray:
     """Stretch a matte so that `low` becomes 0 and `high` 1.
 
     A sigmoid reaches neither: without this a cut-out is a little transparent all over, and leaves
@@ -43,6 +44,25 @@ def set_levels(matte: np.ndarray, low: float = 0.02, high: float = 0.98) -> np.n
     if not 0 <= low < high <= 1:
         raise ValueError(f"levels must be 0 <= low < high <= 1, got {low} and {high}")
     return np.clip((matte - np.float32(low)) / np.float32(high - low), 0, 1)
+
+
+def drop_faint_parts(matte: np.ndarray, firm: float = 0.5) -> np.ndarray:
+    """Remove the islands of a matte that are nowhere firm: what it sees of other objects.
+
+    Soft edges and hair stay, since they hang together with what is firm; so do firm parts that
+    something in front of the object divides.
+
+    Args:
+        matte: (H, W).
+        firm: a part stays if it reaches this somewhere, in (0, 1].
+
+    Returns:
+        (H, W), parts being those of pixels above 0, 8-connected.
+    """
+    count, parts = cv2.connectedComponents((matte > 0).astype(np.uint8), connectivity=8)
+    stays = np.zeros(count, dtype=bool)
+    stays[parts[matte >= firm]] = True
+    return np.where(stays[parts], matte, np.float32(0))
 
 
 def union_matte(mattes: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from solo_d2 import matting_effects
 from solo_d2.matting_effects import (
     blur_background,
     cut_out,
+    drop_faint_parts,
     estimate_foreground,
     fill_frame,
     matte_box,
@@ -54,6 +55,20 @@ def test_levels_stretch_and_clip():
     for low, high in ((0.5, 0.5), (-0.1, 1), (0, 1.1), (0.6, 0.2)):
         with pytest.raises(ValueError, match="levels must be"):
             set_levels(matte, low, high)
+
+
+def test_faint_islands_are_dropped_and_soft_edges_and_firm_parts_stay():
+    matte = np.zeros((5, 9), dtype=np.float32)
+    matte[1, :4] = [0.2, 0.9, 0.6, 0.1]  # an object with soft edges ...
+    matte[2, 4] = 0.05  # ... and a hair that hangs on it by a corner
+    matte[4, 0] = 0.5  # a firm part behind something
+    expected = matte.copy()
+    matte[0:2, 7] = 0.49
+    assert np.array_equal(drop_faint_parts(matte), expected)
+    assert np.array_equal(drop_faint_parts(matte, firm=0.49), matte)
+    assert not drop_faint_parts(matte, firm=0.91).any()
+    nothing = np.zeros((2, 3), dtype=np.float32)
+    assert np.array_equal(drop_faint_parts(nothing), nothing)
 
 
 def test_the_union_of_parts_has_no_seam():

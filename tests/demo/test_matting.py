@@ -100,6 +100,22 @@ def test_levels_make_soft_values_opaque_or_transparent(matting, work):
     assert piece.shape[0] < 19
 
 
+def test_an_instance_below_the_levels_everywhere_is_none(matting, work, monkeypatch, capsys):
+    class Faint(Predictor):
+        def __call__(self, images):
+            found = super().__call__(images)  # which calls this for every picture of a list
+            if not isinstance(images, list):
+                found["instances"].pred_mattes *= 0.6
+            return found
+
+    monkeypatch.setattr(matting.demo, "make_predictor", lambda args, overrides: Faint())
+    assert run(matting, "--input photos/a.png --output faint") == 0
+    assert len(os.listdir("faint")) == 2
+    assert run(matting, "--input photos/a.png --output none --levels 0.7 0.9") == 1
+    assert "no instance as asked for was found" in capsys.readouterr().err
+    assert not Path("none").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "sharp"),
     [("", 0), ("--instance 1", 1), ("--class cat", 0), ("--class", 1)],
