@@ -75,7 +75,7 @@ SOLO_KEYS = {
     "MASK_FEATURE.NUM_CONVS": (2, parameters, ("MODEL.SOLO.MASK_FEATURE.TYPE", "separate")),
     "MASK_FEATURE.CONV_DIM": (64, parameters, ()),
     "MASK_FEATURE.COORDS": (False, parameters, ()),
-    "DETAILS.CONV_DIM": (8, parameters, SOFT),
+    "DETAILS.CONV_DIM": (64, parameters, SOFT),
     "DETAILS.NUM_CONVS": (1, parameters, SOFT),
     "DETAILS.IMAGE": (False, parameters, SOFT),
     "DETAILS.FUSE": (False, losses, SOFT),

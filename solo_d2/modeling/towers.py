@@ -62,8 +62,8 @@ def conv_norm_relu(
     if style.norm == "GN" and out_channels % 32:
         raise ValueError(
             f"GN has 32 groups, so that {out_channels} channels cannot be normalised; MODEL.SOLO's "
-            "CONV_DIM, KERNEL_DIM / NUM_KERNEL_GROUPS and MASK_FEATURE.CONV_DIM must be multiples "
-            "of 32"
+            "CONV_DIM, KERNEL_DIM / NUM_KERNEL_GROUPS, MASK_FEATURE.CONV_DIM and DETAILS.CONV_DIM "
+            "must be multiples of 32"
         )
     norm, padding = get_norm(style.norm, out_channels), kernel_size // 2
     if style.deform != "none":

@@ -24,20 +24,24 @@ def soft_features(size=(64, 96)):
     return {**make_features(size), "image": image}
 
 
-def test_refinement_is_the_papers_sequence_of_layers():
-    refinement = stir(DetailsRefinement(in_channels=8, channels=4, num_convs=3))
+@pytest.mark.parametrize(("norm", "channels"), [("", 4), ("GN", 32)])
+def test_refinement_is_the_papers_sequence_of_layers(norm, channels):
+    refinement = stir(DetailsRefinement(in_channels=8, channels=channels, num_convs=3, norm=norm))
     feature, image = torch.randn(2, 8, 5, 6), torch.rand(2, 3, 20, 24)
     x = F.conv2d(feature, refinement.reduce.weight, refinement.reduce.bias)
     x = torch.cat([resize(x, (20, 24)), image], 1)
-    assert x.shape == (2, 4 + 3, 20, 24)
+    assert x.shape == (2, channels + 3, 20, 24)
     for layer in refinement.convs:
-        x = F.conv2d(x, layer.weight, layer.bias, padding=1).relu()
+        x = F.conv2d(x, layer.weight, layer.bias, padding=1)
+        x = (F.group_norm(x, 32, layer.norm.weight, layer.norm.bias) if norm else x).relu()
     assert len(refinement.convs) == 3
     torch.testing.assert_close(refinement(feature, image), x)
 
 
 def test_without_the_picture_nothing_depends_on_it():
-    refinement = stir(DetailsRefinement(in_channels=8, channels=4, num_convs=1, use_image=False))
+    refinement = stir(
+        DetailsRefinement(in_channels=8, channels=4, num_convs=1, use_image=False, norm="")
+    )
     feature = torch.randn(1, 8, 2, 3)
     black, white = torch.zeros(1, 3, 8, 12), torch.ones(1, 3, 8, 12)
     torch.testing.assert_close(

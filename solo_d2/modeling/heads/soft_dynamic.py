@@ -71,6 +71,7 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
             channels=details_dim,
             num_convs=details_convs,
             use_image=details_image,
+            norm=self.style.norm,
         )
         self.fuse = details_fuse
         self.mask_strides = (1,) * self.grid.num_levels
