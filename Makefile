@@ -72,8 +72,8 @@ with_weights = $(MATTING)/$(1)/config.yaml $(MATTING)/$(1)/model_final.pth
 soft_solo = $(BIN)/python demo/matting.py --config-file $(MATTING)/soft/config.yaml \
 	--weights $(MATTING)/soft/model_final.pth --input '$(MATTING_PICTURES)'
 
-# Where glibc keeps freed memory instead of returning it to the system, training on a CPU takes 10 to
-# 25 % less time: a step frees and wants again hundreds of large tensors.
+# glibc returns large tensors to the system and gets them back page by page, hundreds in a step. Where it
+# keeps them, a step of Soft SOLO took 16 % (two cores) to 26 % (one) less time.
 demo matting $(MATTING)/%: export MALLOC_MMAP_MAX_ = 0
 demo matting $(MATTING)/%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
