@@ -175,7 +175,8 @@ def table_s1(found: dict[str, dict[str, Row]], about: str) -> str:
         ours = found["soft"]["mattes"].sofi["SOFI_MSE"]
         for kind, row in base.items():
             change = 100 * (1 - ours / max(row.sofi["SOFI_MSE"], 1e-12))
-            lines.append(f"\nSOFI-MSE of Soft SOLO against {kind}: {change:.1f} % lower.")
+            way = "lower" if change >= 0 else "higher"
+            lines.append(f"\nSOFI-MSE of Soft SOLO against {kind}: {abs(change):.1f} % {way}.")
         lines.append("\nThe paper has 30.9 % lower.")
     return "\n".join(lines)
 
