@@ -72,8 +72,8 @@ with_weights = $(MATTING)/$(1)/config.yaml $(MATTING)/$(1)/model_final.pth
 soft_solo = $(BIN)/python demo/matting.py --config-file $(MATTING)/soft/config.yaml \
 	--weights $(MATTING)/soft/model_final.pth --input '$(MATTING_PICTURES)'
 
-# glibc returns large tensors to the system and gets them back page by page, hundreds in a step. Where it
-# keeps them, a step of Soft SOLO took 16 % (two cores) to 26 % (one) less time.
+# glibc returns large tensors to the system and gets them back page by page, hundreds in a step.
+# Where it keeps them, a step on two cores took 10 % (SOLOv2) to 16 % (Soft SOLO) less time.
 demo matting $(MATTING)/%: export MALLOC_MMAP_MAX_ = 0
 demo matting $(MATTING)/%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
