@@ -28,7 +28,7 @@ def commands(*arguments):
     """Lines that `make` would run, split into words."""
     without_parent = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", "PYTHON=true", *arguments],
+        ["make", "--dry-run", "--always-make", *arguments],
         cwd=ROOT, env=without_parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = done.stdout.replace("\\\n", " ").splitlines()

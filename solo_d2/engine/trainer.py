@@ -80,10 +80,6 @@ class SOLOTrainer(DefaultTrainer):
         model = detectron2_defaults.build_model(cfg)
         count = sum(p.numel() for p in model.parameters())
         _logger.info("%s with %.2f M parameters", type(model).__name__, count / 1e6)
-        if not _on_cuda(cfg):
-            # A step of EfficientNet-Lite0 with 4 images took 0.60 s instead of 0.75 s on 2 cores.
-            # Not the head: Details Refinement takes twice the time in this format.
-            model.backbone.to(memory_format=torch.channels_last)
         if cfg.TEST.AUG.ENABLED:
             SOLOWithTTA(cfg, model)  # bad scales are known now, not after hours
         return model

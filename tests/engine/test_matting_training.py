@@ -127,14 +127,8 @@ def test_own_files_with_mattes_have_a_format_of_their_own(matting_set):
 
 def test_a_format_without_files_is_refused(matting_set):
     args = argument_parser().parse_args(
-        [
-            "--config-file",
-            "Shapes/solov2_lite0.yaml",
-            "--matting",
-            str(matting_set),
-            "--data-format",
-            "matting",
-        ]
-    )
+        ["--config-file", "Shapes/solov2_lite0.yaml", "--matting", str(matting_set),
+         "--data-format", "matting"]
+    )  # fmt: skip
     with pytest.raises(ValueError, match="--data-format matting is that of --train-json"):
         setup(args)

@@ -42,6 +42,7 @@ from .coco_writer import SceneSplit, is_current, parse_size, write_dataset
 from .compose import Scene
 from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_options
 from .pictures import StampsUnavailableError, deb_package_name, fetch_package
+from .rgba_folders import ONLY_CLASS
 
 __all__ = ["StampsUnavailableError", "build_stamps", "load_table", "main", "register_stamps"]
 
@@ -49,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1  # goes up when the same parameters give other data
 SPLITS = ("train", "val")
-ONE_CLASS = "object"
 STAMPS_PACKAGE = "tuxpaint-stamps-default"
 
 
@@ -193,9 +193,9 @@ def _manifest(
     table: dict[str, Any], counts: dict[str, int], seed: int, options: Any, one_class: bool
 ) -> dict:
     digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-    merged = {"one_class": True} if one_class else {}
     return {
-        **merged,
+        # Only where it is set, so that data sets of before the option stay current.
+        **({"one_class": True} if one_class else {}),
         "kind": "stamps",
         "format": FORMAT,
         "table": digest,
@@ -268,7 +268,7 @@ def build_stamps(
             name,
             counts[name],
             functools.partial(_make_scene, libraries[name], options, one_class, seed, stream),
-            [ONE_CLASS] if one_class else list(table["categories"]),
+            [ONLY_CLASS] if one_class else list(table["categories"]),
             table["stuff"],
             alpha=True,
         )
@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sofi", action="store_true", help="few objects, large and well visible, for mattes"
     )
-    parser.add_argument("--one-class", action="store_true", help=f'call all objects "{ONE_CLASS}"')
+    parser.add_argument("--one-class", action="store_true", help=f'call all objects "{ONLY_CLASS}"')
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
     parser.add_argument("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
