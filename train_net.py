@@ -13,8 +13,8 @@ See README.md and `--help`.
 import argparse
 import sys
 
+from solo_d2.checkpoint import load_weights
 from solo_d2.engine import SOLOTrainer, argument_parser, check_data, launch, setup
-from solo_d2.loading import load_weights
 
 
 def main(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from solo_d2 import model_zoo
-from solo_d2.loading import load_config
+from solo_d2.model_zoo.model_zoo import load_config
 from solo_d2.modeling.backbone import MergedBackbone, build_timm_fpn_backbone
 
 BUDGETS = {"stamps": "Stamps/solov2_lite0.yaml", "shapes": "Shapes/solov2_lite0.yaml"}

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from solo_d2.data.image import read_image
 from solo_d2.evaluation.matting import target_matte
 from solo_d2.evaluation.matting_metrics import matting_errors, unknown_region
-from solo_d2.matting_effects import load_pymatting
+from solo_d2.inference.effects import load_pymatting
+from solo_d2.io.image import read_image
 
 METHODS = {
     "closed-form": "estimate_alpha_cf",

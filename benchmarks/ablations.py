@@ -42,11 +42,11 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from solo_d2.data.datasets.shapes import register_shapes
-from solo_d2.data.datasets.stamps import register_stamps
+from solo_d2.checkpoint import load_weights
+from solo_d2.data.scenes.shapes import register_shapes
+from solo_d2.data.scenes.stamps import register_stamps
 from solo_d2.engine import SOLOTrainer, use_data
-from solo_d2.loading import load_weights
-from solo_d2.utils.cli import split_overrides
+from solo_d2.inference.cli import split_overrides
 
 
 def make_parser() -> argparse.ArgumentParser:

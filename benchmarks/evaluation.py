@@ -31,12 +31,13 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from solo_d2.checkpoint import load_weights
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.engine import SOLOTrainer
 from solo_d2.evaluation import COCOInstanceEvaluator
 from solo_d2.evaluation.coco import hotcoco
 from solo_d2.layers import encode_masks, masks_to_boxes
-from solo_d2.loading import load_config, load_weights
+from solo_d2.model_zoo.model_zoo import load_config
 
 SIZE = (480, 640)
 
@@ -186,9 +187,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             "expected --synthetic N, or --config-file, --weights and one of --stamps and --shapes"
         )
     if args.stamps:
-        from solo_d2.data.datasets.stamps import register_stamps as register
+        from solo_d2.data.scenes.stamps import register_stamps as register
     else:
-        from solo_d2.data.datasets.shapes import register_shapes as register
+        from solo_d2.data.scenes.shapes import register_shapes as register
     args.register = register
     return args
 

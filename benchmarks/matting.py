@@ -4,7 +4,7 @@ r"""Compare Soft SOLO with its baselines as in the paper's tables S1 to S4, besi
         --solo-tuned CONFIG WEIGHTS --ablation no-rgb CONFIG WEIGHTS --output matting.md
 
 --data is a folder with annotations/SPLIT.json in COCO format (with "alpha", see docs/matting.md)
-and the pictures in SPLIT/, as solo_d2.data.datasets.stamps builds it. Every model must have its
+and the pictures in SPLIT/, as solo_d2.data.scenes.stamps builds it. Every model must have its
 classes. Tables whose models are not given are left out; Table S2 needs the package pymatting.
 Exit code 2: a wrong argument.
 """
@@ -38,12 +38,12 @@ from tqdm import tqdm
 from solo_d2 import SOLOPredictor
 from solo_d2.data.checks import check_classes
 from solo_d2.data.datasets.coco_json import register_coco_json
-from solo_d2.data.image import read_image
 from solo_d2.evaluation.matting import SCORE_THRESH, MattingEvaluator, SOFIEvaluator
 from solo_d2.evaluation.matting_metrics import METRICS
-from solo_d2.loading import load_config
-from solo_d2.matting_effects import load_pymatting
-from solo_d2.utils.cli import split_overrides
+from solo_d2.inference.cli import split_overrides
+from solo_d2.inference.effects import load_pymatting
+from solo_d2.io.image import read_image
+from solo_d2.model_zoo.model_zoo import load_config
 
 DATA = "matting_benchmark"
 PAIR = ("CONFIG", "WEIGHTS")

@@ -16,17 +16,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from solo_d2.inference import InferenceRun, show_in_window
-from solo_d2.loading import load_config
-from solo_d2.predictor import SOLOPredictor
-from solo_d2.utils.cli import (
+from solo_d2.inference.cli import (
     find_images,
     load_class_names,
     load_stuff_names,
     output_paths,
     split_overrides,
 )
-from solo_d2.utils.results import save_json
+from solo_d2.inference.predictor import SOLOPredictor
+from solo_d2.inference.runner import InferenceRun, show_in_window
+from solo_d2.io.results import save_json
+from solo_d2.model_zoo.model_zoo import load_config
 
 DEFAULT_OUTPUT = "output/predictions"
 

@@ -28,10 +28,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 import demo
-from solo_d2.data.image import read_image
-from solo_d2.inference import InferenceRun
-from solo_d2.loading import load_config
-from solo_d2.matting_effects import (
+from solo_d2.inference.effects import (
     Effect,
     blur_background,
     cut_out,
@@ -44,8 +41,11 @@ from solo_d2.matting_effects import (
     set_levels,
     union_matte,
 )
-from solo_d2.predictor import SOLOPredictor
-from solo_d2.utils.video import VideoReader
+from solo_d2.inference.predictor import SOLOPredictor
+from solo_d2.inference.runner import InferenceRun
+from solo_d2.io.image import read_image
+from solo_d2.io.video import VideoReader
+from solo_d2.model_zoo.model_zoo import load_config
 
 _logger = logging.getLogger(__name__)
 

@@ -31,13 +31,13 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from solo_d2 import SOLOPredictor, model_zoo
-from solo_d2.data.datasets.shapes import build_shapes, register_shapes
-from solo_d2.data.datasets.stamps import StampsUnavailableError, build_stamps, register_stamps
-from solo_d2.data.image import read_image
+from solo_d2.data.scenes.shapes import build_shapes, register_shapes
+from solo_d2.data.scenes.stamps import StampsUnavailableError, build_stamps, register_stamps
 from solo_d2.engine import SOLOTrainer, use_data
-from solo_d2.utils.colors import InstanceColors
-from solo_d2.utils.video import VideoWriter
-from solo_d2.visualization import draw_instances
+from solo_d2.inference.colors import InstanceColors
+from solo_d2.inference.drawing import draw_instances
+from solo_d2.io.image import read_image
+from solo_d2.io.video import VideoWriter
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode as CN
 
 
@@ -151,3 +152,23 @@ def _add_timm(model: CN) -> None:
     node.FREEZE_AT = 0
     # Keep the running statistics of every BatchNorm as loaded, for training on small batches.
     node.NORM_EVAL = True
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "auto" (CUDA where there is one, else the CPU) or a torch name into a device.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'Unknown device {name!r}; use "auto", "cpu" or "cuda[:N]".') from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"Device {name!r} asked for, {torch.cuda.device_count()} CUDA devices found. "
+            'Use "auto" or "cpu".'
+        )
+    return device

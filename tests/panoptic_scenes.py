@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from solo_d2.utils.panoptic_png import write_panoptic_png
+from solo_d2.io.panoptic_png import write_panoptic_png
 
 # Ids out of order, so that an index cannot pass for an id.
 CATEGORIES = [

@@ -29,7 +29,7 @@ from _ablation_rows import (
     resolve,
 )
 
-from solo_d2.data.datasets.shapes import build_shapes
+from solo_d2.data.scenes.shapes import build_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = read_tables()

@@ -25,7 +25,7 @@ def state():
 
 generator = torch.get_rng_state()
 before = state()
-import solo_d2, solo_d2.engine, solo_d2.loading, solo_d2.evaluation, solo_d2.data.checks
+import solo_d2, solo_d2.engine, solo_d2.evaluation, solo_d2.data.checks
 assert state() == before
 assert torch.equal(torch.get_rng_state(), generator)
 assert not torch.cuda.is_initialized()
@@ -52,6 +52,7 @@ def test_importing_registers_classes_and_nothing_else():
         "solo_d2.model_zoo",
         "solo_d2.modeling",
         "solo_d2.modeling.heads",
+        "solo_d2.inference",
     ],
 )
 def test_public_names_exist(module):
@@ -109,10 +110,14 @@ ALLOWED = {
     },
     "modeling.backbone": ["layers", "modeling.backbone"],
     "modeling": ["layers", "modeling"],
-    "data": ["layers", "utils.panoptic_png", "utils.alpha", "data"],
-    "evaluation": ["layers", "utils", "evaluation"],
-    "checkpoint": ["layers", "checkpoint"],
-    "utils": ["layers", "utils", "data"],
+    "io": ["layers", "io"],
+    "data": ["layers", "io", "data"],
+    "data.datasets": ["layers", "io", "data.datasets"],
+    "evaluation": ["layers", "io", "evaluation"],
+    "checkpoint": ["layers", "io", "checkpoint"],
+    "checkpoint.foreign": ["layers", "checkpoint.foreign", "checkpoint.info"],
+    "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
+    "inference": ["config", "layers", "io", "checkpoint", "modeling", "model_zoo", "inference"],
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from solo_d2.loading import load_config
+from solo_d2.model_zoo.model_zoo import load_config
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location(

@@ -15,8 +15,8 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from solo_d2.data.datasets.compose import Layer, compose
-from solo_d2.data.datasets.shapes import SHAPES, make_shapes_scene
+from solo_d2.data.scenes.compose import Layer, compose
+from solo_d2.data.scenes.shapes import SHAPES, make_shapes_scene
 from solo_d2.evaluation.matting_metrics import sum_absolute_difference
 
 ZOOM = 4

@@ -9,7 +9,7 @@ from cityscapes_folder import write_folder
 from test_train_net import CONFIG, SMALL, run
 
 from solo_d2.data.datasets.lvis import write_lvis
-from solo_d2.data.datasets.shapes import build_shapes
+from solo_d2.data.scenes.shapes import build_shapes
 from solo_d2.engine.setup import argument_parser, register_own_data
 
 

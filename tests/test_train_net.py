@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from solo_d2.data.datasets.shapes import build_shapes
+from solo_d2.data.scenes.shapes import build_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "Shapes" / "solov2_lite0.yaml"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from solo_d2 import model_zoo
-from solo_d2.data.datasets.shapes import build_shapes, register_shapes
+from solo_d2.data.scenes.shapes import build_shapes, register_shapes
 from solo_d2.engine import SOLOTrainer, use_data
 
 

@@ -12,7 +12,7 @@ from builders import noise_input
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from solo_d2.loading import load_config
+from solo_d2.model_zoo.model_zoo import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 README = (CONFIGS / "README.md").read_text()

@@ -17,8 +17,8 @@ from detectron2.structures import Instances
 from torch import nn
 
 from solo_d2 import SOLOPredictor
-from solo_d2.loading import load_config
-from solo_d2.utils.cli import load_class_names, split_overrides
+from solo_d2.inference.cli import load_class_names, split_overrides
+from solo_d2.model_zoo.model_zoo import load_config
 
 GAP = 4  # pixels between tiles
 CAPTION = 18  # pixels of a line of text above a tile

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from solo_d2.checkpoint.convert import SOURCES, ConvertedStateDict, convert_state_dict
 from solo_d2.checkpoint.files import load_checkpoint, save_checkpoint
+from solo_d2.checkpoint.foreign.convert import SOURCES, ConvertedStateDict, convert_state_dict
 from solo_d2.checkpoint.info import INFO_KEY, InputConvention
 
 FORMATS = (".pth", ".safetensors")

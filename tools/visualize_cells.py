@@ -21,7 +21,7 @@ import torch
 from _drawing import Pass, heat, load_predictor, model_parser, run_model, run_tool, save, tile
 
 from solo_d2 import SOLOPredictor
-from solo_d2.data.image import read_image
+from solo_d2.io.image import read_image
 from solo_d2.modeling import GridSpec
 from solo_d2.modeling.postprocessing import category_scores
 

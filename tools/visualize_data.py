@@ -26,11 +26,11 @@ from detectron2.utils.env import seed_all_rng
 from solo_d2.data.checks import check_classes, thing_classes
 from solo_d2.engine import SOLOTrainer, use_data
 from solo_d2.engine.setup import argument_parser, register_own_data
-from solo_d2.loading import load_config
+from solo_d2.inference.colors import instance_colors
+from solo_d2.model_zoo.model_zoo import load_config
 from solo_d2.modeling import GridSpec
 from solo_d2.modeling.meta_arch import SOLO
 from solo_d2.modeling.targets import SOLOTargetAssigner
-from solo_d2.utils.colors import instance_colors
 
 SHORT_SIDE = 400  # pixels of a tile, at least
 

@@ -21,7 +21,7 @@ import numpy as np
 from _drawing import heat, load_predictor, model_parser, run_model, run_tool, save, tile
 from torch import Tensor, nn
 
-from solo_d2.data.image import read_image
+from solo_d2.io.image import read_image
 
 
 def make_parser() -> argparse.ArgumentParser:

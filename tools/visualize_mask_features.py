@@ -19,7 +19,7 @@ import cv2
 from _drawing import heat, load_predictor, model_parser, run_model, run_tool, save, tile
 from torch import Tensor, nn
 
-from solo_d2.data.image import read_image
+from solo_d2.io.image import read_image
 
 
 def make_parser() -> argparse.ArgumentParser:

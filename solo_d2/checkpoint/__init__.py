@@ -1,9 +1,9 @@
 """Reading, converting and saving weights."""
 
 from .checkpointer import SOLOCheckpointer, load_weights
-from .convert import convert_state_dict
 from .files import load_checkpoint, load_state_dict, save_checkpoint
 from .fit import Require
+from .foreign.convert import convert_state_dict
 from .info import CheckpointInfo, InputConvention
 
 __all__ = [

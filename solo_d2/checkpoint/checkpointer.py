@@ -17,13 +17,14 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from .atomic import atomic_write, remove_leftovers
+from ..io.atomic import atomic_write, remove_leftovers
+from ..io.errors import one_line
 from .convention import check_convention, own_info
-from .convert import convert_state_dict
-from .files import check_whole, load_checkpoint, one_line, save_checkpoint
+from .files import check_whole, load_checkpoint, save_checkpoint
 from .fit import Require, check_fit, compare
+from .foreign.convert import convert_state_dict
+from .foreign.key_maps import find_source
 from .info import INFO_KEY, CheckpointInfo
-from .key_maps import find_source
 
 _logger = logging.getLogger(__name__)
 

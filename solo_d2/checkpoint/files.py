@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .atomic import atomic_write
+from ..io.atomic import atomic_write
+from ..io.errors import one_line
 from .info import INFO_KEY
 from .pickles import restricted_load
 
@@ -296,8 +297,3 @@ def _to_tensor(path: Path, key: str, value: np.ndarray) -> Tensor:
         return torch.from_numpy(value)
     except TypeError as error:
         raise ValueError(f"{path}: the entry {key!r} is an array of {value.dtype}.") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Say what an error says, in one line without a full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from .key_maps import describe_other
+from .foreign.key_maps import describe_other
 
 _logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..utils.panoptic_png import read_panoptic_png, semantic_labels
-from .image import read_image
+from ..io.image import read_image
+from ..io.panoptic_png import read_panoptic_png, semantic_labels
 
 
 class SOLODatasetMapper(DatasetMapper):

@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 from pycocotools import mask as mask_util
 
-from ..utils.alpha import read_matte
+from ..io.alpha import read_matte
 from .dataset_mapper import SOLODatasetMapper
 
 

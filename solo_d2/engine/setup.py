@@ -13,11 +13,12 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config import resolve_device
 from ..data.checks import thing_classes
 from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
 from ..data.datasets.lvis import register_lvis_json
-from ..loading import load_config, resolve_device
+from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .panoptic_setup import (
     add_panoptic_arguments,
@@ -57,13 +58,13 @@ def argument_parser() -> argparse.ArgumentParser:
     own.add_argument("--train-images", metavar="DIR", help="folder of the training images")
     own.add_argument("--val-json", metavar="FILE", help="annotations for evaluation")
     own.add_argument("--val-images", metavar="DIR", help="folder of the evaluation images")
-    own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.datasets.stamps")
-    own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.datasets.shapes")
+    own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.scenes.stamps")
+    own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.scenes.shapes")
     own.add_argument("--cityscapes", metavar="DIR", help="folder with leftImg8bit and gtFine")
     own.add_argument(
         "--matting",
         metavar="DIR",
-        help="a data set of solo_d2.data.datasets.matting, or of stamps; evaluates mattes, too",
+        help="a data set of solo_d2.data.scenes.rgba, or of stamps; evaluates mattes, too",
     )
     own.add_argument(
         "--more-json",
@@ -153,11 +154,11 @@ def register_own_data(args: argparse.Namespace) -> dict[str, str]:
     if given:
         # Imported here: composing scenes needs more than training does.
         if given == ["stamps"]:
-            from ..data.datasets.stamps import register_stamps as register
+            from ..data.scenes.stamps import register_stamps as register
         elif given == ["matting"]:
-            from ..data.datasets.matting import register_matting as register
+            from ..data.scenes.rgba import register_matting as register
         else:
-            from ..data.datasets.shapes import register_shapes as register
+            from ..data.scenes.shapes import register_shapes as register
         train, val = register(getattr(args, given[0]))
         return {"TRAIN": train, "TEST": val}
     names = {}

@@ -15,7 +15,7 @@ import numpy as np
 from detectron2.evaluation import COCOEvaluator
 from pycocotools.cocoeval import COCOeval
 
-from ..utils.results import coco_category_ids, instances_to_coco_results
+from ..io.results import coco_category_ids, instances_to_coco_results
 
 try:
     import hotcoco

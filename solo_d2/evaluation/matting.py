@@ -17,7 +17,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from pycocotools import mask as mask_util
 
-from ..utils.alpha import read_matte
+from ..io.alpha import read_matte
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
 
 _logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..utils.panoptic_png import read_panoptic_png, semantic_labels, write_panoptic_png
+from ..io.panoptic_png import read_panoptic_png, semantic_labels, write_panoptic_png
 from .panoptic_quality import PanopticQuality
 
 __all__ = ["PanopticEvaluator", "SemanticEvaluator"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.panoptic_png import check_ids
+from ..io.panoptic_png import check_ids
 
 __all__ = ["PanopticQuality"]
 

@@ -4,7 +4,7 @@ Importing makes ``solo://PROJECT/MODEL`` known to Detectron2 as a place of weigh
 """
 
 from .checkpoints import PublishedCheckpoint, list_models
-from .model_zoo import get, get_config, get_config_file
+from .model_zoo import get, get_config, get_config_file, load_config
 from .weights import local_weights, register_published_weights
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "get_config",
     "get_config_file",
     "list_models",
+    "load_config",
     "local_weights",
 ]
 

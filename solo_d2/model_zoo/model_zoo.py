@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 from ..checkpoint.checkpointer import load_weights
 from ..config import add_solo_config
+from ..io.errors import one_line
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
 
 # In an installed package the configs lie beside this file, in a checkout at its top.
@@ -90,3 +93,39 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
     if trained or is_checkpoint_name(name):
         load_weights(model, cfg.MODEL.WEIGHTS)
     return model.eval()
+
+
+def load_config(
+    name_or_path: str | PathLike[str], overrides: Sequence[str] = (), *, trained: bool = False
+) -> CfgNode:
+    """Read a config with all SOLO keys.
+
+    Args:
+        name_or_path: The path of a YAML file, or else a name of `solo_d2.model_zoo`.
+        overrides: KEY VALUE KEY VALUE ..., applied last.
+        trained: For a name, let `MODEL.WEIGHTS` point to its published weights, unless it is
+            overridden.
+
+    Raises:
+        ValueError: There is no such config, it has an unknown key or a wrong value, or it wants
+            to run code.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        cfg = get_cfg()
+        add_solo_config(cfg)
+        try:
+            # Detectron2's default would run code that a YAML file names.
+            cfg.merge_from_file(str(path), allow_unsafe=False)
+        except Exception as error:  # yacs and PyYAML raise asserts, KeyError and their own types
+            raise ValueError(f"{path}: not a usable config: {one_line(error)}") from error
+    elif path.is_absolute() or path.is_dir():
+        raise ValueError(f"{path}: no such config file. Check the path.")
+    else:
+        trained = trained and "MODEL.WEIGHTS" not in overrides[::2]
+        cfg = get_config(str(name_or_path), trained=trained)
+    try:
+        cfg.merge_from_list(list(overrides))
+    except Exception as error:  # yacs asserts on unknown keys
+        raise ValueError(f"Bad config override: {one_line(error)}") from error
+    return cfg

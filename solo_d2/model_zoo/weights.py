@@ -11,11 +11,11 @@ from typing import IO, Any
 from detectron2.utils.file_io import PathHandler, PathManager
 from iopath.common.file_io import file_lock, get_cache_dir
 
-from ..checkpoint.convert import convert_state_dict
 from ..checkpoint.files import load_checkpoint, save_checkpoint
+from ..checkpoint.foreign.convert import convert_state_dict
 from ..checkpoint.info import INFO_KEY
+from ..io.download import DownloadError, download, sha256
 from .checkpoints import PREFIX, PublishedCheckpoint, find_checkpoint
-from .download import DownloadError, download, sha256
 
 WEIGHTS_VARIABLE = "SOLO_D2_WEIGHTS"
 """Environment variable: a folder with the published files, instead of their hosts."""

@@ -8,7 +8,7 @@ from detectron2.structures import BitMasks, Instances
 from torch import Tensor, nn
 
 from solo_d2 import model_zoo
-from solo_d2.checkpoint.convert import convert_state_dict
+from solo_d2.checkpoint.foreign.convert import convert_state_dict
 from solo_d2.modeling.postprocessing import category_scores
 
 

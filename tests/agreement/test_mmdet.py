@@ -14,7 +14,7 @@ import pytest
 import torch
 from peer_weights import PADDED, WHOLE, ellipses, ground_truth, photo, random_weights
 
-from solo_d2.checkpoint.convert import convert_state_dict
+from solo_d2.checkpoint.foreign.convert import convert_state_dict
 from solo_d2.layers import matrix_nms
 
 pytestmark = [

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch import nn
 
-from solo_d2.checkpoint import SOLOCheckpointer, atomic, save_checkpoint
+from solo_d2.checkpoint import SOLOCheckpointer, save_checkpoint
+from solo_d2.io import atomic
 
 
 def die(*args):

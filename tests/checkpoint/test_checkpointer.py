@@ -27,7 +27,7 @@ from solo_d2.checkpoint import (
 )
 from solo_d2.checkpoint.convention import model_convention
 from solo_d2.checkpoint.info import MSRA, TORCHVISION, CheckpointInfo
-from solo_d2.loading import load_config
+from solo_d2.model_zoo.model_zoo import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,10 +20,10 @@ from payloads import Payload
 from torch import nn
 
 from solo_d2.checkpoint import CheckpointInfo, load_checkpoint, load_state_dict, save_checkpoint
-from solo_d2.checkpoint.atomic import atomic_write
 from solo_d2.checkpoint.files import check_whole
 from solo_d2.checkpoint.info import MSRA
 from solo_d2.checkpoint.pickles import restricted_load
+from solo_d2.io.atomic import atomic_write
 
 INFO = CheckpointInfo("adelaidet", "SOLOv2 R50", "a.yaml", MSRA)
 

@@ -15,7 +15,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 
-from solo_d2.utils.video import VideoReader, VideoWriter
+from solo_d2.io.video import VideoReader, VideoWriter
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.py"
 CONFIG = """
@@ -136,7 +136,7 @@ def weights(work):
     import torch
     from detectron2.modeling import build_model
 
-    from solo_d2.loading import load_config
+    from solo_d2.model_zoo.model_zoo import load_config
 
     if not (work / "tiny.pth").exists():
         cfg = load_config(work / "tiny.yaml", ["MODEL.DEVICE", "cpu"])

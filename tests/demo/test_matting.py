@@ -14,7 +14,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from solo_d2.utils.video import VideoReader, VideoWriter
+from solo_d2.io.video import VideoReader, VideoWriter
 
 FOLDER = Path(__file__).parents[2] / "demo"
 SIZE = (48, 64)

@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from PIL import Image
 
-from solo_d2.data.datasets.coco_writer import SceneSplit, write_dataset
-from solo_d2.data.datasets.compose import Layer, compose
+from solo_d2.data.scenes.compose import Layer, compose
+from solo_d2.data.scenes.writer import SceneSplit, write_dataset
 from solo_d2.engine import SOLOTrainer, argument_parser, setup
 from solo_d2.engine.setup import add_training_data, register_own_data, use_data
 from solo_d2.modeling import SoftSOLO

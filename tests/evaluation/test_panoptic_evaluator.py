@@ -16,7 +16,7 @@ from PIL import Image
 from solo_d2.data.datasets.panoptic import register_coco_panoptic
 from solo_d2.evaluation import build_evaluator
 from solo_d2.evaluation.panoptic import PanopticEvaluator, SemanticEvaluator
-from solo_d2.utils.panoptic_png import read_panoptic_png, semantic_labels
+from solo_d2.io.panoptic_png import read_panoptic_png, semantic_labels
 
 NAME = "evaluated_panoptic"
 

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from solo_d2 import model_zoo
-from solo_d2.checkpoint.architectures import CONFIGS
-from solo_d2.loading import load_config
+from solo_d2.checkpoint.foreign.architectures import CONFIGS
 from solo_d2.model_zoo.checkpoints import (
     CHECKPOINTS,
     default_checkpoint,
@@ -19,6 +18,7 @@ from solo_d2.model_zoo.checkpoints import (
     is_checkpoint_name,
     markdown_table,
 )
+from solo_d2.model_zoo.model_zoo import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 R50 = "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml"

@@ -17,11 +17,11 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from solo_d2 import SOLOPredictor, model_zoo
-from solo_d2.checkpoint import load_checkpoint
-from solo_d2.loading import load_config, load_weights
+from solo_d2.checkpoint import load_checkpoint, load_weights
 from solo_d2.model_zoo import local_weights, weights
 from solo_d2.model_zoo.__main__ import main
 from solo_d2.model_zoo.checkpoints import CHECKPOINTS, find_checkpoint, markdown_table
+from solo_d2.model_zoo.model_zoo import load_config
 
 R18 = "wxinlong/SOLOv2_LIGHT_448_R18_3x"
 R18_CONFIG = "COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml"

@@ -22,9 +22,9 @@ import visualize_data
 import visualize_mask_features
 
 from solo_d2 import SOLOPredictor
-from solo_d2.data.datasets.shapes import build_shapes
-from solo_d2.data.image import read_image
-from solo_d2.loading import load_config
+from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.io.image import read_image
+from solo_d2.model_zoo.model_zoo import load_config
 
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs" / "Shapes" / "solov2_lite0.yaml")
 SMALL = ["MODEL.TIMM.WEIGHTS", "", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MIN_SIZE_TRAIN", "(64,)"]

@@ -22,7 +22,7 @@ from pycocotools import mask as mask_util
 from .alpha import resolve_alpha
 from .catalog import CocoData, register_data
 
-__all__ = ["CocoData", "load_coco_json", "read_json", "register_built", "register_coco_json"]
+__all__ = ["CocoData", "load_coco_json", "read_json", "register_coco_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -293,33 +293,3 @@ def register_coco_json(
 
     kind = "coco_matting" if matting else "coco"
     return register_data(name, source, lambda: load_coco_json(*source), kind, describe)
-
-
-def register_built(root: Path, prefix: str, *, kind: str, matting: bool = False) -> tuple[str, str]:
-    """Registers both splits of a data set that one of our generators built.
-
-    Args:
-        root: folder of the data set.
-        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
-        kind: name of the generator's module, for the hint.
-        matting: see `register_coco_json`.
-
-    Returns:
-        The two names, training first.
-
-    Raises:
-        ValueError: If the set has not been built, or a name stands for another folder.
-    """
-    if not (root / "manifest.json").is_file():
-        raise ValueError(
-            f"there is no {kind} data set in {root}; build it with "
-            f"`python -m solo_d2.data.datasets.{kind} --output {root}`"
-        )
-    for split in ("train", "val"):
-        register_coco_json(
-            f"{prefix}_{split}",
-            root / "annotations" / f"{split}.json",
-            root / split,
-            matting=matting,
-        )
-    return f"{prefix}_train", f"{prefix}_val"

@@ -18,7 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from ...utils.panoptic_png import IGNORE_LABEL, check_ids, read_panoptic_png
+from ...io.panoptic_png import IGNORE_LABEL, check_ids, read_panoptic_png
 from .coco_json import load_coco_json, read_json
 
 __all__ = ["PanopticData", "load_coco_panoptic", "register_coco_panoptic"]

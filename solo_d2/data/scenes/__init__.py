@@ -1,0 +1,1 @@
+"""Generators of datasets: scenes composed of shapes, stamps or cut-outs."""

@@ -1,0 +1,155 @@
+"""Folders of cut-outs and of backgrounds: what is in them, and reading it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from ...io.alpha import read_alpha
+from ...io.image import IMAGE_EXTENSIONS, read_image
+from .cutouts import Background, Cutout, SceneOptions
+
+__all__ = ["CutoutFile", "list_cutouts", "list_pictures", "read_background", "read_cutout"]
+
+logger = logging.getLogger(__name__)
+
+ONLY_CLASS = "object"
+"""Name of the class of a folder without subfolders."""
+
+_WITH_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
+
+
+@dataclass(frozen=True)
+class CutoutFile:
+    """One cut-out that has not been read.
+
+    Attributes:
+        path: of the picture.
+        category: name of its class.
+        matte: a grey picture of its alpha; None where the picture has an alpha channel.
+    """
+
+    path: Path
+    category: str
+    matte: Path | None = None
+
+
+def list_pictures(folder: Path, what: str) -> list[Path]:
+    """Pictures below a folder, sorted; hidden files are left out, others are named in a warning.
+
+    Raises:
+        ValueError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; it should hold the {what}")
+    inside = sorted(path for path in folder.rglob("*") if path.is_file())
+    inside = [p for p in inside if not any(x.startswith(".") for x in p.relative_to(folder).parts)]
+    pictures = [path for path in inside if path.suffix.lower() in IMAGE_EXTENSIONS]
+    if not pictures:
+        known = ", ".join(IMAGE_EXTENSIONS)
+        raise ValueError(f"{folder} holds no picture for the {what}; known endings: {known}")
+    others = [path.name for path in inside if path.suffix.lower() not in IMAGE_EXTENSIONS]
+    if others:
+        logger.warning("%s: left out %d files like %s", folder, len(others), others[:3])
+    return pictures
+
+
+def list_cutouts(folder: Path, mattes: Path | None = None) -> list[CutoutFile]:
+    """Cut-outs of a folder whose subfolders are classes, or of one class where it has none.
+
+    Args:
+        folder: of the pictures.
+        mattes: a folder laid out in the same way with the alpha of each picture.
+
+    Raises:
+        ValueError: an empty folder, a picture beside the subfolders, a missing matte.
+    """
+    pictures = list_pictures(folder, "cut-outs")
+    flat = [path for path in pictures if path.parent == folder]
+    if flat and len(flat) < len(pictures):
+        raise ValueError(
+            f"{flat[0]} lies beside the folders of the classes, so that its class is unknown; move "
+            "it into one of them"
+        )
+    by_stem: dict[Path, Path] = {}
+    if mattes is not None:
+        found = list_pictures(mattes, "mattes of the cut-outs")
+        by_stem = {path.relative_to(mattes).with_suffix(""): path for path in found}
+    files = []
+    for path in pictures:
+        inside = path.relative_to(folder)
+        matte = by_stem.get(inside.with_suffix(""))
+        if mattes is not None and matte is None:
+            raise ValueError(
+                f"{path} has no matte: {mattes / inside.with_suffix('.png')} is missing"
+            )
+        category = ONLY_CLASS if flat else inside.parts[0]
+        files.append(CutoutFile(path, category, matte))
+    return files
+
+
+def read_cutout(file: CutoutFile, categories: Sequence[str], options: SceneOptions) -> Cutout:
+    """Read a cut-out, as large as scenes can show it.
+
+    Raises:
+        ValueError: the picture cannot be read, has no alpha, is fully transparent, or is too small
+            to be seen in such scenes; the message names the file.
+    """
+    rgba = _read_rgba(file)
+    if rgba[..., 3].min() == 255:
+        logger.warning("%s is opaque everywhere: the whole picture counts as object", file.path)
+    side = max(options.height, options.width)
+    try:
+        cutout = Cutout.from_straight(rgba, categories.index(file.category), max_side=side)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
+    solid = int((cutout.rgba[..., 3] >= 128).sum())
+    if solid * options.max_upscale**2 < options.min_pixels:
+        raise ValueError(
+            f"{file.path} shows an object of {solid} pixels, which these scenes of "
+            f"{options.height}x{options.width} cannot show; remove it, or use a smaller --size"
+        )
+    return cutout
+
+
+def _read_rgba(file: CutoutFile) -> np.ndarray:
+    """(h, w, 4) uint8, upright; colours are not premultiplied."""
+    if file.matte is not None:
+        rgb, alpha = read_image(file.path, "RGB"), read_alpha(file.matte)
+        if alpha.shape != rgb.shape[:2]:
+            raise ValueError(
+                f"{file.matte} has {alpha.shape[1]}x{alpha.shape[0]} pixels, its picture "
+                f"{file.path} {rgb.shape[1]}x{rgb.shape[0]}"
+            )
+        return np.dstack([rgb, alpha])
+    try:
+        with Image.open(file.path) as picture:
+            picture.load()
+            if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
+                return np.asarray(ImageOps.exif_transpose(picture).convert("RGBA"))
+    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
+        raise ValueError(f"{file.path}: not a readable picture ({error}); remove it") from error
+    raise ValueError(
+        f"{file.path} has no alpha channel; save the cut-out as RGBA, or give a folder of mattes "
+        "with --mattes"
+    )
+
+
+def read_background(path: Path, options: SceneOptions) -> Background:
+    """Read a background, not much larger than scenes need it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    image = read_image(path, "RGB")
+    factor = min(1.0, 2 * max(options.height, options.width) / min(image.shape[:2]))
+    if factor < 1:
+        size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return Background(image, np.zeros(image.shape[:2], np.uint8))

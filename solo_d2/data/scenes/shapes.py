@@ -1,0 +1,233 @@
+"""Shapes: textured shapes over textured backgrounds, made by arithmetic alone.
+
+::
+
+    python -m solo_d2.data.scenes.shapes --output datasets/shapes
+
+Needs no pictures and takes milliseconds per scene: for tests, and for machines on which the
+stamps cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .compose import Layer, Scene, compose
+from .writer import SceneSplit, is_current, parse_size, register_built, write_dataset
+
+__all__ = ["SHAPES", "build_shapes", "main", "make_shapes_scene", "register_shapes"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # goes up when the same parameters give other data
+SHAPES = ("circle", "square", "triangle", "star", "ring")
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) float32 in [0, 1]: two colours mixed by stripes, checks or clouds."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle, period = rng.uniform(0, math.pi), rng.uniform(4, 24)
+    u = (math.cos(angle) * x + math.sin(angle) * y) * (2 * math.pi / period)
+    v = (math.cos(angle) * y - math.sin(angle) * x) * (2 * math.pi / period)
+    kind = int(rng.integers(3))
+    if kind == 0:
+        mix = 0.5 + 0.5 * np.sin(u)
+    elif kind == 1:
+        mix = (np.sin(u) * np.sin(v) > 0).astype(np.float32)
+    else:
+        coarse = rng.random((int(rng.integers(3, 9)), int(rng.integers(3, 9)))).astype(np.float32)
+        mix = np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+    first = rng.random(3)
+    second = np.clip(first + rng.uniform(-0.4, 0.4, 3), 0, 1)
+    colour = first + mix[..., None] * (second - first)
+    noise = rng.normal(0, 0.03, (height, width, 1))
+    return np.clip(colour + noise, 0, 1).astype(np.float32)
+
+
+def _outline(shape: str, radius: float, angle: float) -> np.ndarray:
+    """(n, 2) corners around the origin; circles and rings have no corners and are drawn so."""
+    corners = {"square": 4, "triangle": 3, "star": 10}[shape]
+    turns = angle + np.arange(corners) * (2 * math.pi / corners)
+    radii = np.full(corners, radius)
+    if shape == "star":
+        radii[1::2] *= 0.45
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1) * radii[:, None]
+
+
+def _alpha(shape: str, radius: float, angle: float) -> np.ndarray:
+    """(n, n) float32 in [0, 1] coverage of a shape whose outermost points are `radius` away."""
+    side = 2 * math.ceil(radius) + 3
+    fine = 4  # samples per pixel and axis
+    canvas = np.zeros((side * fine, side * fine), np.uint8)
+    centre = (side * fine - 1) / 2
+    if shape in ("circle", "ring"):
+        middle = (round(centre), round(centre))
+        cv2.circle(canvas, middle, round(radius * fine), 255, -1)
+        if shape == "ring":
+            cv2.circle(canvas, middle, round(radius * fine * 0.55), 0, -1)
+    else:
+        points = _outline(shape, radius * fine, angle) + centre
+        cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 255)
+    small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32) / 255
+
+
+def _layer(rng: np.random.Generator, height: int, width: int, radius: float) -> Layer:
+    category = int(rng.integers(len(SHAPES)))
+    alpha = _alpha(SHAPES[category], radius, float(rng.uniform(0, 2 * math.pi)))
+    side = alpha.shape[0]
+    rgb = _texture(rng, side, side) * alpha[..., None]
+    x = int(rng.integers(0, width)) - side // 2
+    y = int(rng.integers(0, height)) - side // 2
+    return Layer(np.concatenate([rgb, alpha[..., None]], axis=2), x, y, category)
+
+
+def _scene(rng: np.random.Generator, height: int, width: int, objects: tuple[int, int]) -> Scene:
+    background = np.rint(_texture(rng, height, width) * 255).astype(np.uint8)
+    count = int(rng.integers(objects[0], objects[1] + 1))
+    short = min(height, width)
+    low = min(max(0.04 * short, 5.0), 0.35 * short)
+    radii = np.sort(np.exp(rng.uniform(math.log(low), math.log(0.35 * short), count)))[::-1]
+    layers = [_layer(rng, height, width, float(radius)) for radius in radii]
+    return compose(background, layers, min_visible=0.4, min_pixels=24)
+
+
+def make_shapes_scene(
+    seed: int | Sequence[int], height: int, width: int, *, objects: tuple[int, int] = (1, 8)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Makes one scene in memory.
+
+    Args:
+        seed: seed, at least 0, or several of them; the same one gives the same scene.
+        height: pixels, at least 16.
+        width: pixels, at least 16.
+        objects: smallest and largest number of shapes to try, inclusive; those that would hide
+            too much of another one are left out.
+
+    Returns:
+        image: (height, width, 3) uint8, RGB.
+        masks: (K, height, width) bool, visible parts, which do not overlap.
+        classes: (K,) int64 indices into `SHAPES`.
+
+    Raises:
+        ValueError: If the canvas is too small or the range of objects is empty.
+    """
+    if min(height, width) < 16:
+        raise ValueError(f"a shapes scene needs at least 16x16 pixels, got {height}x{width}")
+    if not 0 <= objects[0] <= objects[1]:
+        raise ValueError(f"objects must be (smallest, largest) with 0 <= both, got {objects}")
+    scene = _scene(np.random.default_rng(seed), height, width, objects)
+    return scene.image, scene.masks, scene.categories
+
+
+def _make_scene(height: int, width: int, seed: int, stream: int, index: int) -> Scene:
+    return _scene(np.random.default_rng([seed, stream, index]), height, width, (1, 8))
+
+
+def build_shapes(
+    output: str | os.PathLike[str],
+    *,
+    train: int = 500,
+    val: int = 100,
+    height: int = 160,
+    width: int = 208,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> bool:
+    """Writes the data set, unless `output` holds it already with the same parameters.
+
+    Args:
+        output: folder of the data set.
+        train: number of training scenes, at least 1.
+        val: number of validation scenes, at least 1.
+        height: pixels, at least 16.
+        width: pixels, at least 16.
+        seed: seed, at least 0.
+        workers: processes; default: the number of CPUs.
+        progress: whether to show progress bars.
+
+    Returns:
+        Whether anything was built.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    if train < 1 or val < 1 or seed < 0 or min(height, width) < 16:
+        raise ValueError(
+            "need train >= 1, val >= 1, seed >= 0 and at least 16x16 pixels; got "
+            f"{train}, {val}, {seed}, {height}x{width}"
+        )
+    root = Path(output)
+    counts = {"train": train, "val": val}
+    request = {
+        "kind": "shapes", "format": FORMAT, "counts": counts, "seed": seed,
+        "size": [height, width],
+    }  # fmt: skip
+    if is_current(root, request):
+        logger.info("%s is up to date", root)
+        return False
+    splits = [
+        SceneSplit(name, count, functools.partial(_make_scene, height, width, seed, stream), SHAPES)
+        for stream, (name, count) in enumerate(counts.items())
+    ]
+    write_dataset(root, request, splits, workers=workers, progress=progress)
+    return True
+
+
+def register_shapes(root: str | os.PathLike[str], *, prefix: str = "shapes") -> tuple[str, str]:
+    """Registers a built shapes set with Detectron2.
+
+    Registering the same folder again does nothing.
+
+    Args:
+        root: the `output` of `build_shapes`.
+        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
+
+    Returns:
+        The two names, training first.
+
+    Raises:
+        ValueError: If the set has not been built, or a name stands for another folder.
+    """
+    return register_built(Path(root), prefix, kind="shapes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m solo_d2.data.scenes.shapes",
+        description="Builds the shapes data set: textured shapes, no pictures needed.",
+    )
+    parser.add_argument("--output", required=True, help="folder of the data set")
+    parser.add_argument("--train", type=int, default=500, help="training scenes (%(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="validation scenes (%(default)s)")
+    parser.add_argument("--size", type=parse_size, default=(160, 208), help="HxW pixels (160x208)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    height, width = args.size
+    try:
+        build_shapes(
+            args.output, train=args.train, val=args.val, height=height, width=width,
+            seed=args.seed, workers=args.workers,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Writes generated scenes as a COCO-format data set, in parallel and reproducibly.
+
+Layout below the root, for every split::
+
+    annotations/<split>.json   COCO, plus the keys below
+    <split>/000001.jpg         pictures
+    alpha/<split>/…png         8-bit visible mattes, one crop per instance (scenes with soft alpha)
+    stuff/<split>/000001.png   background labels, 0 where an instance is (scenes with stuff)
+
+An annotation's ``"alpha"`` is ``{"file_name": path below the root, "offset": [x, y]}``; an
+image's ``"stuff_file_name"`` is a path below the root, and ``"stuff_categories"`` names the
+labels from 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_util
+from tqdm import tqdm
+
+from ..datasets.coco_json import register_coco_json
+from .compose import Scene
+
+__all__ = [
+    "SceneSplit",
+    "encode_mask",
+    "is_current",
+    "parse_size",
+    "staged",
+    "write_dataset",
+    "write_split",
+]
+
+logger = logging.getLogger(__name__)
+
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class SceneSplit:
+    """What to write.
+
+    Attributes:
+        name: of the split, such as "train"; names the files.
+        count: number of scenes, at least 1.
+        make_scene: index from 0 -> scene. Its result may depend on the index only, or the data
+            would depend on the number of workers. Must be picklable.
+        categories: names; a scene's category k becomes the category id k + 1.
+        stuff: names of the background labels, from label 1.
+        alpha: whether to write mattes.
+    """
+
+    name: str
+    count: int
+    make_scene: Callable[[int], Scene]
+    categories: Sequence[str]
+    stuff: Sequence[str] = ()
+    alpha: bool = False
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Compressed RLE of a (H, W) bool mask, with `counts` as text, ready for json."""
+    rle = mask_util.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _write_image(path: Path, image: np.ndarray, quality: int | None = None) -> None:
+    flags = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if not cv2.imwrite(str(path), image, flags):
+        raise OSError(f"could not write {path}: is the disk full or the folder read-only?")
+
+
+def _annotate(mask: np.ndarray, category: int) -> dict[str, Any]:
+    rle = encode_mask(mask)
+    return {
+        "category_id": category + 1,
+        "segmentation": rle,
+        "bbox": [float(v) for v in mask_util.toBbox(rle)],
+        "area": int(mask_util.area(rle)),
+        "iscrowd": 0,
+    }
+
+
+def _write_scene(root: Path, split: SceneSplit, index: int) -> tuple[dict, list[dict]]:
+    """Writes the files of one scene; returns its image and annotation records, without ids."""
+    scene = split.make_scene(index)
+    stem = f"{index + 1:06d}"
+    _write_image(root / split.name / f"{stem}.jpg", scene.image[..., ::-1], JPEG_QUALITY)
+    height, width = scene.image.shape[:2]
+    image: dict[str, Any] = {"file_name": f"{stem}.jpg", "height": height, "width": width}
+    masks = scene.masks
+    if split.stuff and scene.stuff is not None:
+        image["stuff_file_name"] = f"stuff/{split.name}/{stem}.png"
+        labels = np.where(masks.any(axis=0), 0, scene.stuff).astype(np.uint8)
+        _write_image(root / image["stuff_file_name"], labels)
+    annotations = []
+    for k, (mask, category) in enumerate(zip(masks, scene.categories, strict=True)):
+        record = _annotate(mask, int(category))
+        if split.alpha:
+            matte = scene.mattes[k]
+            name = f"alpha/{split.name}/{stem}_{k:02d}.png"
+            _write_image(root / name, np.rint(matte.alpha * 255).astype(np.uint8))
+            record["alpha"] = {"file_name": name, "offset": [matte.x, matte.y]}
+        annotations.append(record)
+    return image, annotations
+
+
+_job: tuple[Path, SceneSplit]  # what this worker process works on
+
+
+def _start_worker(root: Path, split: SceneSplit) -> None:
+    global _job
+    _job = (root, split)
+    cv2.setNumThreads(0)  # one thread a process: the processes are the parallelism
+
+
+def _work(index: int) -> tuple[dict, list[dict]]:
+    return _write_scene(*_job, index)
+
+
+def _scenes(root: Path, split: SceneSplit, workers: int) -> Iterator[tuple[dict, list[dict]]]:
+    if workers <= 1:
+        yield from (_write_scene(root, split, index) for index in range(split.count))
+        return
+    # Fork shares the decoded pictures with the workers; elsewhere they are sent once.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    with context.Pool(workers, _start_worker, (root, split)) as pool:
+        yield from pool.imap(_work, range(split.count), chunksize=4)
+
+
+def write_split(
+    root: str | os.PathLike[str], split: SceneSplit, *, workers: int = 1, progress: bool = True
+) -> dict[str, int]:
+    """Makes and writes all scenes of one split.
+
+    Args:
+        root: folder of the data set; made where missing.
+        split: what to write.
+        workers: processes; the result does not depend on it.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Number of instances per category name.
+    """
+    root = Path(root)
+    folders = ["annotations", split.name]
+    folders += [f"stuff/{split.name}"] * bool(split.stuff)
+    folders += [f"alpha/{split.name}"] * split.alpha
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    scenes = _scenes(root, split, workers)
+    for image, records in tqdm(scenes, split.name, split.count, unit="scene", disable=not progress):
+        images.append({"id": len(images) + 1, **image})
+        for record in records:
+            # From 1: COCO's evaluation takes an annotation with the id 0 for "no match".
+            annotations.append({"id": len(annotations) + 1, "image_id": len(images), **record})
+    content = {
+        "info": {"description": f"{split.name} scenes made by solo_d2"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": k, "name": n} for k, n in enumerate(split.categories, 1)],
+    }
+    if split.stuff:
+        content["stuff_categories"] = [{"id": k, "name": n} for k, n in enumerate(split.stuff, 1)]
+    (root / "annotations" / f"{split.name}.json").write_text(json.dumps(content))
+    counts = dict.fromkeys(split.categories, 0)
+    for record in annotations:
+        counts[split.categories[record["category_id"] - 1]] += 1
+    return counts
+
+
+@contextmanager
+def staged(root: Path) -> Iterator[Path]:
+    """A folder to write into that becomes visible in `root` only when all of it is there.
+
+    Yields an empty folder inside of `root`. When the block ends well, its entries replace those
+    of the same name in `root`; ``manifest.json`` goes away first and comes back last, so that a
+    run that was cut off is never taken for a finished one.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    stage = root / ".building"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir()
+    try:
+        yield stage
+        (root / "manifest.json").unlink(missing_ok=True)
+        for entry in sorted(stage.iterdir(), key=lambda path: path.name == "manifest.json"):
+            target = root / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(entry, target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_dataset(
+    root: Path,
+    request: dict[str, Any],
+    splits: Sequence[SceneSplit],
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Writes all splits of a data set, and a manifest by which `is_current` knows it.
+
+    Args:
+        root: folder of the data set; what is there of an earlier build is replaced at the end.
+        request: the parameters, as json would read them back.
+        splits: what to write.
+        workers: processes; default: the number of CPUs.
+        progress: whether to show progress bars.
+    """
+    workers = workers or os.cpu_count() or 1
+    instances = {}
+    with staged(root) as stage:
+        for split in splits:
+            instances[split.name] = write_split(stage, split, workers=workers, progress=progress)
+        manifest = {"request": request, "instances": instances}
+        (stage / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for split in splits:
+        logger.info("%s: %d scenes, %s", split.name, split.count, instances[split.name])
+
+
+def is_current(root: Path, request: dict[str, Any]) -> bool:
+    """Whether `root` holds a finished data set that was built for this `request`."""
+    try:
+        return json.loads((root / "manifest.json").read_text())["request"] == request
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of a command-line argument such as "320x416"."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 64):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, each at least 64, got '{text}'")
+    return int(height), int(width)
+
+
+def register_built(root: Path, prefix: str, *, kind: str, matting: bool = False) -> tuple[str, str]:
+    """Registers both splits of a data set that one of our generators built.
+
+    Args:
+        root: folder of the data set.
+        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
+        kind: name of the generator's module, for the hint.
+        matting: see `register_coco_json`.
+
+    Returns:
+        The two names, training first.
+
+    Raises:
+        ValueError: If the set has not been built, or a name stands for another folder.
+    """
+    if not (root / "manifest.json").is_file():
+        raise ValueError(
+            f"there is no {kind} data set in {root}; build it with "
+            f"`python -m solo_d2.data.scenes.{kind} --output {root}`"
+        )
+    for split in ("train", "val"):
+        register_coco_json(
+            f"{prefix}_{split}",
+            root / "annotations" / f"{split}.json",
+            root / split,
+            matting=matting,
+        )
+    return f"{prefix}_train", f"{prefix}_val"

@@ -1,0 +1,6 @@
+"""Everything after the model, for images and video: predictor, runner, drawing, effects."""
+
+from .predictor import SOLOPredictor
+from .runner import InferenceRun, show_in_window
+
+__all__ = ["InferenceRun", "SOLOPredictor", "show_in_window"]

@@ -1,0 +1,216 @@
+"""From a config (or its name) and weights to the instances of pictures, in one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from os import PathLike, fspath
+from types import SimpleNamespace
+from typing import Any, overload
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from torch import nn
+
+from ..checkpoint import load_weights
+from ..config import resolve_device
+from ..model_zoo.model_zoo import load_config
+from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
+
+__all__ = ["SOLOPredictor"]
+
+_logger = logging.getLogger(__name__)
+
+
+class SOLOPredictor:
+    """Instances of pictures, as Detectron2's `DefaultPredictor`, also for lists of pictures.
+
+    Adds to the model: the config by name, weights, the device, resizing by
+    `cfg.INPUT.MIN_SIZE_TEST` and `MAX_SIZE_TEST`, the channel order of `cfg.INPUT.FORMAT`, and
+    a score threshold; with `cfg.TEST.AUG.ENABLED` the scales of `cfg.TEST.AUG` instead of the
+    one of `cfg.INPUT`. The model is in eval mode and runs under `torch.inference_mode`.
+
+    Args:
+        cfg_or_name: A config node, the path of a YAML file, or a name of `solo_d2.model_zoo`.
+        weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`.
+        device: "auto" (CUDA where there is one, else the CPU) or a torch device name.
+        confidence_threshold: Keeps instances with a score of at least this, in [0, 1]; None
+            keeps what the model returns.
+        class_names: Names of the classes, in the order of the labels; by default those that the
+            weights bring along, else those of the first data set of `cfg.DATASETS.TEST`.
+        model: A ready model, used as it is: no weights are loaded.
+        allow_partial: Load what fits of the weights, and log what is left random.
+        stuff_names: Names of stuff, from "things" on, beside `class_names`.
+
+    Attributes:
+        cfg: The config in use (a copy).
+        model: The model, on `device`.
+        device: The torch device.
+        metadata: Of the data set; `metadata.get("thing_classes")` has the class names or None.
+
+    Raises:
+        ValueError: The config, the weights, the device or the threshold cannot be used.
+    """
+
+    def __init__(
+        self,
+        cfg_or_name: CfgNode | str | PathLike[str],
+        *,
+        weights: str | PathLike[str] | None = None,
+        device: str = "auto",
+        confidence_threshold: float | None = None,
+        class_names: Sequence[str] | None = None,
+        model: nn.Module | None = None,
+        allow_partial: bool = False,
+        stuff_names: Sequence[str] | None = None,
+    ) -> None:
+        if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
+            raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
+        if isinstance(cfg_or_name, CfgNode):
+            self.cfg = cfg_or_name.clone()
+            self.cfg.defrost()
+        else:
+            self.cfg = load_config(cfg_or_name, trained=weights is None and model is None)
+        if self.cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+            raise ValueError(f'INPUT.FORMAT must be "BGR" or "RGB", got {self.cfg.INPUT.FORMAT!r}.')
+        self.device = resolve_device(device)
+        self.cfg.MODEL.DEVICE = str(self.device)
+        if weights is not None:
+            self.cfg.MODEL.WEIGHTS = fspath(weights)
+        self.confidence_threshold = confidence_threshold
+        self.metadata = _metadata(self.cfg, class_names, stuff_names)
+        if model is None:
+            model = build_model(self.cfg)
+            load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial)
+        if class_names is None:
+            self.metadata = _own_metadata(model, self.metadata)
+        self.model = model.to(self.device).eval()
+        if self.cfg.TEST.AUG.ENABLED:
+            self.model = SOLOWithTTA(self.cfg, self.model)
+
+    @overload
+    def __call__(self, images: np.ndarray) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]: ...
+
+    def __call__(
+        self, images: np.ndarray | list[np.ndarray]
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Predict one picture, or several of any sizes.
+
+        Pictures of a list that have the same size after resizing run as one batch, so that no
+        picture is padded for another one and the results are those of one call per picture.
+        A long list needs memory in proportion: pass it in parts.
+
+        Args:
+            images: uint8 BGR, shape (H, W, 3), or a list of such arrays.
+
+        Returns:
+            The model's output for the picture, `{"instances": Instances}` at (H, W) on the
+            model's device, or a list of these in the order of `images`.
+
+        Raises:
+            ValueError: An array has another type or shape, or is empty.
+        """
+        if not isinstance(images, list | tuple):
+            return self._predict([images])[0]
+        return self._predict(images)
+
+    def _predict(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        for index, image in enumerate(images):
+            _check_image(image, index if len(images) > 1 else None)
+        shapes = [self._network_shape(*image.shape[:2]) for image in images]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, shape in enumerate(shapes):
+            groups.setdefault(shape, []).append(index)
+        outputs: list[dict[str, Any]] = [{} for _ in images]
+        for shape, members in groups.items():
+            inputs = [self._to_input(images[index], shape) for index in members]
+            with torch.inference_mode():
+                for index, output in zip(members, self.model(inputs), strict=True):
+                    outputs[index] = self._above_threshold(output)
+        return outputs
+
+    def _network_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Size (height, width) of the picture that the model gets."""
+        if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the picture itself
+            return height, width
+        short, longest = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
+        return resized_shape((height, width), short, longest)
+
+    def _to_input(self, image: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+        height, width = image.shape[:2]
+        if self.cfg.INPUT.FORMAT == "RGB":
+            image = image[:, :, ::-1]
+        if shape != (height, width):
+            image = T.ResizeTransform(height, width, *shape).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}
+
+    def _above_threshold(self, output: dict[str, Any]) -> dict[str, Any]:
+        if self.confidence_threshold is None:
+            return output
+        instances: Instances = output["instances"]
+        return {**output, "instances": instances[instances.scores >= self.confidence_threshold]}
+
+
+def _metadata(
+    cfg: CfgNode, class_names: Sequence[str] | None, stuff_names: Sequence[str] | None
+) -> Any:
+    """Metadata of the test set, or names alone; never names that cannot be the model's."""
+    classes = cfg.MODEL.SOLO.NUM_CLASSES if "SOLO" in cfg.MODEL else None
+    if class_names is not None:
+        if classes not in (None, len(class_names)):
+            raise ValueError(
+                f"{len(class_names)} class names given, MODEL.SOLO.NUM_CLASSES is {classes}."
+            )
+        # Not an entry of the catalog: that would share the names between predictors.
+        stuff = {} if stuff_names is None else {"stuff_classes": list(stuff_names)}
+        return _Names(thing_classes=list(class_names), **stuff)
+    if not len(cfg.DATASETS.TEST):
+        return _Names()
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    known = len(metadata.get("thing_classes", []))
+    if known and classes not in (None, known):
+        _logger.warning(
+            "Class names left out: %s has %d classes, MODEL.SOLO.NUM_CLASSES is %d",
+            cfg.DATASETS.TEST[0],
+            known,
+            classes,
+        )
+        return _Names()
+    return metadata
+
+
+def _own_metadata(model: nn.Module, known: Any) -> Any:
+    """`known`, unless the model says that its classes have other names."""
+    names = list(getattr(model, "class_names", ()))
+    if not names or names == list(known.get("thing_classes", [])):
+        return known
+    stuff = list(getattr(model, "stuff_names", ()))
+    return _Names(thing_classes=names, **({"stuff_classes": stuff} if stuff else {}))
+
+
+class _Names(SimpleNamespace):
+    """What drawing needs of Detectron2's `Metadata`, without an entry in the catalog."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self, key, default)
+
+
+def _check_image(image: np.ndarray, index: int | None) -> None:
+    name = "The image" if index is None else f"Image {index} of the list"
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"{name} must be a numpy array of type uint8 (0 to 255), got {got}.")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"{name} must have the shape (height, width, 3), BGR and not empty, "
+            f"got {image.shape}. solo_d2.io.image.read_image reads any picture so."
+        )

@@ -1,1 +1,0 @@
-"""Helpers of the commands and the demo: video, colours, results, command lines."""

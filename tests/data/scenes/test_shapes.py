@@ -1,0 +1,100 @@
+"""Procedural shapes: facts about the masks, and the command."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from solo_d2.data.scenes import shapes
+from solo_d2.data.scenes.shapes import SHAPES, build_shapes, main, make_shapes_scene
+
+
+def test_scene_depends_on_the_seed_only():
+    first, again, other = (make_shapes_scene(s, 64, 80) for s in (1, 1, 2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_masks_are_visible_parts_that_do_not_overlap():
+    for seed in range(20):
+        image, masks, classes = make_shapes_scene(seed, 72, 96, objects=(5, 12))
+        assert (image.shape, image.dtype) == ((72, 96, 3), np.uint8)
+        assert masks.shape == (len(classes), 72, 96)
+        assert masks.dtype == bool
+        assert masks.sum(axis=0).max() <= 1
+        assert (masks.sum(axis=(1, 2)) >= 24).all()
+        assert classes.min() >= 0
+        assert classes.max() < len(SHAPES)
+
+
+def test_every_shape_occurs():
+    seen = np.concatenate([make_shapes_scene(s, 64, 64)[2] for s in range(40)])
+    assert set(seen) == set(range(len(SHAPES)))
+
+
+def test_no_objects_gives_no_masks():
+    _, masks, classes = make_shapes_scene(0, 32, 32, objects=(0, 0))
+    assert masks.shape == (0, 32, 32)
+    assert len(classes) == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "area"),
+    [
+        ("circle", math.pi),
+        ("square", 2.0),
+        ("triangle", 3 * math.sqrt(3) / 4),
+        ("star", 10 * 0.5 * 0.45 * math.sin(math.pi / 5)),
+        ("ring", math.pi * (1 - 0.55**2)),
+    ],
+)
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_coverage_is_the_area_of_the_shape(shape, area, angle):
+    alpha = shapes._alpha(shape, 40.0, angle)
+    assert alpha.sum() == pytest.approx(area * 1600, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"height": 15, "width": 64}, {"height": 64, "width": 64, "objects": (3, 2)}]
+)
+def test_bad_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="got"):
+        make_shapes_scene(0, **arguments)
+
+
+def test_built_files_do_not_depend_on_the_number_of_workers(tmp_path):
+    for workers in (1, 2):
+        build_shapes(
+            tmp_path / str(workers), train=6, val=2, height=48, width=64,
+            workers=workers, progress=False,
+        )  # fmt: skip
+    one, two = (
+        {p.relative_to(tmp_path / d): p.read_bytes() for p in (tmp_path / d).rglob("*.*")}
+        for d in "12"
+    )
+    assert one == two
+    assert len(one) == 6 + 2 + 2 + 1  # pictures, annotations, manifest
+
+
+def test_command_builds_once_and_again_for_other_parameters(tmp_path):
+    command = ["--output", str(tmp_path), "--train", "2", "--val", "1", "--size", "64x80"]
+    assert main([*command, "--workers", "1"]) == 0
+    manifest = tmp_path / "manifest.json"
+    stamp = manifest.stat().st_mtime_ns
+    assert main(command) == 0
+    assert manifest.stat().st_mtime_ns == stamp
+    assert main([*command, "--seed", "1", "--workers", "1"]) == 0
+    assert json.loads(manifest.read_text())["request"]["seed"] == 1
+    content = json.loads((tmp_path / "annotations" / "train.json").read_text())
+    assert [c["name"] for c in content["categories"]] == list(SHAPES)
+    assert {i["file_name"] for i in content["images"]} == {"000001.jpg", "000002.jpg"}
+
+
+def test_bad_command_lines_fail_with_one_line(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--train", "0"]) == 1
+    assert capsys.readouterr().err.startswith("error: need train >= 1")
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--size", "64"])
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
