@@ -14,7 +14,7 @@ MATTING_ROWS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SETUP_FILES := pyproject.toml tools/install_detectron2.py tools/detectron2_fixes.py
+SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo matting test lint format clean

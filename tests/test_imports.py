@@ -36,6 +36,47 @@ assert "SOLOv2" not in META_ARCH_REGISTRY
 """
 
 
+LAZY = """
+import sys
+import solo_d2
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert not loaded & {"torch", "numpy", "cv2", "detectron2"}, loaded
+assert set(solo_d2.__all__) <= set(dir(solo_d2))
+solo_d2.add_solo_config
+from detectron2.modeling import META_ARCH_REGISTRY
+assert "SOLO" in META_ARCH_REGISTRY
+try:
+    solo_d2.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def test_names_are_loaded_at_their_first_use():
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("detectron2", "-m solo_d2.install_detectron2"),
+        ("torch", "-m pip install torch torchvision"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(missing, command):
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from solo_d2 import SOLOPredictor
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, last) == (1, f"{sys.executable} {command}")
+
+
 def test_importing_registers_classes_and_nothing_else():
     done = subprocess.run([sys.executable, "-c", SIDE_EFFECTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 import ast
 import base64
 import hashlib
-import importlib.util
+import importlib
 import io
 import os
 import subprocess
@@ -14,21 +14,12 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+PACKAGE = Path(__file__).resolve().parents[2] / "solo_d2"
 
 
 @pytest.fixture(scope="module")
 def installer():
-    sys.path.insert(0, str(TOOLS))
-    try:
-        spec = importlib.util.spec_from_file_location(
-            "install_detectron2", TOOLS / "install_detectron2.py"
-        )
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(TOOLS))
-    return module
+    return importlib.import_module("solo_d2.install_detectron2")
 
 
 SOURCES = {
@@ -225,18 +216,23 @@ def test_check_only_reports(installer, capsys, monkeypatch):
     assert "older list of fixes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["install_detectron2.py", "detectron2_fixes.py"])
-def test_tool_imports_only_the_standard_library(name):
-    tree = ast.parse((TOOLS / name).read_text())
+@pytest.mark.parametrize(
+    "name", ["__init__.py", "_moved.py", "install_detectron2.py", "_detectron2_fixes.py"]
+)
+def test_installer_imports_only_the_standard_library(name):
+    tree = ast.parse((PACKAGE / name).read_text())
+    tree.body = [node for node in tree.body if "TYPE_CHECKING" not in ast.unparse(node)[:20]]
     imported = {
         alias.name.partition(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import)
         for alias in node.names
     } | {
-        node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        node.module.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level
     }
-    assert imported - {"detectron2_fixes"} <= set(sys.stdlib_module_names)
+    assert imported <= set(sys.stdlib_module_names)
 
 
 def test_metadata_needs_neither_torch_nor_the_listed_requirements(installer, tmp_path):

@@ -49,6 +49,13 @@ REQUIREMENTS = (
     "yacs>=0.1.8",
 )
 
+# Folders of the sdist that setup.py installs as packages under detectron2.projects.
+PROJECTS = {
+    "projects/PointRend/point_rend/": "detectron2/projects/point_rend/",
+    "projects/DeepLab/deeplab/": "detectron2/projects/deeplab/",
+    "projects/Panoptic-DeepLab/panoptic_deeplab/": "detectron2/projects/panoptic_deeplab/",
+}
+
 ALIAS = "NumPy 1.24 removed this alias"
 NO_COMPILED = "there is no compiled detectron2._C"
 SAFE = "files of others must not run code"
