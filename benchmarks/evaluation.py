@@ -133,9 +133,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bo
         clock.lap("encoding, Detectron2", detectron2_encoding, inputs, outputs)
         images += len(outputs)
         instances += sum(len(x["instances"]) for x in outputs)
-    evaluators[", pycocotools"]._predictions = [
-        {**x, "instances": [dict(y) for y in x["instances"]]} for x in evaluators[""]._predictions
-    ]
+    evaluators[", pycocotools"]._found = evaluators[""]._found
     results = [clock.lap("scoring" + k, x.evaluate) for k, x in evaluators.items()]
     return clock, images, instances, repr(results[0]) == repr(results[1])
 

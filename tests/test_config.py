@@ -88,7 +88,7 @@ SOLO_KEYS = {
     "FOCAL_LOSS_GAMMA": (1.0, losses, ()),
     "SCORE_THRESH_TEST": (0.5, result, ()),
     "MASK_THRESH_TEST": (0.52, result, ()),
-    "PRE_NMS_TOPK_TEST": (5, result, ()),
+    "PRE_NMS_TOPK_TEST": (5, result, ("TEST.DETECTIONS_PER_IMAGE", 5)),
     "NMS_TYPE": ("hard", result, ()),
     "NMS_KERNEL": ("linear", result, ()),
     "NMS_SIGMA": (2.0, result, ()),

@@ -123,9 +123,10 @@ class SOLOTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Build the evaluator that the data set's metadata ask for."""
+        """Build the evaluator that the dataset's metadata ask for."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return build_evaluator(dataset_name, str(folder))
+        limit = cfg.TEST.DETECTIONS_PER_IMAGE
+        return build_evaluator(dataset_name, str(folder), max_dets_per_image=limit)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

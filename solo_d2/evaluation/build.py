@@ -1,4 +1,4 @@
-"""The evaluators that fit a data set."""
+"""The evaluators that fit a dataset."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .lvis import LVISInstanceEvaluator
 from .matting import MattingEvaluator, SOFIEvaluator
 from .panoptic import PanopticEvaluator, SemanticEvaluator
 
-# By evaluator_type: each is called with the data set's name and the folder for results.
-_EVALUATORS: dict[str, tuple[Callable[[str, str | None], DatasetEvaluator], ...]] = {
+# By evaluator_type: each is called with the dataset's name and the folder for results.
+_EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
     "coco": (COCOInstanceEvaluator,),
     # Of a model without mattes its binary masks are measured.
     "coco_matting": (COCOInstanceEvaluator, SOFIEvaluator, MattingEvaluator),
@@ -25,25 +25,34 @@ _EVALUATORS: dict[str, tuple[Callable[[str, str | None], DatasetEvaluator], ...]
 }
 
 
-def build_evaluator(dataset_name: str, output_dir: str | None = None) -> DatasetEvaluator:
-    """Choose evaluators by the ``evaluator_type`` in the data set's metadata.
+def build_evaluator(
+    dataset_name: str, output_dir: str | None = None, *, max_dets_per_image: int | None = None
+) -> DatasetEvaluator:
+    """Choose evaluators by the ``evaluator_type`` in the dataset's metadata.
 
     Args:
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
         output_dir: where results are written; None writes nothing.
+        max_dets_per_image: instances that the model gives at most. AP counts as many where that
+            is more than the 100 of COCO or the 300 of LVIS; with fewer, nothing changes.
 
     Returns:
         The evaluator, or Detectron2's `DatasetEvaluators` where a type has several.
 
     Raises:
-        ValueError: no evaluator is known for the data set.
+        ValueError: no evaluator is known for the dataset.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in _EVALUATORS:
         raise ValueError(
-            f"the data set {dataset_name!r} has the evaluator_type {kind!r}; known: "
+            f"the dataset {dataset_name!r} has the evaluator_type {kind!r}; known: "
             f"{', '.join(map(repr, _EVALUATORS))}. Set it with "
             f"MetadataCatalog.get({dataset_name!r}).set(evaluator_type='coco')"
         )
-    evaluators = [make(dataset_name, output_dir) for make in _EVALUATORS[kind]]
+    evaluators = []
+    for make in _EVALUATORS[kind]:
+        options = {}
+        if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
+            options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
+        evaluators.append(make(dataset_name, output_dir, **options))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

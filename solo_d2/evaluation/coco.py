@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
-import json
 import logging
-from pathlib import Path
-from types import SimpleNamespace
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.logger import create_small_table
 from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
 
-from ..io.results import coco_category_ids, instances_to_coco_results
+from ..io.results import EncodedInstances, JsonListWriter
+from .predictions import ByImage, checked, results_file
+from .truth import read_truth
 
 try:
     import hotcoco
@@ -26,31 +28,40 @@ __all__ = ["COCOInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
 
-_SCORED_BY = {"segm": "segmentation", "bbox": "bbox"}
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+TASKS = ("segm", "bbox")
+
+Found = Mapping[int, EncodedInstances]
+"""Instances by the scorer's image id."""
 
 
-class COCOInstanceEvaluator(COCOEvaluator):
-    """Detectron2's `COCOEvaluator` for instance masks, faster and with the same numbers.
+class COCOInstanceEvaluator(DatasetEvaluator):
+    """Mask AP and box AP as Detectron2's `COCOEvaluator` has them, faster and never of old labels.
 
-    Masks are encoded with `encode_masks`. AP comes from hotcoco (extra "eval"), which gives the
-    same numbers as pycocotools, or from pycocotools where hotcoco is missing. Both mask AP and box
-    AP are reported, boxes as the model gives them. Several processes are supported as in
-    Detectron2: all collect, the first one evaluates.
+    The ground truth is made of the dataset's records, not of a file (see `read_truth`), so that
+    whatever can be trained on can be scored. Masks are encoded with `encode_masks`. AP comes from
+    hotcoco (extra "eval"), which gives the same numbers as pycocotools, or from pycocotools where
+    hotcoco is missing. Several processes are supported as in Detectron2: all collect, the first
+    one evaluates.
+
+    A dataset without annotations, such as COCO's test-dev, has no metrics: results are written.
 
     Args:
-        dataset_name: a registered data set. Without a ``json_file`` in its metadata one is written
-            to `output_dir`.
+        dataset_name: a registered dataset.
         output_dir: where results are written; None writes nothing.
         distributed: collect from all processes.
-        max_dets_per_image: instances per image that count; 100 in COCO.
+        max_dets_per_image: instances per image and class that count. COCO counts 100; with more,
+            the figures are those of the same rules without this cut.
         fast: use hotcoco; by default, if it is installed.
 
     Raises:
-        ValueError: `fast` without hotcoco.
+        ValueError: `fast` without hotcoco, annotations that cannot be scored, or an `output_dir`
+            that cannot be written to.
     """
 
     default_max_dets = 100
     results_file = "coco_instances_results.json"
+    federated = False
 
     def __init__(
         self,
@@ -63,95 +74,148 @@ class COCOInstanceEvaluator(COCOEvaluator):
     ) -> None:
         if fast and hotcoco is None:
             raise ValueError("fast evaluation needs hotcoco; install it: pip install hotcoco")
-        limit = self.default_max_dets if max_dets_per_image is None else max_dets_per_image
-        super().__init__(
-            dataset_name,
-            tasks=tuple(_SCORED_BY),
-            distributed=distributed,
-            output_dir=output_dir,
-            max_dets_per_image=limit,
-        )
-        self._limit = limit
-        # COCO allows any id; hotcoco only integers.
-        integers = all(isinstance(i, int) for i in (*self._coco_api.imgs, *self._coco_api.cats))
-        self._fast = (hotcoco is not None if fast is None else fast) and integers
-        self._truth: Any = None
+        self._fast = hotcoco is not None if fast is None else fast
+        self._limit = self.default_max_dets if max_dets_per_image is None else max_dets_per_image
+        self._distributed = distributed
+        self._file = results_file(output_dir, self.results_file, dataset_name)
+        self._truth = read_truth(dataset_name, federated=self.federated)
+        self._index: Any = None  # the truth as the scorer has it
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all instances."""
+        self._found = ByImage(self._truth.dataset_name, self._truth.numbers)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Encode the instances of a batch.
 
         Args:
             inputs: the model's, with ``image_id``.
-            outputs: the model's, with ``instances``.
+            outputs: the model's, with ``instances``; others are left out.
+
+        Raises:
+            ValueError: an image or a class that the dataset has not, or masks of another size.
         """
+        truth = self._truth
         for image, output in zip(inputs, outputs, strict=True):
-            found = instances_to_coco_results(output["instances"], image["image_id"])
-            self._predictions.append({"image_id": image["image_id"], "instances": found})
+            image_id = image["image_id"]
+            if "instances" in output and self._found.wants(image_id):
+                size = truth.sizes.get(image_id)
+                found = checked(output["instances"], image, size, len(truth.category_ids))
+                self._found.add(image_id, EncodedInstances.of(found))
 
-    def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
-        results = list(itertools.chain.from_iterable(x["instances"] for x in predictions))
-        self._unmap_categories(results)
-        if self._output_dir:
-            file = Path(self._output_dir) / self.results_file
-            file.write_text(json.dumps(results), encoding="utf-8")
-            _logger.info("Saved %d instances to %s", len(results), file)
-        if not self._do_evaluation:
-            _logger.info("There are no annotations to evaluate with.")
-            return
-        for task in self._tasks:
-            key = _SCORED_BY[task]
-            # With a box in it, COCO's code would take the box's area for the mask's.
-            bare = [{k: x[k] for k in ("image_id", "category_id", "score", key)} for x in results]
-            self._results[task] = self._score(bare, task, img_ids)
+    def evaluate(self, img_ids: Iterable[Any] | None = None) -> dict[str, dict[str, float]]:
+        """Write the results and score them.
 
-    def _unmap_categories(self, results: list[dict[str, Any]]) -> None:
-        """Replace labels by the category ids of the data set, in place."""
-        ids = coco_category_ids(self._metadata.get("thing_dataset_id_to_contiguous_id"))
-        if ids is None:
-            return
-        for result in results:
-            if result["category_id"] >= len(ids):
-                raise ValueError(
-                    f"the model found class {result['category_id']}, the data set has {len(ids)} "
-                    f"classes; set MODEL.SOLO.NUM_CLASSES {len(ids)}"
-                )
-            result["category_id"] = ids[result["category_id"]]
+        Args:
+            img_ids: score these images of the dataset alone.
 
-    def _score(self, results: list[dict], task: str, img_ids: list[int] | None) -> dict[str, float]:
+        Returns:
+            Metrics in percent under "segm" and "bbox"; empty but on the main process, without
+            annotations, or where no image was processed.
+        """
+        missing = "their objects count as missed" if img_ids is None else ""
+        gathered = self._found.gather(distributed=self._distributed, missing=missing)
+        if gathered is None:
+            return {}
+        if not gathered:
+            _logger.warning("No image of %s was processed.", self._truth.dataset_name)
+            return {}
+        self._write(gathered)
+        if not self._truth.annotated:
+            return {}
+        numbers = self._truth.numbers
+        found = {numbers[image_id]: x for image_id, x in gathered.items() if len(x)}
+        chosen = None if img_ids is None else [numbers[image_id] for image_id in img_ids]
+        self._warn_of_limit(found.values())
+        return OrderedDict((task, self._score(found, task, chosen)) for task in TASKS)
+
+    def _write(self, found: Mapping[Any, EncodedInstances]) -> None:
+        """Write the results under the dataset's own ids, and say so."""
+        name, where = self._truth.dataset_name, "nowhere: there is no output folder"
+        if self._file is not None:
+            with JsonListWriter(self._file) as file:
+                for image_id, instances in found.items():
+                    ids = self._truth.category_ids
+                    file.extend(instances.entries(image_id, category_ids=ids))
+            _logger.info("Saved %d instances to %s", file.count, self._file)
+            where = f"in {self._file}"
+        if not self._truth.annotated:
+            _logger.info(
+                "%s has no annotations: results for the evaluation server are %s", name, where
+            )
+
+    def _warn_of_limit(self, found: Iterable[EncodedInstances]) -> None:
+        """Say where the best instances of a class are not all that the model found."""
+        most = [max(Counter(x.labels.tolist()).values()) for x in found if len(x) > self._limit]
+        cut = sum(count > self._limit for count in most)
+        if cut:
+            _logger.warning(
+                "%d images have more than %d instances of one class, and the best %d count "
+                "(max_dets_per_image, of TEST.DETECTIONS_PER_IMAGE)", cut, self._limit, self._limit,
+            )  # fmt: skip
+
+    def _score(self, found: Found, task: str, chosen: list[int] | None) -> dict[str, float]:
         """AP and its kin, and AP by class, in percent; NaN for all of them without a result."""
-        names = self._metadata.get("thing_classes")
-        if not results:
-            return self._derive_coco_results(None, task, class_names=names)
-        precision = self._precision(results, task, img_ids)
-        scores = SimpleNamespace(stats=_summary(precision), eval={"precision": precision})
-        return self._derive_coco_results(scores, task, class_names=names)
+        if not found:
+            _logger.warning("The model found no instance.")
+            return dict.fromkeys(METRICS, float("nan"))
+        precision = self._precision(found, task, chosen)
+        values = _percent(_summary(precision))
+        results = dict(zip(METRICS, values, strict=True))
+        _logger.info("Evaluation results for %s:\n%s", task, create_small_table(results))
+        by_class = self._by_class(precision)
+        if by_class:
+            _logger.info("%s AP by class:\n%s", task, _columns(by_class))
+        return {**results, **{f"AP-{name}": value for name, value in by_class.items()}}
 
-    def _precision(self, results: list[dict], task: str, img_ids: list[int] | None) -> np.ndarray:
+    def _precision(self, found: Found, task: str, chosen: list[int] | None) -> np.ndarray:
         """Precision by IoU, recall, category, area range, and limit of detections."""
         if self._fast:
-            self._truth = self._truth or self._read_truth()
-            scorer = hotcoco.COCOeval(self._truth, self._truth.load_res(results), task)
+            self._index = self._index or hotcoco.COCO(self._truth.content)
+            scorer = hotcoco.COCOeval(
+                self._index, self._index.load_res(entries_of(found, task)), task
+            )
             scorer.params.max_dets = [self._limit]
-            if img_ids is not None:
-                scorer.params.img_ids = list(img_ids)
+            if chosen is not None:
+                scorer.params.img_ids = chosen
             scorer.evaluate()
             scorer.accumulate()
             return np.asarray((scorer.eval or {})["precision"])
         with contextlib.redirect_stdout(io.StringIO()):
-            scorer = COCOeval(self._coco_api, self._coco_api.loadRes(results), task)
+            self._index = self._index or self._truth.coco()
+            scorer = COCOeval(self._index, self._index.loadRes(entries_of(found, task)), task)
             scorer.params.maxDets = [self._limit]
-            if img_ids is not None:
-                scorer.params.imgIds = list(img_ids)
+            if chosen is not None:
+                scorer.params.imgIds = chosen
             scorer.evaluate()
             scorer.accumulate()
         return scorer.eval["precision"]
 
-    def _read_truth(self) -> Any:
-        """The ground truth for hotcoco, which does not read the nulls that Detectron2 writes."""
-        content = self._coco_api.dataset
-        if None not in content.values():
-            return hotcoco.COCO(self._metadata.json_file)
-        return hotcoco.COCO({key: value for key, value in content.items() if value is not None})
+    def _by_class(self, precision: np.ndarray) -> dict[str, float]:
+        """AP of every class, if there are several; classes of one name get their id behind it."""
+        names = self._truth.classes or []
+        if len(names) < 2:
+            return {}
+        repeated = {name for name, count in Counter(names).items() if count > 1}
+        ids = self._truth.category_ids
+        keys = [f"{n} (id {i})" if n in repeated else n for n, i in zip(names, ids, strict=True)]
+        values = (_mean(precision[:, :, k, 0, -1]) for k in range(len(names)))
+        return dict(zip(keys, _percent(values), strict=True))
+
+
+def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
+    """Return instances as scorers take them: with masks or boxes alone.
+
+    With a box beside a mask they would take the box's area for the mask's.
+    """
+    key = {"segm": "segmentation", "bbox": "bbox"}[task]
+    kept = ("image_id", "category_id", "score", key)
+    entries = []
+    for number, instances in found.items():
+        ids = range(1, 1 + int(instances.labels.max(initial=0)) + 1)
+        entries += [{k: x[k] for k in kept} for x in instances.entries(number, category_ids=ids)]
+    return entries
 
 
 def _summary(precision: np.ndarray) -> list[float]:
@@ -162,4 +226,21 @@ def _summary(precision: np.ndarray) -> list[float]:
     """
     chosen = [precision[:, :, :, 0, -1], precision[0, :, :, 0, -1], precision[5, :, :, 0, -1]]
     chosen += [precision[:, :, :, area, -1] for area in (1, 2, 3)]
-    return [float(x[x > -1].mean()) if (x > -1).any() else -1.0 for x in chosen]
+    return [_mean(x) for x in chosen]
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def _percent(values: Iterable[float]) -> list[float]:
+    return [100 * value if value >= 0 else float("nan") for value in values]
+
+
+def _columns(values: Mapping[str, float], pairs: int = 3) -> str:
+    """Names and values side by side, `pairs` of them in a line."""
+    cells = [cell for item in values.items() for cell in item]
+    rows = [cells[i : i + 2 * pairs] for i in range(0, len(cells), 2 * pairs)]
+    headers = ["category", "AP"] * min(pairs, len(values))
+    return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f")

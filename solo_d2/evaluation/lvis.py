@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.utils.logger import create_small_table
 
 from ._numpy import numpy_name
-from .coco import COCOInstanceEvaluator, hotcoco
+from .coco import COCOInstanceEvaluator, Found, entries_of, hotcoco
 
 __all__ = ["LVISInstanceEvaluator"]
 
@@ -24,18 +24,19 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
     later. Here hotcoco scores, which gives the same numbers, or lvis with a repair.
 
     Args:
-        dataset_name: a data set of `register_lvis_json`, or one of Detectron2's own.
+        dataset_name: a dataset of `register_lvis_json`, or one of Detectron2's own.
         output_dir: where results are written; None writes nothing.
         distributed: collect from all processes.
         max_dets_per_image: instances per image that count, over all classes; 300 in LVIS.
         fast: use hotcoco; by default, if it is installed.
 
     Raises:
-        ValueError: neither hotcoco nor lvis is installed.
+        ValueError: neither hotcoco nor lvis is installed, or see `COCOInstanceEvaluator`.
     """
 
     default_max_dets = 300
     results_file = "lvis_instances_results.json"
+    federated = True
 
     def __init__(self, dataset_name: str, output_dir: str | None = None, **options: Any) -> None:
         super().__init__(dataset_name, output_dir, **options)
@@ -47,45 +48,43 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
                     "evaluation on LVIS needs hotcoco; install it: pip install hotcoco"
                 ) from error
 
-    def _unmap_categories(self, results: list[dict[str, Any]]) -> None:
-        if self._metadata.get("thing_dataset_id_to_contiguous_id"):
-            super()._unmap_categories(results)
-            return
-        for result in results:  # Detectron2's own LVIS sets: ids from 1 to C
-            result["category_id"] += 1
-
-    def _score(self, results: list[dict], task: str, img_ids: list[int] | None) -> dict[str, float]:
-        if not results:
-            _logger.warning("There is no instance to evaluate.")
+    def _score(self, found: Found, task: str, chosen: list[int] | None) -> dict[str, float]:
+        if not found:
+            _logger.warning("The model found no instance.")
             return dict.fromkeys(_METRICS, float("nan"))
         score = self._results_of_hotcoco if self._fast else self._results_of_lvis
-        found = score(results, task, img_ids)
+        results = score(found, task, chosen)
         # Both packages say -1 where no object belongs to a metric.
-        values = {k: 100 * found[k] if found[k] > -1 else float("nan") for k in _METRICS}
+        values = {k: 100 * results[k] if results[k] > -1 else float("nan") for k in _METRICS}
         _logger.info("Evaluation results for %s:\n%s", task, create_small_table(values))
         return values
 
     def _results_of_hotcoco(
-        self, results: list[dict], task: str, img_ids: list[int] | None
+        self, found: Found, task: str, chosen: list[int] | None
     ) -> dict[str, float]:
-        self._truth = self._truth or hotcoco.LVIS(self._metadata.json_file)
-        found = hotcoco.LVISResults(self._truth, results, max_dets=self._limit)
-        scorer = hotcoco.LVISeval(self._truth, found, task)
-        if img_ids is not None:
-            scorer.params.img_ids = list(img_ids)
+        self._index = self._index or hotcoco.LVIS(self._truth.content)
+        results = hotcoco.LVISResults(self._index, entries_of(found, task), max_dets=self._limit)
+        scorer = hotcoco.LVISeval(self._index, results, task)
+        if chosen is not None:
+            scorer.params.img_ids = chosen
         scorer.run()
         return scorer.get_results()
 
     def _results_of_lvis(
-        self, results: list[dict], task: str, img_ids: list[int] | None
+        self, found: Found, task: str, chosen: list[int] | None
     ) -> dict[str, float]:
         import lvis
 
-        truth = lvis.LVIS(self._metadata.json_file)
-        found = lvis.LVISResults(truth, results, max_dets=self._limit)
-        scorer = lvis.LVISEval(truth, found, task)
-        if img_ids is not None:
-            scorer.params.img_ids = list(img_ids)
+        truth = lvis.LVIS.__new__(lvis.LVIS)  # its constructor reads a file
+        truth.logger, truth.dataset = _logger, self._truth.content
+        truth._create_index()
+        results = lvis.LVISResults(truth, entries_of(found, task), max_dets=self._limit)
+        scorer = lvis.LVISEval(truth, results, task)
+        if chosen is not None:
+            scorer.params.img_ids = chosen
         with numpy_name("float", float):
             scorer.run()
         return scorer.get_results()
+
+    def _warn_of_limit(self, found: Any) -> None:
+        """LVIS counts the best of all classes together; more than that is its rule, not news."""

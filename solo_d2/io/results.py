@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
 from ..layers import encode_masks
+from .json_file import JsonListWriter, save_json
 
 __all__ = [
+    "EncodedInstances",
+    "JsonListWriter",
     "coco_category_ids",
     "instances_to_coco_results",
     "panoptic_things",
@@ -23,9 +25,76 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class EncodedInstances:
+    """The K instances of an image in little memory: masks as RLE, the rest as arrays.
+
+    Attributes:
+        size: (height, width) of the masks.
+        labels: classes (K,).
+        scores: (K,).
+        boxes: XYWH pixels (K, 4).
+        counts: compressed RLE of every mask, as text.
+    """
+
+    size: tuple[int, int]
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    counts: list[str]
+
+    @classmethod
+    def of(cls, instances: Instances) -> EncodedInstances:
+        """Encode `pred_masks`, `pred_boxes` (XYXY), `pred_classes` and `scores` of any device."""
+        boxes = np.array(instances.pred_boxes.tensor.cpu(), np.float64)  # a copy
+        boxes[:, 2:] -= boxes[:, :2]
+        height, width = instances.pred_masks.shape[1:]
+        return cls(
+            size=(int(height), int(width)),
+            labels=instances.pred_classes.cpu().numpy(),
+            scores=instances.scores.cpu().double().numpy(),
+            boxes=boxes,
+            counts=[rle["counts"] for rle in encode_masks(instances.pred_masks)],
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def segmentations(self) -> list[dict[str, Any]]:
+        """Return the masks as COCO has them."""
+        return [{"size": list(self.size), "counts": counts} for counts in self.counts]
+
+    def entries(
+        self,
+        image_id: Any,
+        *,
+        file_name: str | None = None,
+        category_ids: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return entries of a COCO results file; see `instances_to_coco_results`."""
+        common: dict[str, Any] = {"image_id": image_id}
+        if file_name is not None:
+            common["file_name"] = file_name
+        results = []
+        for label, score, box, mask in zip(
+            self.labels.tolist(),
+            self.scores.tolist(),
+            self.boxes.tolist(),
+            self.segmentations(),
+            strict=True,
+        ):
+            category = label if category_ids is None else category_ids[label]
+            entry = {**common, "category_id": category, "bbox": box, "score": score}
+            if class_names is not None:
+                entry["category_name"] = class_names[label]
+            results.append({**entry, "segmentation": mask})
+        return results
+
+
 def instances_to_coco_results(
     instances: Instances,
-    image_id: int,
+    image_id: Any,
     *,
     file_name: str | None = None,
     category_ids: Sequence[int] | None = None,
@@ -47,21 +116,9 @@ def instances_to_coco_results(
     """
     if len(instances) == 0:
         return []
-    boxes = instances.pred_boxes.tensor.double().cpu().numpy()
-    boxes[:, 2:] -= boxes[:, :2]
-    rles = encode_masks(instances.pred_masks)
-    common: dict[str, Any] = {"image_id": image_id}
-    if file_name is not None:
-        common["file_name"] = file_name
-    results = []
-    labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
-    for label, score, box, rle in zip(labels, scores, boxes.tolist(), rles, strict=True):
-        category = label if category_ids is None else category_ids[label]
-        entry = {**common, "category_id": category, "bbox": box, "score": score}
-        if class_names is not None:
-            entry["category_name"] = class_names[label]
-        results.append({**entry, "segmentation": rle})
-    return results
+    return EncodedInstances.of(instances).entries(
+        image_id, file_name=file_name, category_ids=category_ids, class_names=class_names
+    )
 
 
 def panoptic_things(ids: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Instances:
@@ -138,16 +195,3 @@ def coco_category_ids(contiguous: Mapping[int, int] | None) -> list[int] | None:
     if not contiguous:
         return None
     return [category for category, _ in sorted(contiguous.items(), key=lambda item: item[1])]
-
-
-def save_json(path: str | PathLike[str], content: Any) -> None:
-    """Write a JSON file, making its folder.
-
-    Raises:
-        ValueError: It cannot be written.
-    """
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error}).") from error

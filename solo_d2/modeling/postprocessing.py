@@ -6,6 +6,7 @@ Legend: T cells in all, C classes, K candidates or instances, (H, W) the canvas 
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from ..layers import (
@@ -172,9 +174,10 @@ def select_candidates(
         cells=todo.new_zeros(0),
         masks=torch.zeros((0, *size), dtype=torch.bool, device=scores.device),
     )
+    limit, cut = settings.pre_nms_topk, False
     for cells in todo.split(chunk_length(size, scores.device)):
-        full = len(kept.scores) == settings.pre_nms_topk
-        if full and bool(kept.scores[-1] >= best[cells[0]]):
+        if len(kept.scores) == limit and bool(kept.scores[-1] >= best[cells[0]]):
+            cut = True
             break
         masks, areas, maskness = binarize(cell_masks(cells), settings.mask_thresh)
         strides = torch.tensor(grid.strides, device=cells.device)[grid.levels(cells)]
@@ -183,7 +186,11 @@ def select_candidates(
         found *= (maskness * (areas > strides))[:, None]
         pairs = found.nonzero()  # (cell, class)
         new = Candidates(found[pairs[:, 0], pairs[:, 1]], pairs[:, 1], pairs[:, 0], cells, masks)
-        kept = _merge(kept, new, settings.pre_nms_topk)
+        cut |= len(kept.scores) + len(new.scores) > limit  # lengths: nothing to wait for
+        kept = _merge(kept, new, limit)
+    if cut:
+        text = f"An image has more than {limit} candidates; PRE_NMS_TOPK_TEST leaves the best"
+        log_first_n(logging.INFO, text, name=__name__)
     return kept
 
 

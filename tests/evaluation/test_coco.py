@@ -114,7 +114,7 @@ def test_a_class_that_the_data_set_lacks_is_named(register):
     mask = np.ones((100, 140), dtype=bool)
     wrong = [(scenes[0][0], [(mask, 4, 0.5)])]
     name = register(scenes)
-    with pytest.raises(ValueError, match=r"class 4, the data set has 4 classes.*NUM_CLASSES 4"):
+    with pytest.raises(ValueError, match=r"class 4, the dataset has 4 classes.*NUM_CLASSES 4"):
         feed(COCOInstanceEvaluator(name), wrong)
 
 

@@ -225,7 +225,7 @@ def test_a_picture_without_objects_has_no_instances():
 
 def test_no_more_masks_than_candidates_exist_at_a_time(monkeypatch):
     topk, chunk, views = 7, 3, 4
-    keys = (*LIVELY, "MODEL.SOLO.PRE_NMS_TOPK_TEST", topk)
+    keys = (*LIVELY, "MODEL.SOLO.PRE_NMS_TOPK_TEST", topk, "TEST.DETECTIONS_PER_IMAGE", topk)
     model = tiny_model(*keys).eval()
     monkeypatch.setitem(postprocessing._CHUNK_PIXELS, "cpu", chunk * 16 * 24)
     asked, joined = [], []

@@ -22,6 +22,7 @@ class CocoData:
         stuff: names of the background labels, empty where the file has none.
         repaired: number of annotations dropped or completed; COCO's evaluation code fails on
             the file as it is where this is not 0.
+        frequencies: LVIS's "r", "c" or "f" of every class; empty for other formats.
     """
 
     records: list[dict[str, Any]]
@@ -29,6 +30,7 @@ class CocoData:
     category_ids: list[int]
     stuff: list[str]
     repaired: int
+    frequencies: tuple[str, ...] = ()
 
 
 def register_data(

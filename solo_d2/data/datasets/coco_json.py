@@ -153,6 +153,8 @@ def _instance(
         "segmentation": mask[0],
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }
+    if _is_finite(annotation.get("area")) and annotation["area"] > 0:
+        record["area"] = float(annotation["area"])  # COCO's sizes of objects go by it
     if "alpha" in annotation:
         record["alpha"] = resolve_alpha(annotation["alpha"], path, (size[0], size[1]))
     # COCO's evaluation needs these keys, and takes the id 0 for "no match".

@@ -10,6 +10,7 @@ All others are unknown in it, so that a detection of them is neither right nor w
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -67,7 +68,21 @@ def load_lvis_json(
     for record in data.records:
         for key in ("neg_category_ids", "not_exhaustive_category_ids"):
             record[key] = by_id[record["image_id"]].get(key, [])
-    return data
+    categories = {category["id"]: category for category in content["categories"]}
+    frequencies = tuple(_frequency(path, categories[i]) for i in data.category_ids)
+    return dataclasses.replace(data, frequencies=frequencies)
+
+
+def _frequency(path: Path, category: dict[str, Any]) -> str:
+    """The group that a class is of, by the file or by its count of images."""
+    if category.get("frequency") in ("r", "c", "f"):
+        return category["frequency"]
+    if isinstance(category.get("image_count"), int):
+        return frequency_of(category["image_count"])
+    raise ValueError(
+        f"{path}: the category {category['id']} has neither 'frequency' (r, c or f) nor "
+        "'image_count', which LVIS's evaluation needs"
+    )
 
 
 def _file_name(image: dict[str, Any], root: Path) -> str:
@@ -98,9 +113,11 @@ def register_lvis_json(
         ValueError: If the data set is not usable, or `name` stands for other files.
     """
     source = (str(Path(json_file).resolve()), str(Path(image_root).resolve()))
-    return register_data(
-        name, source, lambda: load_lvis_json(*source), "lvis", lambda _: {"json_file": source[0]}
-    )
+
+    def describe(data: CocoData) -> dict[str, Any]:
+        return {"json_file": source[0], "class_frequencies": list(data.frequencies)}
+
+    return register_data(name, source, lambda: load_lvis_json(*source), "lvis", describe)
 
 
 def frequency_of(images: int) -> str:

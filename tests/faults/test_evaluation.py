@@ -1,0 +1,716 @@
+"""Faults of evaluation: old labels, unscorable annotations, strange predictions, lost results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import Boxes, BoxMode, Instances
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+
+from solo_d2.data.datasets.coco_json import register_coco_json
+from solo_d2.data.datasets.lvis import register_lvis_json, write_lvis
+from solo_d2.evaluation import (
+    COCOInstanceEvaluator,
+    LVISInstanceEvaluator,
+    build_evaluator,
+    coco,
+)
+from solo_d2.layers import masks_to_boxes
+
+NAME = "faulty"
+H, W = 50, 70
+SQUARE = 18
+WAYS = [True, False] if coco.hotcoco is not None else [False]
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if NAME in catalog.list():
+            catalog.remove(NAME)
+
+
+def forget():
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if NAME in catalog.list():
+            catalog.remove(NAME)
+
+
+def square(x, y, side=SQUARE):
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def content(images=2, ids=(3, 17)):
+    """A COCO file: two squares of two classes in every image."""
+    annotations = [
+        {
+            **{"id": 2 * k + j + 1, "image_id": k + 1, "category_id": ids[j], "iscrowd": 0},
+            **{"segmentation": square(5 + 30 * j, 12), "bbox": [5 + 30 * j, 12, SQUARE, SQUARE]},
+            "area": float(SQUARE**2),
+        }
+        for k in range(images)
+        for j in range(2)
+    ]
+    return {
+        "info": {},
+        "licenses": [],
+        "images": [
+            {"id": k + 1, "file_name": f"p{k + 1}.png", "height": H, "width": W}
+            for k in range(images)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": ids[0], "name": "cup"}, {"id": ids[1], "name": "fork"}],
+    }
+
+
+def write(folder, content, name="truth.json"):
+    for image in content["images"]:
+        file = folder / image["file_name"]
+        if not file.is_file():
+            Image.new("RGB", (W, H)).save(file)
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def decode(segmentation, size=(H, W)):
+    if isinstance(segmentation, np.ndarray):
+        return segmentation.astype(bool)
+    if isinstance(segmentation, list):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, *size))
+    return mask_util.decode(segmentation).astype(bool)
+
+
+def found(masks, labels, scores=None, boxes=None):
+    masks = torch.as_tensor(np.array(masks, bool)).reshape(-1, H, W)
+    scores = [0.99 - 0.001 * k for k in range(len(labels))] if scores is None else scores
+    return Instances(
+        (H, W),
+        pred_masks=masks,
+        pred_boxes=Boxes(masks_to_boxes(masks) if boxes is None else boxes),
+        pred_classes=torch.tensor(labels, dtype=torch.int64),
+        scores=torch.tensor(scores, dtype=torch.float32),
+    )
+
+
+def perfect(record):
+    """What a model gives that finds exactly the record's objects."""
+    annotations = record["annotations"]
+    masks = [decode(x["segmentation"]) for x in annotations]
+    return {"instances": found(masks, [x["category_id"] for x in annotations])}
+
+
+def feed(evaluator, answer=perfect):
+    evaluator.reset()
+    for record in DatasetCatalog.get(NAME):
+        image = {key: record[key] for key in ("image_id", "file_name")}
+        evaluator.process([image], [answer(record)])
+    return evaluator.evaluate()
+
+
+# What a reader takes can be scored, with one result by both ways.
+
+
+def each(key, value):
+    def change(content):
+        for entry in content["annotations"]:
+            entry[key] = value(entry) if callable(value) else value
+
+    return change
+
+
+def renumber(image=lambda i: i, annotation=lambda i: i):
+    def change(content):
+        for entry in content["images"]:
+            entry["id"] = image(entry["id"])
+        for entry in content["annotations"]:
+            entry["image_id"], entry["id"] = image(entry["image_id"]), annotation(entry["id"])
+
+    return change
+
+
+def with_key(key, value):
+    return lambda content: content.update({key: value})
+
+
+SCORABLE = {
+    "nothing unusual": lambda content: None,
+    "area as text": each("area", "324.0"),
+    "area null": each("area", None),
+    "area -1": each("area", -1.0),
+    "area 0": each("area", 0),
+    "area missing": lambda content: [x.pop("area") for x in content["annotations"]],
+    "area a list": each("area", [324]),
+    "area NaN": each("area", float("nan")),
+    "area infinite": each("area", float("inf")),
+    "area true": each("area", True),
+    "box missing": lambda content: [x.pop("bbox") for x in content["annotations"]],
+    "box null": each("bbox", None),
+    "box of three numbers": each("bbox", [5, 12, 18]),
+    "box with NaN": each("bbox", [5, 12, float("nan"), 18]),
+    "box with a negative side": each("bbox", [5, 12, -18, 18]),
+    "iscrowd missing": lambda content: [x.pop("iscrowd") for x in content["annotations"]],
+    "iscrowd false": each("iscrowd", False),
+    "annotation ids as text": renumber(annotation="ann-{:04d}".format),
+    "annotation ids from 0": renumber(annotation=lambda i: i - 1),
+    "negative annotation ids": renumber(annotation=lambda i: -i),
+    "large annotation ids": renumber(annotation=lambda i: 2**62 + i),
+    "image ids from 0": renumber(image=lambda i: i - 1),
+    "negative image ids": renumber(image=lambda i: i - 9),
+    "large image ids": renumber(image=lambda i: 2**62 + i),
+    "image ids as text": renumber(image="img/{}".format),
+    "info as text": with_key("info", "exported on Monday"),
+    "info null": with_key("info", None),
+    "info a list": with_key("info", [1]),
+    "licenses an object": with_key("licenses", {"name": "none"}),
+    "licenses null": with_key("licenses", None),
+    "categories with more keys": lambda content: [
+        x.update(supercategory=None, color=[1, 2]) for x in content["categories"]
+    ],
+    "images with more keys": lambda content: [
+        x.update(license="x", coco_url=None, date_captured=3) for x in content["images"]
+    ],
+    "an image without objects": lambda content: content["images"].append(
+        {"id": 90, "file_name": "p90.png", "height": H, "width": W}
+    ),
+}
+
+
+@pytest.mark.parametrize("fast", WAYS, ids=lambda fast: "hotcoco" if fast else "pycocotools")
+@pytest.mark.parametrize("fault", SCORABLE)
+def test_what_was_read_can_be_scored(tmp_path, fault, fast):
+    changed = content()
+    SCORABLE[fault](changed)
+    register_coco_json(NAME, write(tmp_path, changed), tmp_path)
+    results = feed(COCOInstanceEvaluator(NAME, str(tmp_path / "out"), fast=fast))
+    values = {**results["segm"], **results["bbox"]}
+    assert {k for k, v in values.items() if math.isnan(v)} == {"APm", "APl"}  # all are small
+    assert [v for v in values.values() if not math.isnan(v)] == pytest.approx([100] * 6)
+
+
+@pytest.mark.parametrize("fault", ["image ids as text", "negative image ids", "large image ids"])
+def test_results_have_the_ids_of_the_dataset(tmp_path, fault):
+    changed = content()
+    SCORABLE[fault](changed)
+    register_coco_json(NAME, write(tmp_path, changed), tmp_path)
+    feed(COCOInstanceEvaluator(NAME, str(tmp_path / "out")))
+    results = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert [x["image_id"] for x in results[::2]] == [x["id"] for x in changed["images"]]
+    assert [x["category_id"] for x in results] == [3, 17, 3, 17]
+    if fault != "image ids as text":
+        found = COCO(str(tmp_path / "truth.json")).loadRes(results)
+        assert len(found.anns) == 4
+
+
+BROKEN_VALUES = st.one_of(
+    st.none(), st.text(max_size=3), st.floats(), st.integers(-3, 400), st.lists(st.integers())
+)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from(["area", "bbox", "license", "score", "ignore"]),
+            BROKEN_VALUES,
+        ),
+        max_size=5,
+    ),
+    st.integers(-5, 5),
+    st.integers(0, 3),
+)
+def test_any_values_beside_the_mask_give_one_ap_by_both_ways(tmp_path, edits, shift, drop):
+    changed = content()
+    for index, key, value in edits:
+        changed["annotations"][index][key] = value
+    renumber(image=lambda i: i + shift, annotation=lambda i: i + shift)(changed)
+    forget()
+    register_coco_json(NAME, write(tmp_path, changed), tmp_path)
+
+    def answer(record):
+        whole = perfect(record)["instances"]
+        return {"instances": whole[drop:] if drop < 3 else whole}
+
+    fast, slow = (feed(COCOInstanceEvaluator(NAME, fast=way), answer) for way in (WAYS[0], False))
+    assert repr(fast) == repr(slow)
+    assert drop < 3 or fast["segm"]["AP"] == pytest.approx(100)
+
+
+# Datasets that others registered.
+
+
+def functions_records(**changes):
+    mask = np.zeros((H, W), np.uint8)
+    mask[12:30, 5:23] = 1
+    annotation = {
+        **{"bbox": [5, 12, 23, 30], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1},
+        "segmentation": mask_util.encode(np.asfortranarray(mask)),
+    }
+    annotation.update(changes)
+    annotation = {key: value for key, value in annotation.items() if value is not ...}
+    record = {"file_name": "a.png", "image_id": 5, "height": H, "width": W}
+    return [{**record, "annotations": [annotation]}]
+
+
+def register_function(records):
+    DatasetCatalog.register(NAME, lambda: copy.deepcopy(records))
+    MetadataCatalog.get(NAME).set(thing_classes=["cup", "fork"], evaluator_type="coco")
+
+
+MASK = np.asfortranarray(np.pad(np.ones((18, 18), np.uint8), ((12, 20), (5, 47))))
+RUNS = [5 * H + 12, *[18, H - 18] * 17, 18, 20 + 47 * H]  # down the columns, background first
+
+
+@pytest.mark.parametrize("fast", WAYS, ids=lambda fast: "hotcoco" if fast else "pycocotools")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="RLE with bytes"),
+        pytest.param({"segmentation": {"size": (H, W), "counts": RUNS}}, id="runs"),
+        pytest.param({"segmentation": MASK}, id="array"),
+        pytest.param({"segmentation": [np.array(square(5, 12)[0])]}, id="polygon as array"),
+        pytest.param({"segmentation": [tuple(square(5, 12)[0])]}, id="polygon as tuple"),
+        pytest.param({"bbox": ..., "bbox_mode": ...}, id="no box"),
+        pytest.param({"bbox": np.array([5.0, 12, 23, 30])}, id="box as array"),
+        pytest.param({"category_id": np.int64(1)}, id="class of NumPy"),
+        pytest.param({"area": np.float32(324)}, id="area of NumPy"),
+        pytest.param({"iscrowd": None}, id="iscrowd None"),
+    ],
+)
+def test_registered_by_a_function(changes, fast):
+    register_function(functions_records(**changes))
+    answer = {"instances": found([MASK], [1])}
+    results = feed(COCOInstanceEvaluator(NAME, fast=fast), lambda record: answer)
+    assert results["segm"]["AP"] == pytest.approx(100)
+    assert results["bbox"]["AP"] == pytest.approx(100)
+
+
+FAR = [[5, 12, 5e7, 12, 5e7, 30]]
+
+
+def first(**changes):
+    return lambda records: records[0]["annotations"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda r: r[0].pop("image_id"), "lacks 'image_id'", id="no image id"),
+        pytest.param(lambda r: r.append(r[0]), "two images with the id 5", id="id twice"),
+        pytest.param(lambda r: r[0].pop("height"), "'height' and 'width'", id="no size"),
+        pytest.param(
+            lambda r: r[0]["annotations"][0].update(category_id=2),
+            "class 2, .* 2 classes",
+            id="class",
+        ),
+        pytest.param(
+            lambda r: r[0]["annotations"][0].update(category_id="cup"),
+            "no class",
+            id="class as text",
+        ),
+        pytest.param(
+            lambda r: r[0]["annotations"][0].update(category_id=-1), "no class", id="class -1"
+        ),
+        pytest.param(lambda r: r[0].update(height=60), "its mask has the size", id="other size"),
+        pytest.param(first(segmentation=FAR), "far beyond", id="far polygon"),
+        pytest.param(first(segmentation=[["a"] * 6]), "cannot be scored", id="text polygon"),
+        pytest.param(first(segmentation=[[math.nan] * 6]), "has NaN", id="NaN polygon"),
+    ],
+)
+def test_what_cannot_be_scored_is_named_before_the_first_image(change, message):
+    records = functions_records()
+    change(records)
+    register_function(records)
+    with pytest.raises(ValueError, match=f"dataset {NAME}.*{message}") as error:
+        COCOInstanceEvaluator(NAME)
+    assert "\n" not in str(error.value)
+
+
+def test_a_box_without_a_mask_is_left_out_and_counted(caplog):
+    records = functions_records()
+    records[0]["annotations"].append({**records[0]["annotations"][0], "segmentation": None})
+    register_function(records)
+    answer = {"instances": found([MASK], [1])}
+    results = feed(COCOInstanceEvaluator(NAME), lambda record: answer)
+    assert results["segm"]["AP"] == pytest.approx(100)
+    assert "1 annotations have no mask and are not scored" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["nothing unusual", "area null", "box missing", "info as text"])
+def test_a_file_that_detectron2_registered(tmp_path, fault):
+    changed = content()
+    SCORABLE[fault](changed)
+    if fault == "box missing":  # Detectron2's reader wants one
+        changed = content()
+    register_coco_instances(NAME, {}, str(write(tmp_path, changed)), str(tmp_path))
+    results = feed(COCOInstanceEvaluator(NAME))
+    assert results["segm"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
+
+
+# Never against older labels.
+
+
+def ours(folder, content):
+    register_coco_json(NAME, write(folder, content), folder)
+
+
+def ours_repaired(folder, content):
+    del content["annotations"][0]["bbox"]
+    ours(folder, content)
+
+
+def ours_matting(folder, content):
+    register_coco_json(NAME, write(folder, content), folder, matting=True)
+
+
+def detectron2s(folder, content):
+    register_coco_instances(NAME, {}, str(write(folder, content)), str(folder))
+
+
+def by_function(folder, content):
+    from detectron2.data.datasets import load_coco_json
+
+    file = write(folder, content)
+    DatasetCatalog.register(NAME, lambda: load_coco_json(str(file), str(folder), NAME))
+    MetadataCatalog.get(NAME).set(evaluator_type="coco")
+
+
+def lvis(folder, content):
+    write_lvis(write(folder, content), folder / "lvis.json")
+    register_lvis_json(NAME, folder / "lvis.json", folder)
+
+
+def moved(content):
+    for entry in content["annotations"]:
+        x, y, *_ = entry["segmentation"][0]
+        entry["segmentation"], entry["bbox"] = square(x, y - 12), [x, y - 12, SQUARE, SQUARE]
+
+
+def image_added(content):
+    content["images"].append({**content["images"][0], "id": 40, "file_name": "p40.png"})
+    content["annotations"].append({**content["annotations"][0], "id": 70, "image_id": 40})
+
+
+def image_removed(content):
+    del content["images"][0]
+    content["annotations"] = [x for x in content["annotations"] if x["image_id"] != 1]
+
+
+def classes_swapped(content):
+    for entry in content["annotations"]:
+        entry["category_id"] = 20 - entry["category_id"]
+
+
+@pytest.mark.parametrize("change", [moved, image_added, image_removed, classes_swapped])
+@pytest.mark.parametrize(
+    "register", [ours, ours_repaired, ours_matting, detectron2s, by_function, lvis]
+)
+def test_labels_that_changed_are_scored_as_they_are(tmp_path, register, change):
+    """In one folder for results, as in a training; perfect answers always get 100."""
+    changed = content()
+    for _ in range(2):
+        forget()
+        register(tmp_path, copy.deepcopy(changed))
+        DatasetCatalog.get(NAME)
+        results = feed(build_evaluator(NAME, str(tmp_path / "out")))
+        assert results["segm"]["AP"] == pytest.approx(100)
+        change(changed)
+
+
+def test_a_copy_that_detectron2s_evaluator_left_is_not_read(tmp_path):
+    register_function(functions_records())
+    stale = tmp_path / f"{NAME}_coco_format.json"
+    stale.write_text(json.dumps(content()))
+    MetadataCatalog.get(NAME).json_file = str(stale)
+    answer = {"instances": found([MASK], [1])}
+    results = feed(COCOInstanceEvaluator(NAME, str(tmp_path)), lambda record: answer)
+    assert results["segm"]["AP"] == pytest.approx(100)
+
+
+def test_no_file_is_made_of_the_ground_truth(tmp_path):
+    ours_repaired(tmp_path, content())
+    feed(COCOInstanceEvaluator(NAME, str(tmp_path / "out")))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["coco_instances_results.json"]
+
+
+# The limit of detections.
+
+
+def crowded(count):
+    """`count` objects of 2 x 2 pixels of one class."""
+    changed = content(images=1)
+    corners = [(2 * (k % 34), 2 * (k // 34)) for k in range(count)]
+    changed["annotations"] = [
+        {
+            **{"id": k + 1, "image_id": 1, "category_id": 3, "iscrowd": 0, "area": 4},
+            **{"segmentation": square(*corner, 2), "bbox": [*corner, 2, 2]},
+        }
+        for k, corner in enumerate(corners)
+    ]
+    return changed
+
+
+@pytest.mark.parametrize("fast", WAYS, ids=lambda fast: "hotcoco" if fast else "pycocotools")
+@pytest.mark.parametrize(
+    ("objects", "limit", "expected"),
+    [
+        (100, None, 100),
+        (101, None, 100 * 101 * 0 + 99.0099),  # recalls above 100/101 have no precision
+        (300, None, 33.6634),  # recalls 0, 0.01 ... 0.33 of 101
+        (300, 300, 100),
+        (300, 150, 50.495),  # 51 of 101
+    ],
+)
+def test_so_many_perfect_objects_score(tmp_path, objects, limit, expected, fast, caplog):
+    ours(tmp_path, crowded(objects))
+    evaluator = COCOInstanceEvaluator(NAME, max_dets_per_image=limit, fast=fast)
+    assert feed(evaluator)["segm"]["AP"] == pytest.approx(expected, abs=1e-3)
+    said = f"more than {limit or 100} instances of one class" in caplog.text
+    assert said == (objects > (limit or 100))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "limit"),
+    [
+        (ours, None, 100),
+        (ours, 50, 100),
+        (ours, 100, 100),
+        (ours, 300, 300),
+        (lvis, 100, 300),
+        (lvis, 300, 300),
+        (lvis, 500, 500),
+    ],
+)
+def test_the_limit_of_the_config_reaches_the_scorer(tmp_path, kind, asked, limit):
+    kind(tmp_path, content())
+    assert build_evaluator(NAME, max_dets_per_image=asked)._limit == limit
+
+
+def test_the_trainer_hands_on_the_limit(tmp_path, tiny_cfg):
+    from solo_d2.engine import SOLOTrainer
+
+    ours(tmp_path, content())
+    tiny_cfg.OUTPUT_DIR, tiny_cfg.TEST.DETECTIONS_PER_IMAGE = str(tmp_path / "out"), 250
+    assert SOLOTrainer.build_evaluator(tiny_cfg, NAME)._limit == 250
+
+
+def test_more_detections_than_candidates_are_refused():
+    from builders import tiny_model
+
+    keys = ("MODEL.SOLO.PRE_NMS_TOPK_TEST", 60, "TEST.DETECTIONS_PER_IMAGE")
+    with pytest.raises(ValueError, match=r"PER_IMAGE 61 .*PRE_NMS_TOPK_TEST to at least 61"):
+        tiny_model(*keys, 61)
+    tiny_model(*keys, 60)
+
+
+def test_candidates_that_are_cut_are_said_once(caplog, monkeypatch):
+    from builders import noise_input, tiny_model
+    from detectron2.utils import logger as detectron2_logger
+
+    monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", type(detectron2_logger._LOG_COUNTER)())
+    keys = ("MODEL.SOLO.PRIOR_PROB", 0.5, "MODEL.SOLO.MASK_THRESH_TEST", 0.4)
+    keys += ("TEST.DETECTIONS_PER_IMAGE", 4, "MODEL.SOLO.PRE_NMS_TOPK_TEST")
+    caplog.set_level(logging.INFO)
+    with torch.no_grad():
+        tiny_model(*keys, 5000).eval()([noise_input((64, 96))])
+        assert "candidates" not in caplog.text
+        for _ in range(2):
+            tiny_model(*keys, 4).eval()([noise_input((64, 96))])
+    assert caplog.text.count("more than 4 candidates; PRE_NMS_TOPK_TEST") == 1
+
+
+# Without annotations.
+
+
+@pytest.mark.parametrize(
+    ("kind", "annotations"), [(ours, []), (lvis, []), (detectron2s, []), (detectron2s, None)]
+)
+def test_without_annotations_results_are_written_and_there_are_no_metrics(
+    tmp_path, kind, annotations, caplog
+):
+    changed = {**content(), "annotations": annotations}
+    if annotations is None:
+        del changed["annotations"]
+    kind(tmp_path, changed)
+    caplog.set_level(logging.INFO)
+    answer = {"instances": found([MASK], [1])}
+    results = feed(build_evaluator(NAME, str(tmp_path / "out")), lambda record: answer)
+    assert results == {}
+    (file,) = (tmp_path / "out").glob("*_instances_results.json")
+    entries = json.loads(file.read_text())
+    assert [(x["image_id"], x["category_id"]) for x in entries] == [(1, 17), (2, 17)]
+    assert f"has no annotations: results for the evaluation server are in {file}" in caplog.text
+
+
+# Strange predictions.
+
+
+def evaluate_with(tmp_path, answer, **options):
+    ours(tmp_path, content())
+    return feed(COCOInstanceEvaluator(NAME, str(tmp_path / "out"), **options), answer)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["score", "box"])
+def test_instances_that_are_not_finite_are_left_out_and_counted(tmp_path, where, value, caplog):
+    def answer(record):
+        instances = perfect(record)["instances"]
+        more = Instances.cat([instances, instances[:1]])
+        if where == "score":
+            more.scores[-1] = value
+        else:
+            more.pred_boxes.tensor[-1, 2] = value
+        return {"instances": more}
+
+    assert evaluate_with(tmp_path, answer)["segm"]["AP"] == pytest.approx(100)
+    assert "p1.png: 1 of 3 instances have NaN or infinite values" in caplog.text
+    text = (tmp_path / "out" / "coco_instances_results.json").read_text()
+    assert len(json.loads(text)) == 4
+    assert "NaN" not in text
+
+
+def other_size(record):
+    return {"instances": Instances((4, 5), pred_masks=torch.ones((1, 4, 5), dtype=torch.bool))}
+
+
+def other_masks(record):
+    instances = perfect(record)["instances"]
+    instances.pred_masks = instances.pred_masks[:, :-1]
+    return {"instances": instances}
+
+
+def labelled(label):
+    return lambda record: {"instances": found([MASK], [label])}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        pytest.param(
+            other_size, r"p1.png: predictions of \(4, 5\), expected \(50, 70\)", id="size"
+        ),
+        pytest.param(other_masks, r"p1.png: predictions of \(49, 70\)", id="masks"),
+        pytest.param(labelled(2), "class 2, the dataset has 2 classes.*NUM_CLASSES 2", id="class"),
+        pytest.param(labelled(-1), "class -1, the dataset has 2 classes", id="negative class"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_named_at_the_first_image(tmp_path, answer, message):
+    ours(tmp_path, content())
+    evaluator = COCOInstanceEvaluator(NAME)
+    (record, *_) = DatasetCatalog.get(NAME)
+    with pytest.raises(ValueError, match=message):
+        evaluator.process([record], [answer(record)])
+
+
+def test_an_image_that_the_dataset_has_not_is_named(tmp_path):
+    ours(tmp_path, content())
+    (record, *_) = DatasetCatalog.get(NAME)
+    with pytest.raises(ValueError, match=f"dataset {NAME} has no image with the id 99"):
+        COCOInstanceEvaluator(NAME).process([{**record, "image_id": 99}], [perfect(record)])
+
+
+def test_an_image_that_comes_twice_counts_once(tmp_path, caplog):
+    ours(tmp_path, content())
+    evaluator = COCOInstanceEvaluator(NAME, str(tmp_path / "out"))
+    records = DatasetCatalog.get(NAME)
+    for record in [*records, records[0]]:
+        evaluator.process([record], [perfect(record)])
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100)
+    assert "1 images came again and count once" in caplog.text
+    assert len(json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())) == 4
+
+
+def test_images_that_two_processes_share_count_once(tmp_path, monkeypatch, caplog):
+    from detectron2.utils import comm
+
+    ours(tmp_path, content(images=3))
+    records = DatasetCatalog.get(NAME)
+    halves = [COCOInstanceEvaluator(NAME), COCOInstanceEvaluator(NAME)]
+    for half, part in zip(halves, (records[:2], [records[2], records[0]]), strict=True):
+        for record in part:
+            half.process([record], [perfect(record)])
+    parts = [(half._found._values, half._found._repeated) for half in halves]
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: parts)
+    assert halves[0].evaluate()["segm"]["AP"] == pytest.approx(100)
+    assert "1 images came again and count once" in caplog.text
+
+
+def test_images_that_were_not_processed_are_counted_as_missed(tmp_path, caplog):
+    ours(tmp_path, content())
+    evaluator = COCOInstanceEvaluator(NAME)
+    (record, *_) = DatasetCatalog.get(NAME)
+    evaluator.process([record], [perfect(record)])
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100 * 51 / 101)
+    assert "1 of 2 images were not processed; their objects count as missed" in caplog.text
+    assert evaluator.evaluate(img_ids=[1])["segm"]["AP"] == pytest.approx(100)
+
+
+def test_no_processed_image_gives_no_metrics(tmp_path):
+    ours(tmp_path, content())
+    evaluator = COCOInstanceEvaluator(NAME)
+    evaluator.process([{"image_id": 1}], [{"sem_seg": None}])  # a model without instances
+    assert evaluator.evaluate() == {}
+
+
+def test_classes_of_one_name_have_a_line_each(tmp_path):
+    changed = content()
+    changed["categories"][1]["name"] = "cup"
+    ours(tmp_path, changed)
+    results = feed(COCOInstanceEvaluator(NAME))["segm"]
+    assert {"AP-cup (id 3)", "AP-cup (id 17)"} <= set(results)
+
+
+# Results on the disk.
+
+
+@pytest.mark.parametrize("kind", [ours, lvis])
+def test_a_folder_that_cannot_be_written_is_known_before_the_first_image(tmp_path, kind):
+    kind(tmp_path, content())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/out.*cannot be written .*OUTPUT_DIR"):
+        build_evaluator(NAME, str(tmp_path / "file" / "out"))
+
+
+def test_results_never_replace_the_annotations(tmp_path):
+    file = write(tmp_path, content(), "coco_instances_results.json")
+    register_coco_json(NAME, file, tmp_path)
+    with pytest.raises(ValueError, match="has the annotations of the dataset"):
+        COCOInstanceEvaluator(NAME, str(tmp_path))
+
+
+def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch):
+    from solo_d2.io import json_file
+
+    ours(tmp_path, content())
+    evaluator = COCOInstanceEvaluator(NAME, str(tmp_path / "out"))
+    feed(evaluator)
+    file = tmp_path / "out" / "coco_instances_results.json"
+    before = file.read_text()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json_file.AtomicFile, "commit", full)
+    with pytest.raises(ValueError, match=r"results\.json: cannot be written.*No space"):
+        evaluator.evaluate()
+    assert file.read_text() == before
+
+
+def test_the_evaluator_of_lvis_has_the_rules_of_lvis(tmp_path):
+    lvis(tmp_path, content())
+    assert type(build_evaluator(NAME)) is LVISInstanceEvaluator
