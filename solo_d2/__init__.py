@@ -1,15 +1,20 @@
 """solo_d2: the SOLO family of box-free instance segmentation for Detectron2.
 
 Names are loaded at their first use, so that `import solo_d2` takes no time and the installer of
-Detectron2 runs without it. Loading the first name registers the meta-architectures, heads and
-backbones of this package with Detectron2, and has no other effect. Where Detectron2 is loaded
-already, importing the package registers them at once.
+Detectron2 runs without it. The meta-architectures, heads and backbones of this package are
+registered as soon as the package and Detectron2's models are both imported, in whichever order.
+Importing has no other effect.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _moved
@@ -70,6 +75,35 @@ def _register() -> None:
         ) from error
 
 
+class _RegisterWithModels(MetaPathFinder):
+    """Calls `_register` as soon as Detectron2's models, and so its registries, are imported."""
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        if name != "detectron2.modeling":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        loader = spec.loader if spec else None
+        if loader is not None:
+            run = loader.exec_module
+
+            def run_and_register(module: ModuleType) -> None:
+                run(module)
+                # Our models may be what imports Detectron2's; they register by themselves.
+                if f"{__name__}.modeling" not in sys.modules:
+                    _register()
+
+            setattr(loader, "exec_module", run_and_register)  # noqa: B010
+        return spec
+
+
 _moved.install()
-if "detectron2" in sys.modules:
+if "detectron2.modeling" in sys.modules:
     _register()
+else:
+    sys.meta_path.insert(0, _RegisterWithModels())

@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
 _SCENES = ("compose", "cutouts", "panoptic_writer", "rgba_folders", "shapes", "stamps")
-_FOREIGN = ("architectures", "convert", "expected", "key_maps")
+_FOREIGN = ("architectures", "convert", "key_maps")
 _IO = ("alpha", "panoptic_png", "results", "video")
 
 MOVED = {

@@ -54,6 +54,26 @@ else:
 """
 
 
+ORDERS = {
+    "ours": "import solo_d2",
+    "a part of theirs": "import detectron2; import solo_d2",
+    "a room of ours": "from solo_d2.checkpoint import convert_state_dict",
+}
+
+
+@pytest.mark.parametrize("statements", ORDERS.values(), ids=ORDERS)
+def test_models_are_registered_whatever_is_imported_first(statements):
+    program = f"""
+{statements}
+import sys
+assert "detectron2.modeling" not in sys.modules
+from detectron2.modeling import META_ARCH_REGISTRY
+assert "SOLO" in META_ARCH_REGISTRY
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_names_are_loaded_at_their_first_use():
     done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -155,8 +175,8 @@ ALLOWED = {
     "data": ["layers", "io", "data"],
     "data.datasets": ["layers", "io", "data.datasets"],
     "evaluation": ["layers", "io", "evaluation"],
-    "checkpoint": ["layers", "io", "checkpoint"],
-    "checkpoint.foreign": ["layers", "checkpoint.foreign", "checkpoint.info"],
+    "checkpoint": ["config", "layers", "io", "checkpoint"],
+    "checkpoint.foreign": ["config", "io", "checkpoint.foreign", "checkpoint.info"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
     "inference": ["config", "layers", "io", "checkpoint", "modeling", "model_zoo", "inference"],
 }

@@ -14,14 +14,9 @@ from torch import nn
 
 from ..checkpoint.checkpointer import load_weights
 from ..config import add_solo_config
+from ..io.configs import config_folder
 from ..io.errors import one_line
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
-
-# In an installed package the configs lie beside this file, in a checkout at its top.
-_FOLDERS = (
-    Path(__file__).resolve().parent / "configs",
-    Path(__file__).resolve().parents[2] / "configs",
-)
 
 
 def get_config_file(name: str) -> str:
@@ -36,9 +31,7 @@ def get_config_file(name: str) -> str:
     Raises:
         ValueError: there is no such config.
     """
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
-    if folder is None:
-        raise ValueError(f"the configs of solo_d2 are not installed; looked in {_FOLDERS[0]}")
+    folder = config_folder()
     path = folder / name
     if not path.is_file():
         known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from solo_d2 import model_zoo
-from solo_d2.checkpoint.foreign.architectures import CONFIGS
+from solo_d2.checkpoint.foreign.configs import coco_configs
 from solo_d2.model_zoo.checkpoints import (
     CHECKPOINTS,
     default_checkpoint,
@@ -96,13 +96,11 @@ def test_rows_are_consistent(row):
         re.findall(r"solov2|decoupled|light|dcn|[rx]\d+|[13]x", own)
     )
     # The converter gives the same architecture the same config, whatever the schedule.
-    stem = row.config.split("/")[1].removesuffix(".yaml")
-    assert stem.replace("_1x", "_3x") in CONFIGS
+    resnets = coco_configs()[row.config.replace("_1x", "_3x")].MODEL.RESNETS
     depth = re.search(r"\d+", row.backbone)[0]
-    known = CONFIGS[stem.replace("_1x", "_3x")]
-    assert int(depth) == known.depth
-    assert row.backbone.endswith("DCN") == any(known.deform_stages)
-    assert row.backbone.startswith("X") == (known.num_groups == 64)
+    assert int(depth) == resnets.DEPTH
+    assert row.backbone.endswith("DCN") == any(resnets.DEFORM_ON_PER_STAGE)
+    assert row.backbone.startswith("X") == (resnets.NUM_GROUPS == 64)
 
 
 @pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: row.name)

@@ -1,6 +1,6 @@
-"""Which SOLO a state dict belongs to, told by names and shapes, and which config builds it.
+"""Recognise the architecture of a SOLO by the names and shapes of its parameters.
 
-This package's names everywhere: `key_maps` comes first.
+All names are this package's; `key_maps` translates those of other projects.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,7 +24,12 @@ DEPTHS = {
 
 _STEM = "backbone.bottom_up."
 _PLAIN = (False, False, False, False)
-_DCN = (False, True, True, True)
+
+_NAMES = {
+    "VanillaSOLOHead": "SOLO",
+    "DecoupledSOLOHead": "Decoupled SOLO",
+    "DecoupledLightSOLOHead": "Decoupled SOLO light",
+}
 
 
 @dataclass(frozen=True)
@@ -106,64 +111,15 @@ class Architecture:
 
     def __str__(self) -> str:
         """For people, e.g. "SOLOv2-light R50-DCNv2"."""
-        name = {
-            "VanillaSOLOHead": "SOLO",
-            "DecoupledSOLOHead": "Decoupled SOLO",
-            "DecoupledLightSOLOHead": "Decoupled SOLO light",
-            "DynamicSOLOHead": "SOLOv2" if self.conv_dim >= 512 else "SOLOv2-light",
-        }[self.head]
+        name = _NAMES.get(self.head, self.head)
+        if self.head == "DynamicSOLOHead":
+            name = "SOLOv2" if self.conv_dim >= 512 else "SOLOv2-light"
         body = f"R{self.depth}"
         if self.num_groups > 1:
             body = f"X{self.depth}-{self.num_groups}x{self.width_per_group}d"
         if any(self.deform_stages):
             body += f"-DCNv{2 if self.stages_modulated else 1}"
         return f"{name} {body}"
-
-
-_GRIDS = (40, 36, 24, 16, 12)
-_SOLO = Architecture("VanillaSOLOHead", 7, 256, num_grids=_GRIDS)
-_DECOUPLED = replace(_SOLO, head="DecoupledSOLOHead")
-_DECOUPLED_LIGHT = replace(_SOLO, head="DecoupledLightSOLOHead", num_convs=4)
-_V2 = Architecture("DynamicSOLOHead", 4, 512, kernel_dim=256, feature_conv_dim=128)
-_V2_DCN = replace(_V2, depth=101, deform="all", deform_stages=_DCN)
-_V2_LIGHT = replace(_V2, num_convs=2, conv_dim=256, kernel_dim=128)
-_LIGHT_DCN: dict[str, Any] = {"deform": "last", "deform_stages": _DCN}
-_V1: dict[str, Any] = {"modulated": False, "stages_modulated": False}
-
-CONFIGS = {
-    "solo_R_50_FPN_3x": _SOLO,
-    "solo_R_101_FPN_3x": replace(_SOLO, depth=101),
-    "decoupled_solo_R_50_FPN_3x": _DECOUPLED,
-    "decoupled_solo_R_101_FPN_3x": replace(_DECOUPLED, depth=101),
-    "decoupled_solo_light_R_50_FPN_3x": _DECOUPLED_LIGHT,
-    "decoupled_solo_light_DCN_R_50_FPN_3x": replace(_DECOUPLED_LIGHT, **_LIGHT_DCN, **_V1),
-    "solov2_R_50_FPN_3x": _V2,
-    "solov2_R_101_FPN_3x": replace(_V2, depth=101),
-    "solov2_R_101_DCN_FPN_3x": _V2_DCN,
-    "solov2_X_101_DCN_FPN_3x": replace(_V2_DCN, num_groups=64, width_per_group=4),
-    "solov2_light_448_R_50_FPN_3x": _V2_LIGHT,
-    "solov2_light_448_R_34_FPN_3x": replace(_V2_LIGHT, depth=34),
-    "solov2_light_448_R_18_FPN_3x": replace(_V2_LIGHT, depth=18),
-    "solov2_light_448_DCN_R_50_FPN_3x": replace(_V2_LIGHT, num_convs=3, **_LIGHT_DCN),
-    "solov2_light_512_DCN_R_50_FPN_3x": replace(_V2_LIGHT, num_convs=3, **_LIGHT_DCN, **_V1),
-}
-"""Name in ``configs/COCO-InstanceSegmentation`` -> what it builds. 1x and 3x build the same."""
-
-
-def closest_config(architecture: Architecture) -> tuple[str, dict[str, Any]]:
-    """The config that builds an architecture with the fewest overrides.
-
-    Returns:
-        Name for `solo_d2.model_zoo`, and the overrides, by config key.
-    """
-    wanted = architecture.settings()
-    overrides = {}
-    for name, known in CONFIGS.items():
-        if known.head == architecture.head:
-            have = known.settings()
-            overrides[name] = {k: v for k, v in wanted.items() if k not in have or have[k] != v}
-    best = min(overrides, key=lambda name: len(overrides[name]))
-    return f"COCO-InstanceSegmentation/{best}.yaml", overrides[best]
 
 
 def recognise(head: str, shapes: Shapes) -> Architecture:
@@ -185,7 +141,7 @@ def recognise(head: str, shapes: Shapes) -> Architecture:
     deform = "none"
     if num_convs and tower[-1] is not None:
         deform = "last" if tower[0] is None else "all"
-    dynamic = head == "DynamicSOLOHead"
+    dynamic = any(key.startswith("head.kernel_predictor.") for key in shapes)
     stage = "head.mask_feature.stages.0.0.weight"
     return Architecture(
         head=head,
@@ -193,7 +149,7 @@ def recognise(head: str, shapes: Shapes) -> Architecture:
         conv_dim=_shape(shapes, "head.category_tower.0.weight")[0],
         kernel_dim=_shape(shapes, "head.kernel_predictor.weight")[0] if dynamic else 0,
         feature_conv_dim=_shape(shapes, stage)[0] if dynamic else 0,
-        num_grids=_grids(head, shapes),
+        num_grids=_grids(shapes),
         deform=deform,
         modulated=_modulated(tower[-1:]),
         depth=depth,
@@ -247,11 +203,11 @@ def _modulated(offsets: list[tuple[int, ...] | None]) -> bool:
     )
 
 
-def _grids(head: str, shapes: Shapes) -> tuple[int, ...]:
-    if head == "DynamicSOLOHead":
-        return ()
-    vanilla = head == "VanillaSOLOHead"
-    name = "mask_predictors" if vanilla else "x_predictors"
-    levels = _count(shapes, rf"head\.{name}\.(\d+)\.")
-    channels = [_shape(shapes, f"head.{name}.{i}.weight")[0] for i in range(levels)]
-    return tuple(math.isqrt(n) if vanilla else n for n in channels)
+def _grids(shapes: Shapes) -> tuple[int, ...]:
+    """Cells a side of every level, by the channels of the mask predictors; () without these."""
+    for name, squared in (("mask_predictors", True), ("x_predictors", False)):
+        levels = _count(shapes, rf"head\.{name}\.(\d+)\.")
+        channels = [_shape(shapes, f"head.{name}.{i}.weight")[0] for i in range(levels)]
+        if channels:
+            return tuple(math.isqrt(n) if squared else n for n in channels)
+    return ()

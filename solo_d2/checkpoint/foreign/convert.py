@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..info import INFO_KEY, MSRA, TORCHVISION, CheckpointInfo, InputConvention
-from .architectures import Architecture, closest_config, recognise
-from .expected import expected_shapes
+from .architectures import Architecture, recognise
+from .configs import closest_config, model_shapes
 from .key_maps import SIGNATURES, describe_other, find_head, find_source, rename
 
 SOURCES = tuple(SIGNATURES)
@@ -134,7 +134,11 @@ def _check_whole(
     origin: Mapping[str, str],
 ) -> list[str]:
     """The model's keys in order, if `shapes` are theirs."""
-    expected = expected_shapes(architecture)
+    what = f"the checkpoint looks like {architecture} of {source!r}, but"
+    try:
+        expected = model_shapes(architecture)
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from error
     missing = [key for key in expected if key not in shapes]
     left = [origin[key] for key in shapes if key not in expected]
     wrong = [
@@ -145,10 +149,7 @@ def _check_whole(
     groups = (("missing", missing), ("left over", left), ("of a wrong shape", wrong))
     problems = [f"{len(keys)} keys {what} ({_list(keys)})" for what, keys in groups if keys]
     if problems:
-        raise ValueError(
-            f"the checkpoint looks like {architecture} of {source!r}, but does not fit it: "
-            + "; ".join(problems)
-        )
+        raise ValueError(f"{what} does not fit it: {'; '.join(problems)}")
     return list(expected)
 
 

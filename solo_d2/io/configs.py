@@ -1,0 +1,21 @@
+"""Find the YAML configs that come with this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# In an installed package the configs lie in `model_zoo`, in a checkout at its top.
+_PACKAGE = Path(__file__).resolve().parents[1]
+_FOLDERS = (_PACKAGE / "model_zoo" / "configs", _PACKAGE.parent / "configs")
+
+
+def config_folder() -> Path:
+    """Find the folder of the configs.
+
+    Raises:
+        ValueError: They are not installed.
+    """
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        raise ValueError(f"the configs of solo_d2 are not installed; looked in {_FOLDERS[0]}")
+    return folder
