@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -80,7 +81,8 @@ def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
         problem = not_a_file(name)
         if problem is not None:
             raise ImageError(name, _remedy(problem))
-        with _open(name) as image:
+        # Not by name: Pillow would map the file, and turn some TIFF files into other pixels.
+        with open(name, "rb") as file, _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             yield image
@@ -90,13 +92,13 @@ def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
         raise ImageError(name, _explain(error)) from error
 
 
-def _open(name: str) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow warns at half of the size that it refuses: MAX_PIXELS is the one limit here.
         warnings.simplefilter("ignore")
         Image.init()
         # Before Pillow 11.3 there is no AVIF.
-        return Image.open(name, formats=[x for x in IMAGE_FORMATS if x in Image.OPEN])
+        return Image.open(file, formats=[x for x in IMAGE_FORMATS if x in Image.OPEN])
 
 
 def read_image(
