@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from solo_d2 import add_solo_config, model_zoo
 from solo_d2.layers import matrix_nms
-from solo_d2.modeling.postprocessing import resize_masks, select_candidates, suppress
+from solo_d2.modeling.output import resize_masks
+from solo_d2.modeling.postprocessing import select_candidates, suppress
 
 CONFIG = "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml"
 

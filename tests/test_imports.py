@@ -157,6 +157,7 @@ ALLOWED = {
     "modeling.grid": ["layers"],
     "modeling.structures": ["layers"],
     "modeling.towers": ["layers"],
+    "modeling.output": ["layers"],
     "modeling.aux_semantic": ["layers", "modeling.structures", "modeling.towers"],
     "modeling.heads": [
         "layers",
@@ -167,8 +168,9 @@ ALLOWED = {
     ],
     **{
         MODELING + part: ["layers", "modeling.grid", "modeling.structures", MODELING + part]
-        for part in ("targets", "criterion", "postprocessing")
+        for part in ("targets", "criterion")
     },
+    "modeling.postprocessing": ["layers", "modeling.grid", "modeling.output"],
     "modeling.backbone": ["layers", "modeling.backbone"],
     "modeling": ["layers", "modeling"],
     "io": ["layers", "io"],

@@ -1,7 +1,9 @@
 """Pure tensor functions: no config, no `Instances`, no state."""
 
+from .capture import capturing
 from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
+from .dynamic_conv import dynamic_conv, in_one_type
 from .focal import category_focal_loss
 from .losses import binary_mask_loss, dice_loss, focal_mask_loss, mae_loss, matte_loss
 from .mask_ops import (
@@ -26,14 +28,17 @@ __all__ = [
     "append_coords",
     "binarize",
     "binary_mask_loss",
+    "capturing",
     "category_focal_loss",
     "deform_conv",
     "dice_loss",
     "downsample_masks",
+    "dynamic_conv",
     "encode_masks",
     "fast_nms",
     "focal_mask_loss",
     "hard_nms",
+    "in_one_type",
     "mae_loss",
     "mask_areas",
     "mask_occupancy",

@@ -1,7 +1,8 @@
 """Geometry of binary masks: counts, boxes, centroids, overlaps, reduced-size targets.
 
 Shapes: K masks on an (H, W) grid. Boxes are XYXY in pixels with the right and bottom edge
-exclusive. Everything is exact integer arithmetic, and nothing loops over masks or pixels.
+exclusive. Everything is exact integer arithmetic, and nothing loops over masks or pixels. Where
+bytes are read as other types, graphs that are being recorded get the plain operation (`capturing`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .capture import capturing
+from .products import BLOCK_ROWS, common_ones
 
 # Eight boolean pixels share one 64-bit word; a byte lane holds a count of at most 255.
 _LANES = 8
@@ -56,6 +60,8 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
             torch.zeros((count, height), dtype=torch.int32, device=masks.device),
             torch.zeros((count, width), dtype=torch.int32, device=masks.device),
         )
+    if capturing():
+        return masks.sum(2, dtype=torch.int32), masks.sum(1, dtype=torch.int32)
     words = _words(masks)
     rows = _lane_sums(words, 2).sum(-1, dtype=torch.int32)
     columns = _lane_sums(words, 1).flatten(1)[:, :width]
@@ -67,6 +73,8 @@ def mask_areas(masks: Tensor) -> Tensor:
     _check_masks(masks)
     if masks.numel() == 0:
         return torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
+    if capturing():
+        return masks.sum((1, 2))
     return _lane_sums(_words(masks), 2).sum((1, 2))
 
 
@@ -89,7 +97,7 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
 
 def mask_occupancy(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W)."""
-    if masks.numel() == 0:
+    if masks.numel() == 0 or capturing():
         return masks.any(2), masks.any(1)
     pixels = masks.view(torch.uint8)  # on a CPU amax is ten times faster than any
     return pixels.amax(2) > 0, pixels.amax(1) > 0
@@ -158,7 +166,7 @@ def downsample_masks(masks: Tensor, stride: int) -> Tensor:
             f"downsample_masks expects an even stride that divides the mask size, got stride "
             f"{stride} for {height}x{width} pixels; pad the masks first"
         )
-    pixels = masks.view(torch.uint8)
+    pixels = masks.to(torch.uint8) if capturing() else masks.view(torch.uint8)
     low, high = stride // 2 - 1, stride // 2
     pixels = pixels[:, low::stride] + pixels[:, high::stride]
     return (pixels[..., low::stride] + pixels[..., high::stride]) >= 2
@@ -178,10 +186,10 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
     if masks.numel() == 0:
         return torch.zeros((len(masks), len(masks)), device=masks.device)
     if labels is None:
-        return _all_intersections(masks)
-    if masks.device.type != "cpu" or len(masks) <= _BLOCK_MASKS:
+        return common_ones(masks.flatten(1))
+    if masks.device.type != "cpu" or capturing() or len(masks) <= BLOCK_ROWS:
         # One large product is faster than many small ones.
-        return _all_intersections(masks) * (labels[:, None] == labels[None, :])
+        return common_ones(masks.flatten(1)) * (labels[:, None] == labels[None, :])
     counts = torch.zeros((len(masks), len(masks)))
     rows = mask_occupancy(masks)[0]
     names, members, sizes = labels.unique(return_inverse=True, return_counts=True)
@@ -194,32 +202,8 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
         if len(used):
             # Only the rows of the canvas in which this class occurs at all.
             pixels = masks[group, int(used[0]) : int(used[-1]) + 1]
-            counts[group[:, None], group[None, :]] = _all_intersections(pixels)
+            counts[group[:, None], group[None, :]] = common_ones(pixels.flatten(1))
     return counts
-
-
-def _all_intersections(masks: Tensor) -> Tensor:
-    flat = masks.flatten(1).contiguous()
-    counts = torch.zeros((len(flat), len(flat)), device=masks.device)
-    if masks.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        # int8 x int8 -> int32: a quarter of the memory traffic of float32, and exact. The result
-        # is symmetric, so that blocks on and below the diagonal are enough.
-        pixels = flat.view(torch.int8)
-        for start in range(0, len(flat), _BLOCK_MASKS):
-            block = slice(start, start + _BLOCK_MASKS)
-            counts[start:, block] = torch._int_mm(pixels[start:], pixels[block].T)
-        return counts.tril() + counts.tril(-1).T
-    # 0 and 1 are exact in every float format and sums are kept in float32, with TF32 as well.
-    with torch.autocast(masks.device.type, enabled=False):
-        for tile in flat.split(_TILE_PIXELS, dim=1):
-            values = tile.float()
-            counts.addmm_(values, values.T)
-    return counts
-
-
-_BLOCK_MASKS = 128
-# 500 masks x 16384 pixels in float32: 32 MiB at a time.
-_TILE_PIXELS = 16384
 
 
 def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:

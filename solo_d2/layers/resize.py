@@ -38,6 +38,8 @@ def align_to_grid(x: Tensor, size: int, mode: str = "bilinear") -> Tensor:
     if mode == "region_grid":
         height, width = x.shape[-2:]
         # One box per image, the whole map; without a sampling ratio, ceil(pixels / S) samples.
-        box = torch.tensor([[0.0, 0.0, width, height]], device=x.device, dtype=x.dtype)
-        return roi_align(x, [box] * len(x), (size, size), aligned=True)
+        # In float32: bfloat16 does not have every size, nor torchvision every kernel in it.
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        box = values.new_tensor([[0.0, 0.0, width, height]])
+        return roi_align(values, [box] * len(x), (size, size), aligned=True).to(x.dtype)
     raise ValueError(f"MODEL.SOLO.ALIGN must be one of {ALIGN_MODES}, got {mode!r}")

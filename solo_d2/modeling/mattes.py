@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
+from ..layers.memory import allocate
+from .output import MEMORY_REMEDY
 from .targets import SOLOTargetAssigner
 
 # Pixels of float32 mattes in flight at once.
@@ -63,8 +65,13 @@ def resize_mattes(
 
     Returns:
         (K, *output_size) float32 in [0, 1]. Beyond it, memory holds a few mattes at a time.
+
+    Raises:
+        MemoryError: they do not fit in memory; nothing has been allocated.
     """
-    mattes = torch.empty((len(cells), *output_size), device=cells.device)
+    what = f"{len(cells)} mattes of {output_size[0]}x{output_size[1]} pixels"
+    shape = (len(cells), *output_size)
+    mattes = allocate(shape, torch.float32, cells.device, what, MEMORY_REMEDY)
     length = max(1, _CHUNK_PIXELS // max(1, image_size[0] * image_size[1]))
     for start in range(0, len(cells), length):
         chunk = slice(start, start + length)

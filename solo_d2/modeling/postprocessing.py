@@ -7,30 +7,26 @@ Legend: T cells in all, C classes, K candidates or instances, (H, W) the canvas 
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from ..layers import (
     binarize,
+    capturing,
     fast_nms,
     hard_nms,
-    mask_occupancy,
     matrix_nms,
     point_nms,
-    profiles_to_boxes,
     soft_nms,
 )
 from .grid import GridSpec
+from .output import chunk_length
 
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
@@ -175,7 +171,8 @@ def select_candidates(
         masks=torch.zeros((0, *size), dtype=torch.bool, device=scores.device),
     )
     limit, cut = settings.pre_nms_topk, False
-    for cells in todo.split(chunk_length(size, scores.device)):
+    # Where a graph is recorded, the number of chunks must not be that of the example image.
+    for cells in (todo,) if capturing() else todo.split(chunk_length(size, scores.device)):
         if len(kept.scores) == limit and bool(kept.scores[-1] >= best[cells[0]]):
             cut = True
             break
@@ -220,131 +217,3 @@ def suppress(candidates: Candidates, settings: InferenceSettings) -> tuple[Tenso
     # A removed mask has score 0; with a final threshold of 0 it is not an instance either.
     order = order[(scores[order] >= settings.final_score_thresh) & (scores[order] > 0)]
     return scores[order], candidates.labels[order], candidates.cells[candidates.rows[order]]
-
-
-def resize_masks(
-    probs: Tensor,
-    canvas: tuple[int, int],
-    image_size: tuple[int, int],
-    output_size: tuple[int, int],
-    threshold: float,
-) -> tuple[Tensor, Tensor]:
-    """Bring soft masks to the output's resolution and threshold them.
-
-    The published models resize bilinearly to the canvas, crop the padding, and resize bilinearly
-    to the output. Both steps and the crop are linear in each axis, so that they are one matrix
-    per axis; and a pixel can only exceed the threshold if one of its taps does, so that only the
-    window that the mask's box reaches is computed. Memory beyond the result is bounded by the
-    windows of a few masks.
-
-    Args:
-        probs: soft masks (K, h, w).
-        canvas: (H, W) of the padded network input.
-        image_size: (height, width) of the image in its top left corner.
-        output_size: (height, width) wanted.
-        threshold: foreground is what exceeds it.
-
-    Returns:
-        Boolean masks (K, *output_size) and their tight boxes (K, 4), XYXY, right and bottom edge
-        exclusive.
-    """
-    device = probs.device
-    y_axis, x_axis = (
-        _Axis(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], device)
-        for i in range(2)
-    )
-    masks = _blank_masks((len(probs), *output_size), device)
-    rows = torch.zeros(masks.shape[:2], dtype=torch.bool, device=device)
-    columns = torch.zeros((len(probs), output_size[1]), dtype=torch.bool, device=device)
-    reach = profiles_to_boxes(*mask_occupancy(probs > threshold)).int().cpu()
-    length = _resize_chunk_length(output_size, device)
-    for start in range(0, len(probs), length):
-        chunk = slice(start, start + length)
-        x0, y0 = reach[chunk, :2].amin(0).tolist()
-        x1, y1 = reach[chunk, 2:].amax(0).tolist()
-        y_bands, x_bands = y_axis.bands(y0, y1), x_axis.bands(x0, x1)
-        if y_bands and x_bands:
-            window = torch.cat([y_axis.taps[o, i] @ probs[chunk, i] for o, i in y_bands], dim=-2)
-            window = torch.cat([window[..., i] @ x_axis.taps[o, i].T for o, i in x_bands], dim=-1)
-            window = window > threshold
-            y_out = slice(y_bands[0][0].start, y_bands[-1][0].stop)
-            x_out = slice(x_bands[0][0].start, x_bands[-1][0].stop)
-            masks[chunk, y_out, x_out] = window
-            rows[chunk, y_out], columns[chunk, x_out] = mask_occupancy(window)
-    return masks, profiles_to_boxes(rows, columns)
-
-
-def _blank_masks(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    if device.type == "cpu":
-        # Unlike torch's, NumPy's zeros cost neither time nor memory until they are written, and
-        # most of a large output never is.
-        return torch.from_numpy(np.zeros(shape, dtype=bool))
-    return torch.zeros(shape, dtype=torch.bool, device=device)
-
-
-class _Axis:
-    """Both resizing steps and the crop along one axis, as a matrix `taps` (size out, size in)."""
-
-    def __init__(
-        self, size: int, canvas: int, image: int, output: int, device: torch.device
-    ) -> None:
-        taps = torch.eye(size, device=device)[None]
-        taps = F.interpolate(taps, size=canvas, mode="linear", align_corners=False)[..., :image]
-        taps = F.interpolate(taps, size=output, mode="linear", align_corners=False)[0]
-        self.taps = taps.T.contiguous()
-        used = self.taps > 0
-        self._first = used.int().argmax(1).tolist()
-        self._last = (size - 1 - used.flip(1).int().argmax(1)).tolist()
-
-    def bands(self, low: int, high: int) -> list[tuple[slice, slice]]:
-        """The outputs that have a tap in [low, high), in bands, each with the inputs it uses.
-
-        An output has three taps at most, so that narrow bands leave out nearly all of the zeros.
-        """
-        start, end = bisect_left(self._last, low), bisect_left(self._first, high)
-        bands = []
-        for first in range(start, end, _BAND):
-            stop = min(first + _BAND, end)
-            bands.append((slice(first, stop), slice(self._first[first], self._last[stop - 1] + 1)))
-        return bands
-
-
-_BAND = 128
-
-
-def make_instances(
-    scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor, **fields: Tensor
-) -> Instances:
-    """Assemble Detectron2's `Instances`; masks without a pixel are dropped.
-
-    Args:
-        scores: (K,).
-        labels: (K,).
-        masks: boolean (K, H, W) at the output's size.
-        boxes: their tight boxes (K, 4).
-        **fields: further fields, each with K rows.
-    """
-    instances = Instances((masks.shape[1], masks.shape[2]))
-    instances.pred_masks = masks
-    instances.pred_boxes = Boxes(boxes)
-    instances.scores = scores
-    instances.pred_classes = labels
-    for name, value in fields.items():
-        instances.set(name, value)
-    present = boxes[:, 2] > boxes[:, 0]
-    return instances if bool(present.all()) else instances[present]
-
-
-# Pixels of float32 masks in flight: 16 MiB fits a CPU's outer cache, a GPU wants larger launches.
-_CHUNK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
-
-
-def chunk_length(size: tuple[int, int], device: torch.device) -> int:
-    """How many soft masks of `size` (height, width) are worked on at a time."""
-    pixels = _CHUNK_PIXELS.get(device.type, _CHUNK_PIXELS["cuda"])
-    return max(1, pixels // max(1, size[0] * size[1]))
-
-
-def _resize_chunk_length(size: tuple[int, int], device: torch.device) -> int:
-    """On a CPU one mask at a time, since masks of one chunk share the union of their windows."""
-    return 1 if device.type == "cpu" else chunk_length(size, device)

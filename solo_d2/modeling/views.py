@@ -14,14 +14,12 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
+from .output import chunk_length, make_instances, resize_masks
 from .postprocessing import (
     MASK_STRIDE,
     Candidates,
     CellMasks,
     InferenceSettings,
-    chunk_length,
-    make_instances,
-    resize_masks,
     suppress,
 )
 

@@ -23,7 +23,7 @@ from head_builders import (
 from torch import nn
 
 from solo_d2 import add_solo_config
-from solo_d2.modeling.heads.dynamic import dynamic_conv
+from solo_d2.layers import dynamic_conv
 
 CELLS = [(0, 0, 0), (0, 11, 3), (1, 4, 9), (2, 7, 7), (3, 0, 5), (4, 3, 1)]
 DECOUPLED = ("MODEL.SOLO.HEAD", "DecoupledDynamicSOLOHead")

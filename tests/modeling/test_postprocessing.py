@@ -7,19 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solo_d2.layers import masks_to_boxes
-from solo_d2.modeling import GridSpec, postprocessing
+from solo_d2.modeling import GridSpec, output, postprocessing
+from solo_d2.modeling.output import make_instances, resize_masks
 from solo_d2.modeling.postprocessing import (
     InferenceSettings,
     binarize,
     build_nms,
     category_scores,
-    make_instances,
-    resize_masks,
     select_candidates,
     suppress,
 )
@@ -100,12 +97,12 @@ def compare(scores, soft, config):
 def test_candidates_are_those_of_all_at_once(seed, topk, thresh, chunk):
     scores, soft = random_cells(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(postprocessing._CHUNK_PIXELS, "cpu", chunk)
+        patch.setitem(output._CHUNK_PIXELS, "cpu", chunk)
         compare(scores, soft, make_settings(pre_nms_topk=topk, score_thresh=thresh))
 
 
 def test_the_visit_stops_early_and_nothing_is_lost(monkeypatch):
-    monkeypatch.setitem(postprocessing._CHUNK_PIXELS, "cpu", 1)
+    monkeypatch.setitem(output._CHUNK_PIXELS, "cpu", 1)
     scores, _ = random_cells(0, num_classes=1)
     visited = compare(
         scores, torch.ones(GRID.num_cells, *SIZE), make_settings(pre_nms_topk=5, score_thresh=0.0)
@@ -115,7 +112,7 @@ def test_the_visit_stops_early_and_nothing_is_lost(monkeypatch):
 
 
 def test_a_worse_category_score_with_a_surer_mask_is_still_found(monkeypatch):
-    monkeypatch.setitem(postprocessing._CHUNK_PIXELS, "cpu", 1)
+    monkeypatch.setitem(output._CHUNK_PIXELS, "cpu", 1)
     scores = torch.zeros(GRID.num_cells, 1)
     scores[:3, 0] = torch.tensor([0.9, 0.8, 0.7])
     soft = torch.ones(GRID.num_cells, *SIZE)
@@ -229,102 +226,6 @@ def test_removed_masks_do_not_come_back_with_a_final_threshold_of_zero(name):
     candidates = candidates_of(masks, torch.zeros(2, dtype=torch.int64), torch.tensor([0.9, 0.8]))
     scores, _, _ = suppress(candidates, make_settings(nms=nms(name), final_score_thresh=0.0))
     assert scores.tolist() == pytest.approx([0.9])
-
-
-def slow_resize(soft, canvas, image_size, output_size):
-    """As the published models: to the canvas, crop the padding, to the output. Soft masks."""
-    full = F.interpolate(soft[None], size=canvas, mode="bilinear", align_corners=False)
-    crop = full[..., : image_size[0], : image_size[1]]
-    return F.interpolate(crop, size=output_size, mode="bilinear", align_corners=False)[0]
-
-
-def check_resize(soft, canvas, image_size, output_size, threshold=0.5):
-    expected = slow_resize(soft, canvas, image_size, output_size)
-    masks, boxes = resize_masks(soft.clone(), canvas, image_size, output_size, threshold)
-    assert masks.shape == (len(soft), *output_size)
-    assert masks.dtype == torch.bool
-    # Another order of the same sums: only what lies on the threshold itself may differ.
-    clear = (expected - threshold).abs() > 1e-5
-    assert torch.equal(masks[clear], expected[clear] > threshold)
-    assert (~clear).sum() <= 2 + 1e-3 * clear.numel()
-    assert torch.equal(boxes, masks_to_boxes(masks))
-
-
-def smooth(count, size, seed, level=0.0):
-    """Blobs: low-resolution noise, enlarged; some reach 0 or 1."""
-    noise = torch.rand(count, 4, 5, generator=torch.Generator().manual_seed(seed)) + level
-    return F.interpolate(noise[None], size=size, mode="bicubic")[0].clamp(0, 1)
-
-
-@given(
-    seed=st.integers(0, 10**6),
-    level=st.sampled_from([-0.4, 0.0, 0.3]),
-    image=st.tuples(st.integers(33, 64), st.integers(65, 96)),
-    output=st.tuples(st.integers(1, 200), st.integers(1, 250)),
-    threshold=st.sampled_from([0.3, 0.5]),
-)
-@settings(max_examples=60, deadline=None)
-def test_resizing_is_two_interpolations_and_a_crop(seed, level, image, output, threshold):
-    check_resize(smooth(4, (16, 24), seed, level), (64, 96), image, output, threshold)
-
-
-@given(seed=st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
-def test_resizing_noise_loses_no_single_pixel(seed):
-    soft = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(seed))
-    soft *= torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(seed + 1)) < 0.1
-    check_resize(soft, (64, 96), (60, 90), (117, 203))
-
-
-@pytest.mark.parametrize("output", [(1, 1), (40, 56), (600, 840)])
-def test_resizing_empty_full_and_edge_masks(output):
-    soft = torch.zeros(5, 16, 24)
-    soft[1] = 1
-    soft[2, 0, 0] = soft[3, 9, 13] = 1  # a corner, and the last pixel inside the image
-    soft[4, 15, 23] = 1  # lies in the padding only
-    check_resize(soft, (64, 96), (40, 56), output)
-    masks, boxes = resize_masks(soft, (64, 96), (40, 56), output, 0.5)
-    assert not masks[[0, 4]].any()
-    assert masks[1].all()
-    assert boxes[0].tolist() == boxes[4].tolist() == [0, 0, 0, 0]
-    assert boxes[1].tolist() == [0, 0, output[1], output[0]]
-
-
-@pytest.mark.parametrize("length", [2, 4, 100])
-def test_chunks_of_masks_give_what_single_masks_give(monkeypatch, length):
-    # What a GPU does: several masks share one window. Among them empty ones, also a whole chunk.
-    soft = smooth(9, (16, 24), 3, -0.2)
-    soft[2:5] = 0
-    sizes = (64, 96), (50, 90), (300, 180)
-    masks, boxes = resize_masks(soft, *sizes, 0.5)
-    assert not masks[2:5].any()
-    monkeypatch.setattr(postprocessing, "_resize_chunk_length", lambda size, device: length)
-    in_chunks, their_boxes = resize_masks(soft, *sizes, 0.5)
-    assert (in_chunks != masks).sum() <= 2  # pixels on the threshold itself
-    assert torch.equal(their_boxes, masks_to_boxes(in_chunks))
-    assert (their_boxes - boxes).abs().max() <= 1
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_resizing_on_a_gpu_is_that_of_the_cpu():
-    soft = smooth(9, (16, 24), 3, -0.2)
-    sizes = (64, 96), (50, 90), (300, 180)
-    expected, _ = resize_masks(soft, *sizes, 0.5)
-    masks, boxes = resize_masks(soft.cuda(), *sizes, 0.5)
-    assert (masks.cpu() != expected).float().mean() < 1e-4
-    assert torch.equal(boxes, masks_to_boxes(masks))
-
-
-def test_instances_without_a_pixel_are_dropped():
-    masks = torch.zeros(3, 4, 5, dtype=torch.bool)
-    masks[1, 2, 3] = True
-    instances = make_instances(
-        torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]), masks, masks_to_boxes(masks)
-    )
-    assert instances.pred_classes.tolist() == [1]
-    assert instances.pred_boxes.tensor.tolist() == [[3, 2, 4, 3]]
-    assert instances.image_size == (4, 5)
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ class SOLOHead(nn.Module):
         for level, chosen in self.grid.split(cells, levels):
             probs = self.level_probs(inputs, image, level, cells[chosen], size)
             if masks is None:
-                masks = probs.new_empty((len(cells), *probs.shape[1:]))
+                masks = probs.new_empty((cells.shape[0], *probs.shape[1:]))
             masks.index_copy_(0, chosen, probs)
         assert masks is not None  # there is a level
         return masks

@@ -7,7 +7,7 @@ from detectron2.layers import Conv2d
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ...layers import resize_bilinear
+from ...layers import in_one_type, resize_bilinear
 from ..towers import LayerStyle, conv_norm_relu
 
 
@@ -83,4 +83,8 @@ class DetailsRefinement(nn.Module):
         Returns:
             Weights (K, channels) and biases (K,).
         """
-        return kernels @ self.expand.weight.flatten(1), kernels @ self.expand.bias
+        kernels, weight, bias = in_one_type(
+            kernels, self.expand.weight.flatten(1), self.expand.bias
+        )
+        # A product of matrices, since fvcore cannot count one with a vector.
+        return kernels @ weight, (kernels @ bias[:, None]).squeeze(1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor
 
+from ...layers import dynamic_conv
 from ..grid import GridSpec
 from ..towers import init_convs
 from .base import SOLOHead, check_features, make_masks
@@ -152,22 +152,3 @@ def _unified_from(node: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
         )
     check_features("MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
     return {name: input_shape[name].stride for name in node.IN_FEATURES}
-
-
-def dynamic_conv(feature: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
-    """Convolve one map with many kernels at once.
-
-    Args:
-        feature: (E, H, W).
-        kernels: (K, E · kernel_size²), K may be 0.
-        kernel_size: odd; zeros are padded to keep the size.
-
-    Returns:
-        (K, H, W).
-    """
-    channels, height, width = feature.shape
-    if kernel_size == 1 or len(kernels) == 0:  # no kernels are no kernels of any size
-        logits = kernels[:, :channels] @ feature.flatten(1)  # one matrix product
-        return logits.view(-1, height, width)
-    weight = kernels.view(len(kernels), channels, kernel_size, kernel_size)
-    return F.conv2d(feature[None], weight, padding=kernel_size // 2)[0]

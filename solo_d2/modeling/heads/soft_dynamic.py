@@ -9,12 +9,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
-from ...layers import resize_bilinear
+from ...layers import dynamic_conv, resize_bilinear
 from ..grid import GridSpec
 from .base import make_masks
 from .build import SOLO_HEAD_REGISTRY
 from .details_refinement import DetailsRefinement
-from .dynamic import DynamicMaskInputs, DynamicSOLOHead, dynamic_conv
+from .dynamic import DynamicMaskInputs, DynamicSOLOHead
 
 IMAGE_KEY = "image"
 """Under which the meta-architecture hands the picture to the head, among the features."""
@@ -118,9 +118,9 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
         feature = inputs.dynamic.features[level][image]
         is_coarse = size == feature.shape[-2:]
         details = (inputs.coarse_details if is_coarse else inputs.details)[image]
-        logits = dynamic_conv(details, weights, 1) + biases[:, None, None]
+        logits = dynamic_conv(details, weights, bias=biases)
         if self.fuse:
-            coarse = dynamic_conv(feature, kernels, 1)
+            coarse = dynamic_conv(feature, kernels)
             if not is_coarse:
                 full = (details.shape[1], details.shape[2])
                 coarse = resize_bilinear(coarse[:, None], full)[:, 0]

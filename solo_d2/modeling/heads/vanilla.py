@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
+from ...layers import dynamic_conv
 from ..towers import init_convs, prior_bias
 from .base import SOLOHead, make_masks
 from .build import SOLO_HEAD_REGISTRY
@@ -59,9 +59,6 @@ class VanillaSOLOHead(SOLOHead):
         """See `SOLOHead.level_probs`."""
         predictor: Any = self.mask_predictors[level]
         feature, channels = inputs[level][image], cells - self.grid.starts[level]
-        logits = torch.addmm(
-            predictor.bias[channels, None],
-            predictor.weight[channels].flatten(1),  # (K, C)
-            feature.flatten(1),  # (C, H_l * W_l)
-        )
-        return make_masks(logits.view(-1, *feature.shape[1:]), upsample=2, size=size)
+        kernels = predictor.weight[channels].flatten(1)  # (K, C)
+        logits = dynamic_conv(feature, kernels, bias=predictor.bias[channels])
+        return make_masks(logits, upsample=2, size=size)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...layers import masks_to_boxes
 from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
 from ..mattes import MatteTargetAssigner, resize_mattes
-from ..postprocessing import make_instances, suppress
+from ..output import make_instances
+from ..postprocessing import suppress
 from ..structures import SOLOPredictions
 from ..views import Frame
 from .solo import SOLO

@@ -156,9 +156,20 @@ class SOLO(nn.Module):
         return self.head(features)
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise, and pad to one canvas whose sides the strides of all levels divide."""
+        """Normalise, and pad to one canvas whose sides the strides of all levels divide.
+
+        The result has the type of the model: also of one after ``model.half()``, and whatever the
+        type of the images is.
+
+        Raises:
+            ValueError: an input without an image tensor of the model's channels.
+        """
+        for inputs in batched_inputs:
+            _check_image(inputs.get("image"), len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
-        images = [(x - self.pixel_mean) / self.pixel_std for x in images]
+        images = [
+            ((x - self.pixel_mean) / self.pixel_std).to(self.pixel_mean.dtype) for x in images
+        ]
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def losses(
@@ -232,6 +243,19 @@ class SOLO(nn.Module):
 
         candidates = select_candidates(scores, cell_masks, size, self.head.grid, self.settings)
         return View(candidates, cell_masks)
+
+
+def _check_image(image: Any, channels: int) -> None:
+    if not isinstance(image, Tensor):
+        raise ValueError(
+            f'every input needs "image", a tensor ({channels}, H, W) of values from 0 to 255; got '
+            f"{type(image).__name__}"
+        )
+    if image.dim() != 3 or image.shape[0] != channels or 0 in image.shape:
+        raise ValueError(
+            f'"image" must have the shape ({channels}, H, W), as many channels as '
+            f"MODEL.PIXEL_MEAN has values; got {tuple(image.shape)}"
+        )
 
 
 def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:

@@ -1,0 +1,93 @@
+"""Exact products of binary matrices, by integer arithmetic where a CPU has it.
+
+The integer product is a private function of torch, and has returned uninitialised memory for some
+shapes. This is the only module that may call one: it keeps to safe shapes, compares results once
+with those of the public function, and uses that one wherever anything is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .capture import capturing
+
+_logger = logging.getLogger(__name__)
+
+BLOCK_ROWS = 128
+"""Rows of the larger matrix that are multiplied at a time on a CPU."""
+
+# 500 masks x 16384 pixels in float32: 32 MiB at a time.
+_TILE_COLUMNS = 16384
+
+# A whole number of every instruction's int8 operands (AMX: 64). With an inner size of 1 the
+# function returned uninitialised memory (torch 2.14).
+_SAFE_INNER = 64
+
+# Row counts of the self-check: one row, an odd number, and what is more than one block.
+_CHECKED_ROWS = (1, 2, 3, 7, 16, 33, BLOCK_ROWS, BLOCK_ROWS + 1, BLOCK_ROWS + 5)
+
+
+def common_ones(rows: Tensor) -> Tensor:
+    """Count the ones that every pair of rows has in common.
+
+    Args:
+        rows: boolean (K, P).
+
+    Returns:
+        (K, K) float32, exact integers for P up to 2**24.
+    """
+    if rows.device.type == "cpu" and not capturing() and integer_products_are_right():
+        return _integer_products(rows)
+    return _float_products(rows)
+
+
+@cache
+def integer_products_are_right() -> bool:
+    """Compare the integer product with the float product, once in a process."""
+    if not torch.backends.mkldnn.is_available():
+        return False  # it would be slower than the float product
+    generator = torch.Generator().manual_seed(0)
+    # Each shape once, so that a result cannot be right because it lies where the last one lay.
+    for step, count in enumerate(_CHECKED_ROWS):
+        columns = 1 + step * (_SAFE_INNER + 1)
+        rows = torch.rand((count, columns), generator=generator) > 0.5
+        try:
+            found = _integer_products(rows)
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+            # Private: it may be gone, take other arguments, or not know this CPU.
+            _logger.debug("integer matrix products are not available: %s", error)
+            return False
+        if not torch.equal(found, _float_products(rows)):
+            _logger.warning("integer matrix products are wrong on this CPU; float is used instead")
+            return False
+    return True
+
+
+def _integer_products(rows: Tensor) -> Tensor:
+    """int8 x int8 -> int32: a quarter of the memory traffic of float32, and exact."""
+    columns = rows.shape[1]
+    pixels = F.pad(rows, (0, -columns % _SAFE_INNER)) if columns % _SAFE_INNER else rows
+    pixels = pixels.contiguous().view(torch.int8)
+    counts = torch.zeros((len(rows), len(rows)))
+    # The result is symmetric, so that blocks on and below the diagonal are enough.
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        counts[start:, block] = torch._int_mm(pixels[start:], pixels[block].T)
+    return counts.tril() + counts.tril(-1).T
+
+
+def _float_products(rows: Tensor) -> Tensor:
+    """The same; 0 and 1 are exact in every float format, and sums are kept in float32, or TF32."""
+    tiles = (rows,) if capturing() else rows.split(_TILE_COLUMNS, dim=1)
+    with torch.autocast(rows.device.type, enabled=False):
+        counts = None
+        for tile in tiles:
+            values = tile.float()
+            counts = values @ values.T if counts is None else counts.addmm_(values, values.T)
+    assert counts is not None  # there is a column
+    return counts

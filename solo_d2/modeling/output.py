@@ -1,0 +1,196 @@
+"""Instances at the output's resolution: masks, boxes, and the memory that they need.
+
+Legend: K instances, (H, W) the canvas in input pixels, (h, w) the canvas at stride 4.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..layers import capturing, mask_occupancy, masks_to_boxes, profiles_to_boxes
+from ..layers.memory import allocate, check_memory, no_memory
+
+# Pixels of float32 masks in flight: 16 MiB fits a CPU's outer cache, a GPU wants larger launches.
+_CHUNK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
+
+MEMORY_REMEDY = 'ask for a smaller output ("height", "width") or lower TEST.DETECTIONS_PER_IMAGE'
+
+
+def chunk_length(size: tuple[int, int], device: torch.device) -> int:
+    """How many soft masks of `size` (height, width) are worked on at a time."""
+    pixels = _CHUNK_PIXELS.get(device.type, _CHUNK_PIXELS["cuda"])
+    return max(1, pixels // max(1, size[0] * size[1]))
+
+
+def resize_masks(
+    probs: Tensor,
+    canvas: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Bring soft masks to the output's resolution and threshold them.
+
+    The published models resize bilinearly to the canvas, crop the padding, and resize bilinearly
+    to the output. Both steps and the crop are linear in each axis, so that they are one matrix
+    per axis; and a pixel can only exceed the threshold if one of its taps does, so that only the
+    window that the mask's box reaches is computed. Memory beyond the result is bounded by the
+    windows of a few masks.
+
+    Args:
+        probs: soft masks (K, h, w).
+        canvas: (H, W) of the padded network input.
+        image_size: (height, width) of the image in its top left corner.
+        output_size: (height, width) wanted.
+        threshold: foreground is what exceeds it.
+
+    Returns:
+        Boolean masks (K, *output_size) and their tight boxes (K, 4), XYXY, right and bottom edge
+        exclusive.
+
+    Raises:
+        MemoryError: the masks do not fit in memory; nothing has been allocated.
+    """
+    device = probs.device
+    y_taps, x_taps = (
+        _taps(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], device)
+        for i in range(2)
+    )
+    if capturing():  # windows would be those of the example image
+        masks = y_taps @ probs @ x_taps.T > threshold
+        return masks, masks_to_boxes(masks)
+    y_axis, x_axis = _Axis(y_taps), _Axis(x_taps)
+    reach = profiles_to_boxes(*mask_occupancy(probs > threshold)).int().cpu()
+    spans = [y_axis.span(y0, y1) for _, y0, _, y1 in reach.tolist()]
+    masks = _blank_masks((len(probs), *output_size), sum(b - a for a, b in spans), device)
+    rows = torch.zeros(masks.shape[:2], dtype=torch.bool, device=device)
+    columns = torch.zeros((len(probs), output_size[1]), dtype=torch.bool, device=device)
+    length = _resize_chunk_length(output_size, device)
+    for start in range(0, len(probs), length):
+        chunk = slice(start, start + length)
+        x0, y0 = reach[chunk, :2].amin(0).tolist()
+        x1, y1 = reach[chunk, 2:].amax(0).tolist()
+        y_bands, x_bands = y_axis.bands(y0, y1), x_axis.bands(x0, x1)
+        if y_bands and x_bands:
+            window = torch.cat([y_taps[o, i] @ probs[chunk, i] for o, i in y_bands], dim=-2)
+            window = torch.cat([window[..., i] @ x_taps[o, i].T for o, i in x_bands], dim=-1)
+            window = window > threshold
+            y_out = slice(y_bands[0][0].start, y_bands[-1][0].stop)
+            x_out = slice(x_bands[0][0].start, x_bands[-1][0].stop)
+            masks[chunk, y_out, x_out] = window
+            rows[chunk, y_out], columns[chunk, x_out] = mask_occupancy(window)
+    return masks, profiles_to_boxes(rows, columns)
+
+
+def _blank_masks(shape: tuple[int, int, int], used_rows: int, device: torch.device) -> Tensor:
+    """Boolean zeros, if there is memory for them; on a CPU for the rows that will be written."""
+    count, height, width = shape
+    what = f"{count} masks of {height}x{width} pixels"
+    if device.type != "cpu":
+        return allocate(shape, torch.bool, device, what, MEMORY_REMEDY).zero_()
+    check_memory(used_rows * width, device, what, MEMORY_REMEDY)
+    try:
+        # Unlike torch's, NumPy's zeros cost neither time nor memory until they are written, and
+        # most of a large output never is.
+        return torch.from_numpy(np.zeros(shape, dtype=bool))
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than there are addresses
+        raise no_memory(count * height * width, device, what, MEMORY_REMEDY) from error
+
+
+def _taps(size: int, canvas: int, image: int, output: int, device: torch.device) -> Tensor:
+    """Both resizing steps and the crop along one axis, as a matrix (output, size)."""
+    taps = torch.eye(size, device=device)[None]
+    taps = F.interpolate(taps, size=canvas, mode="linear", align_corners=False)[..., :image]
+    taps = F.interpolate(taps, size=output, mode="linear", align_corners=False)[0]
+    return taps.T.contiguous()
+
+
+class _Axis:
+    """Which inputs the outputs of `_taps` use; an output has three taps at most."""
+
+    def __init__(self, taps: Tensor) -> None:
+        used, size = taps > 0, taps.shape[1]
+        self._first = used.int().argmax(1).tolist()
+        self._last = (size - 1 - used.flip(1).int().argmax(1)).tolist()
+
+    def span(self, low: int, high: int) -> tuple[int, int]:
+        """First and one-past-last output that has a tap in [low, high)."""
+        start, end = bisect_left(self._last, low), bisect_left(self._first, high)
+        return start, max(start, end)
+
+    def bands(self, low: int, high: int) -> list[tuple[slice, slice]]:
+        """The outputs of `span`, in bands, each with the inputs it uses.
+
+        Narrow bands leave out nearly all of the zeros.
+        """
+        start, end = self.span(low, high)
+        bands = []
+        for first in range(start, end, _BAND):
+            stop = min(first + _BAND, end)
+            bands.append((slice(first, stop), slice(self._first[first], self._last[stop - 1] + 1)))
+        return bands
+
+
+_BAND = 128
+
+
+def make_instances(
+    scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor, **fields: Tensor
+) -> Instances:
+    """Assemble Detectron2's `Instances`; masks without a pixel are dropped.
+
+    Args:
+        scores: (K,).
+        labels: (K,).
+        masks: boolean (K, H, W) at the output's size; what is dropped is overwritten.
+        boxes: their tight boxes (K, 4).
+        **fields: further fields, each with K rows; overwritten likewise.
+    """
+    present = boxes[:, 2] > boxes[:, 0]
+    if capturing() or not bool(present.all()):
+        masks = _keep_masks(masks, boxes, present)
+        fields = {name: _keep_rows(value, present) for name, value in fields.items()}
+        scores, labels, boxes = scores[present], labels[present], boxes[present]
+    instances = Instances((masks.shape[1], masks.shape[2]))
+    instances.pred_masks = masks
+    instances.pred_boxes = Boxes(boxes)
+    instances.scores = scores
+    instances.pred_classes = labels
+    for name, value in fields.items():
+        instances.set(name, value)
+    return instances
+
+
+def _keep_rows(values: Tensor, present: Tensor) -> Tensor:
+    """``values[present]``, on a CPU without a second tensor of that size."""
+    if capturing() or values.device.type != "cpu":
+        return values[present]
+    kept = present.nonzero().squeeze(1).tolist()
+    for row, source in enumerate(kept):
+        if row != source:
+            values[row] = values[source]
+    return values[: len(kept)]
+
+
+def _keep_masks(masks: Tensor, boxes: Tensor, present: Tensor) -> Tensor:
+    """As `_keep_rows`, but only what boxes hold is touched: the rest has cost no memory so far."""
+    if capturing() or masks.device.type != "cpu":
+        return masks[present]
+    windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in boxes.int().tolist()]
+    kept = present.nonzero().squeeze(1).tolist()
+    for row, source in enumerate(kept):
+        if row != source:
+            masks[row][windows[row]] = False
+            masks[row][windows[source]] = masks[source][windows[source]]
+    return masks[: len(kept)]
+
+
+def _resize_chunk_length(size: tuple[int, int], device: torch.device) -> int:
+    """On a CPU one mask at a time, since masks of one chunk share the union of their windows."""
+    return 1 if device.type == "cpu" else chunk_length(size, device)
