@@ -171,7 +171,7 @@ ALLOWED = {
         for part in ("targets", "criterion")
     },
     "modeling.postprocessing": ["layers", "modeling.grid", "modeling.output"],
-    "modeling.backbone": ["layers", "modeling.backbone"],
+    "modeling.backbone": ["layers", "io", "checkpoint", "modeling.backbone"],
     "modeling": ["layers", "modeling"],
     "io": ["layers", "io"],
     "data": ["layers", "io", "data"],

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 import torch
@@ -20,11 +19,14 @@ from torch import Tensor, nn
 from ..io.atomic import atomic_write, remove_leftovers
 from ..io.errors import one_line
 from .convention import check_convention, own_info
-from .files import check_whole, load_checkpoint, save_checkpoint
+from .files import load_checkpoint, save_checkpoint
 from .fit import Require, check_fit, compare
 from .foreign.convert import convert_state_dict
 from .foreign.key_maps import find_source
+from .formats import check_whole
 from .info import INFO_KEY, CheckpointInfo
+from .places import find_weights, public_name
+from .tensors import check_values
 
 _logger = logging.getLogger(__name__)
 
@@ -65,9 +67,8 @@ class SOLOCheckpointer(DetectionCheckpointer):
         """Load a file.
 
         Args:
-            path: a file, a URL, or what Detectron2 resolves ("detectron2://", "catalog://"); with
-                ``?matching_heuristics=True`` for a backbone whose names lack a prefix. "" does
-                nothing.
+            path: a file, a URL, or a name such as "detectron2://..." or "solo://...", see
+                `find_weights`. "" does nothing.
             checkpointables: which of them to load; None for all.
 
         Returns:
@@ -79,9 +80,10 @@ class SOLOCheckpointer(DetectionCheckpointer):
         if not path:
             _logger.info("No weights named; the model stays as it is.")
             return {}
-        _logger.info("Loading %s", path)
-        local, heuristics = self._local_file(path)
-        checkpoint = self._load_file(local)
+        shown = public_name(os.fspath(path))
+        _logger.info("Loading %s", shown)
+        file, heuristics = find_weights(os.fspath(path))
+        checkpoint = self._load_file(str(file))
         if heuristics:
             checkpoint["matching_heuristics"] = True
         try:
@@ -90,7 +92,7 @@ class SOLOCheckpointer(DetectionCheckpointer):
                 if key in checkpoint:
                     self._load_state(key, checkpoint.pop(key))
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{shown}: {error}") from error
         return checkpoint
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -202,34 +204,12 @@ class SOLOCheckpointer(DetectionCheckpointer):
         found = []
         for file in Path(self.save_dir).glob("*.pth"):
             try:
-                iteration = load_checkpoint(file, mmap=True).get("iteration")
+                iteration = load_checkpoint(file, mmap=True, verify=False).get("iteration")
             except ValueError:
                 continue
             if isinstance(iteration, int):
                 found.append((iteration, file.stat().st_mtime, file))
         return [file for _, _, file in sorted(found, reverse=True)]
-
-    def _local_file(self, path: str) -> tuple[str, bool]:
-        """The file behind a name, and whether its query asks for matching by heuristics."""
-        path = os.fspath(path)
-        if os.path.exists(path):
-            return path, False
-        parts = urlsplit(path)
-        queries = parse_qsl(parts.query, keep_blank_values=True)
-        heuristics = ("matching_heuristics", "True") in queries
-        if heuristics:
-            # What else a URL asks for belongs to its host.
-            rest = [pair for pair in queries if pair[0] != "matching_heuristics"]
-            path = urlunsplit(parts._replace(query=urlencode(rest)))
-        try:
-            return self.path_manager.get_local_path(path), heuristics
-        except ValueError:
-            raise  # of a handler of ours, which knows more
-        except Exception as error:  # of the network, of Detectron2's catalogue, ...
-            raise ValueError(
-                f"{path}: cannot be fetched ({one_line(error)}). Check the name and the network, "
-                "or get the file otherwise and set MODEL.WEIGHTS to its path."
-            ) from error
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         # Optimizers keep what they are given; weights are copied.
@@ -239,6 +219,7 @@ class SOLOCheckpointer(DetectionCheckpointer):
         """Check everything first, so that a refused file leaves the model as it was."""
         _prepare(checkpoint, self.model)
         check_fit(compare(self.model, checkpoint["model"]), self.require)
+        check_values(self.model, checkpoint["model"])
         if INFO_KEY in checkpoint:
             info = CheckpointInfo.from_dict(checkpoint[INFO_KEY])
             try:
@@ -292,9 +273,12 @@ def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:
         state = checkpoint["model"] = {key[len("module.") :]: x for key, x in state.items()}
     if checkpoint.pop("matching_heuristics", False):
         author = checkpoint.get("__author__")
-        checkpoint["model"] = align_and_update_state_dicts(
-            model.state_dict(), state, c2_conversion=author == "Caffe2"
-        )
+        try:
+            checkpoint["model"] = align_and_update_state_dicts(
+                model.state_dict(), state, c2_conversion=author == "Caffe2"
+            )
+        except Exception as error:  # names and shapes that the heuristics did not expect
+            raise ValueError(f"its names cannot be matched ({one_line(error)})") from error
         return
     source = find_source(state)
     if source is None or any(key.startswith("head.") for key in state):

@@ -7,6 +7,7 @@ and types that the file states.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 from collections import OrderedDict
@@ -14,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from .structure import check_structure
 
 _KINDS = "biufcSU"
 """Kinds of numpy types whose bytes are the whole value: no objects, no records."""
@@ -30,10 +33,13 @@ def restricted_load(file: BinaryIO) -> Any:
         The object; numpy scalars become Python's.
 
     Raises:
-        pickle.UnpicklingError: The file names anything else, which could run code.
+        pickle.UnpicklingError: The file names anything else, which could run code, or it would
+            build far more than it holds.
         Exception: of any other type, for a damaged file.
     """
-    return _plain(_Unpickler(file, encoding="latin1").load())
+    content = file.read()
+    check_structure(io.BytesIO(content))
+    return _plain(_Unpickler(content).load(), {})
 
 
 class _Type:
@@ -44,7 +50,7 @@ class _Type:
     def __init__(self, name: Any) -> None:
         self.dtype = np.dtype(name if isinstance(name, str) else "V0")
         if self.dtype.kind not in _KINDS:
-            raise pickle.UnpicklingError(f"arrays of the type {name!r} are not read")
+            raise pickle.UnpicklingError(f"arrays of the type {self.dtype} are not read")
 
     def __setstate__(self, state: Any) -> None:
         if state[1] in ("<", ">"):
@@ -54,19 +60,26 @@ class _Type:
 class _Array:
     """An array in the making: shape, type and bytes come in the state."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_spend", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, spend: Callable[[int], None]) -> None:
         self.value = np.zeros(0)
+        self._spend = spend
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran, data = state
+        self._spend(len(data))  # bytes that many arrays share
         self.value = _array(data, dtype, shape, "F" if fortran else "C")
 
 
 class _Unpickler(pickle.Unpickler):
     # Every name yields a bound method or a built-in class: a pickle can set attributes of what
     # it is given, and these have none that can be set.
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        # Bytes that may be made of the file's: texts become bytes, and bytes arrays.
+        self._left = 2 * len(content)
+
     def find_class(self, module: str, name: str) -> Any:
         functions: dict[tuple[str, str], Callable[..., Any]] = {
             ("collections", "OrderedDict"): OrderedDict,
@@ -89,7 +102,8 @@ class _Unpickler(pickle.Unpickler):
 
     def _encode(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+            raise pickle.UnpicklingError("bytes in another encoding than Latin-1")
+        self._spend(len(text))
         return text.encode("latin1")
 
     def _empty(self) -> bytes:
@@ -102,13 +116,18 @@ class _Unpickler(pickle.Unpickler):
         return _Type(name)
 
     def _reconstruct(self, *_placeholder: Any) -> _Array:
-        return _Array()
+        return _Array(self._spend)
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise pickle.UnpicklingError("its arrays are larger than the file")
 
     def _scalar(self, dtype: Any, data: Any) -> Any:
         return _array(data, dtype, (), "C").item()
 
     def _from_buffer(self, data: Any, dtype: Any, shape: Any, order: str) -> _Array:
-        array = _Array()
+        array = _Array(self._spend)
         array.__setstate__((1, shape, dtype, order == "F", data))
         return array
 
@@ -129,13 +148,17 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     return array.astype(kind.newbyteorder("="), order="C", copy=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """The value with arrays in place of `_Array`; what is shared stays so."""
     if isinstance(value, _Array):
         return value.value
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    return value
+    if not isinstance(value, dict | list | tuple):
+        return value
+    if id(value) not in done:
+        plain: Any
+        if isinstance(value, dict):
+            plain = {_plain(key, done): _plain(item, done) for key, item in value.items()}
+        else:
+            plain = [_plain(item, done) for item in value]
+        done[id(value)] = tuple(plain) if isinstance(value, tuple) else plain
+    return done[id(value)]

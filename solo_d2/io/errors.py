@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+_LENGTH = 500
+
 
 def one_line(error: BaseException) -> str:
     """Return the text of an error in one line without a full stop; its type where it has none."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return printable(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
+
+
+def printable(text: str, length: int = _LENGTH) -> str:
+    """Return text from elsewhere so that it fits into a line: no control characters, not long."""
+    short = text if len(text) <= length else text[: length - 1] + "…"
+    return "".join(letter if letter.isprintable() else "?" for letter in short)

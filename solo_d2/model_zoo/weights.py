@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from detectron2.utils.file_io import PathHandler, PathManager
-from iopath.common.file_io import file_lock, get_cache_dir
 
 from ..checkpoint.files import load_checkpoint, save_checkpoint
 from ..checkpoint.foreign.convert import convert_state_dict
 from ..checkpoint.info import INFO_KEY
+from ..checkpoint.places import register_scheme
+from ..io.cache import cache_root, cached
 from ..io.download import DownloadError, download, sha256
 from .checkpoints import PREFIX, PublishedCheckpoint, find_checkpoint
 
@@ -46,21 +47,19 @@ def local_weights(name: str, *, force: bool = False) -> Path:
             published, or the cache cannot be written.
     """
     checkpoint = find_checkpoint(name)
-    cache = Path(get_cache_dir()) / "solo_d2" / checkpoint.project
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(cache / checkpoint.file)):
-            published = _given_file(checkpoint) or _downloaded_file(checkpoint, cache, force)
+        with cached(checkpoint.project, checkpoint.file) as path:
+            published = _given_file(checkpoint) or _downloaded_file(checkpoint, path, force)
             digest = sha256(published)
             _check_digest(checkpoint, published, digest)
             model = checkpoint.name.partition("/")[2]
-            converted = cache / f"{model}-{digest[:8]}-v{_CONVERSION}.pth"
+            converted = path.with_name(f"{model}-{digest[:8]}-v{_CONVERSION}.pth")
             if not converted.is_file():
                 _convert(checkpoint, published, converted)
     except OSError as error:
         raise ValueError(
-            f"{checkpoint.weights}: cannot use the cache {cache} ({error}); let FVCORE_CACHE name "
-            "a folder that can be written and has room"
+            f"{checkpoint.weights}: cannot use the cache {cache_root()} ({error}); let "
+            "FVCORE_CACHE name a folder that can be written and has room"
         ) from error
     return converted
 
@@ -80,16 +79,15 @@ def _given_file(checkpoint: PublishedCheckpoint) -> Path | None:
     )
 
 
-def _downloaded_file(checkpoint: PublishedCheckpoint, cache: Path, force: bool) -> Path:
-    path = cache / checkpoint.file
+def _downloaded_file(checkpoint: PublishedCheckpoint, path: Path, force: bool) -> Path:
     if path.is_file() and not force:
         return path
     try:
-        download(checkpoint.url, path, checkpoint.sha256_prefix)
+        download(checkpoint.url, path, checkpoint.sha256_prefix, check=load_checkpoint)
     except DownloadError as error:
         raise ValueError(
             f"{checkpoint.weights}: cannot download {checkpoint.url}: {error}. A file obtained "
-            f"otherwise can be put into {cache} as {checkpoint.file}, or be named in "
+            f"otherwise can be put into {path.parent} as {checkpoint.file}, or be named in "
             "MODEL.WEIGHTS, as it is or converted by tools/convert_weights.py."
         ) from error
     return path
@@ -159,5 +157,6 @@ class PublishedWeightsHandler(PathHandler):
 
 
 def register_published_weights() -> None:
-    """Make ``solo://`` known to Detectron2; importing `solo_d2.model_zoo` does so."""
+    """Make ``solo://`` known, also to Detectron2; importing `solo_d2.model_zoo` does so."""
+    register_scheme(PREFIX.removesuffix("://"), local_weights)
     PathManager.register_handler(PublishedWeightsHandler(), allow_override=True)

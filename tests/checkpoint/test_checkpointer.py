@@ -16,7 +16,6 @@ import torch
 from builders import tiny_config, tiny_model
 from detectron2.checkpoint import PeriodicCheckpointer
 from detectron2.modeling import build_model
-from payloads import Payload
 from torch import nn
 
 from solo_d2.checkpoint import (
@@ -225,47 +224,6 @@ def test_imagenet_weights_of_another_depth_are_refused(tmp_path, source):
     deep = caffe2_names(tiny_model("MODEL.RESNETS.DEPTH", 34).state_dict())
     path.write_bytes(pickle.dumps({**content, "model": deep}, 2))
     refused(start, tiny_model(), str(path), r"of another backbone: this one has no res[2-5]\.")
-
-
-class Handler:
-    """Stands in for Detectron2's download: any name is a file of this folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def get_local_path(self, path):
-        if "offline" in path:
-            raise OSError("Name or service\nnot known")
-        return str(self.folder / path.split("/")[-1])
-
-
-@pytest.mark.parametrize("url", ["https://host/a.pkl?download=true", "detectron2://x/a.pkl"])
-def test_downloads_are_read_as_safely(tmp_path, url):
-    (tmp_path / url.split("/")[-1]).write_bytes(pickle.dumps(Payload(tmp_path / "marker")))
-    checkpointer = SOLOCheckpointer(nn.Linear(3, 2))
-    checkpointer.path_manager = Handler(tmp_path)
-    with pytest.raises(ValueError, match="refused"):
-        checkpointer.load(url)
-    assert not (tmp_path / "marker").exists()
-
-
-def test_query_of_a_host_stays_in_the_url(tmp_path):
-    model = nn.Linear(3, 2)
-    asked = []
-    checkpointer = SOLOCheckpointer(model)
-    checkpointer.path_manager = Handler(tmp_path)
-    checkpointer.path_manager.get_local_path = lambda path: asked.append(path) or path
-    with pytest.raises(ValueError, match="no such file"):
-        checkpointer.load("https://host/a.pth?sig=x%2F1&matching_heuristics=True")
-    assert asked == ["https://host/a.pth?sig=x%2F1"]
-
-
-def test_dead_host_is_one_line():
-    checkpointer = SOLOCheckpointer(nn.Linear(3, 2))
-    checkpointer.path_manager = Handler(Path())
-    with pytest.raises(ValueError, match=r"^https://offline/a\.pth: cannot be fetched") as caught:
-        checkpointer.load("https://offline/a.pth")
-    assert "\n" not in str(caught.value)
 
 
 # Files of other projects

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from solo_d2.io import download as module
+from solo_d2.io import http as module
 from solo_d2.io.download import DownloadError, download, sha256
 
 CONTENT = bytes(range(256)) * 5000  # more than one chunk
@@ -253,7 +253,7 @@ def test_redirect_is_followed(host, tmp_path):
     assert (tmp_path / "file.pth").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "https://x.y/z"])
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x"])
 def test_redirect_to_another_scheme_is_refused(host, tmp_path, target):
     host.answer = functools.partial(send, body=b"", status=302, Location=target)
     with pytest.raises(DownloadError, match=r"redirect|Redirect|302"):

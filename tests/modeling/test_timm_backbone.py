@@ -94,7 +94,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_missing_weights_file_is_named():
-    with pytest.raises(ValueError, match=r"nowhere\.pth.*neither a file"):
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.WEIGHTS.*nowhere\.pth: no such file"):
         build_backbone(timm_config("MODEL.TIMM.WEIGHTS", "nowhere.pth"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...io.image import ImageError, open_image
+from PIL import Image
 
 __all__ = ["resolve_alpha"]
 
@@ -38,10 +38,10 @@ def resolve_alpha(alpha: Any, json_file: Path, size: tuple[int, int]) -> dict[st
             f"folder above that of the annotations, or to that folder"
         )
     try:
-        with open_image(file) as picture:
+        with Image.open(file) as picture:
             width, height = picture.size
-    except ImageError as error:
-        raise ValueError(f"its matte {file} is not a readable picture ({error.reason})") from error
+    except OSError as error:
+        raise ValueError(f"its matte {file} is not a readable picture ({error})") from error
     resolved = {**alpha, "file_name": str(file)}
     if "offset" not in alpha:
         if (height, width) != size:

