@@ -11,9 +11,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
-from PIL import Image
 
-from ..io.image import read_image
+from ..io.image import ImageError, open_image, read_image
 from ..io.panoptic_png import read_panoptic_png, semantic_labels
 
 
@@ -23,7 +22,21 @@ class SOLODatasetMapper(DatasetMapper):
     It differs in three points: every kind of picture is read as `read_image` says (16-bit pictures
     are scaled and not clipped), boxes are always those of the transformed masks, and an image
     without objects yields empty instances, which training accepts. Crowds are dropped.
+
+    Args:
+        max_value: the value of images with more than 8 bits that becomes 255, see `read_image`.
+        **kwargs: as for Detectron2's `DatasetMapper`.
     """
+
+    @configurable
+    def __init__(self, *, max_value: float = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_value = max_value
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Detectron2's arguments and `INPUT.MAX_VALUE`."""
+        return {**super().from_config(cfg, is_train), "max_value": cfg.INPUT.MAX_VALUE}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read, augment and annotate one image.
@@ -38,7 +51,7 @@ class SOLODatasetMapper(DatasetMapper):
             ValueError: the image cannot be read, or annotations have no masks.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
-        image = read_image(dataset_dict["file_name"], self.image_format)
+        image = read_image(dataset_dict["file_name"], self.image_format, max_value=self.max_value)
         detection_utils.check_image_size(dataset_dict, image)
         augmented = T.AugInput(image, sem_seg=self._labels(dataset_dict))
         transforms = self.augmentations(augmented)
@@ -138,12 +151,13 @@ class PanopticDatasetMapper(SOLODatasetMapper):
 def _read_labels(path: str) -> np.ndarray:
     """Labels (H, W), uint8, of a grey or palette picture."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "P"):
-                raise ValueError(f"{path}: expected 8-bit labels, got the mode {picture.mode}")
-            return np.asarray(picture)
-    except OSError as error:
+        with open_image(path) as image:
+            mode, labels = image.mode, np.asarray(image)
+    except ImageError as error:
         raise ValueError(
-            f"{path}: the labels cannot be read ({error}); for COCO they are made by Detectron2's "
-            "datasets/prepare_panoptic_fpn.py"
+            f"{path}: the labels cannot be read: {error.reason} For COCO they are made by "
+            "Detectron2's datasets/prepare_panoptic_fpn.py"
         ) from error
+    if mode not in ("L", "P"):
+        raise ImageError(path, f"expected 8-bit labels, got the mode {mode}")
+    return labels

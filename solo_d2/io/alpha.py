@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .decode import WITH_ALPHA, gray_array
+from .image import ImageError, open_image
+
 _GRAY = ("1", "L")
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
-_WITH_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
 
 
 def read_alpha(path: str | PathLike[str]) -> np.ndarray:
@@ -27,35 +29,19 @@ def read_alpha(path: str | PathLike[str]) -> np.ndarray:
         ValueError: the file is missing or damaged, or a colour picture without alpha.
     """
     name = fspath(path)
-    try:
-        with Image.open(name) as image:
-            image.load()
-            return _alpha_of(image, name)
-    except FileNotFoundError as error:
-        raise ValueError(f"{name}: no such file; it should hold an alpha matte") from error
-    except _NoAlphaError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
-        raise ValueError(f"{name}: not a readable picture ({error}); save it as PNG") from error
-
-
-class _NoAlphaError(ValueError):
-    """A readable picture in which there is no matte."""
+    with open_image(name) as image:
+        return _alpha_of(image, name)
 
 
 def _alpha_of(image: Image.Image, name: str) -> np.ndarray:
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
         return np.asarray(image.convert("RGBA"))[..., 3].copy()
-    if image.mode in _GRAY:
-        return np.asarray(image.convert("L")).copy()
-    if image.mode in _SIXTEEN_BITS:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise _NoAlphaError(f"{name}: values up to {values.max()}, expected 8 or 16 bits")
-        return np.rint(values / 257.0).astype(np.uint8)  # 65535 = 257 * 255
-    raise _NoAlphaError(
-        f"{name}: a picture of mode {image.mode} without an alpha channel; expected RGBA, or a "
-        "grey picture as matte"
+    if image.mode in (*_GRAY, *_SIXTEEN_BITS):
+        return gray_array(image, name)
+    raise ImageError(
+        name,
+        f"a picture of mode {image.mode} without an alpha channel; expected RGBA, or a grey "
+        "picture as matte",
     )
 
 

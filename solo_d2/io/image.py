@@ -1,113 +1,208 @@
-"""Reading one picture, of whatever kind, as the three-channel uint8 array that a model expects."""
+"""Image files: one reader for whatever other people's files hold, and one writer."""
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import warnings
+from collections.abc import Iterator
 from os import PathLike, fspath
+from pathlib import Path
+from typing import BinaryIO
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-__all__ = ["IMAGE_EXTENSIONS", "MAX_PIXELS", "read_image"]
+from .atomic import atomic_write
+from .decode import orientation, rgb_array
+from .errors import one_line
+from .paths import not_a_file, printable
+from .pixels import ScaleError
 
-IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "IMAGE_FORMATS",
+    "MAX_PIXELS",
+    "ImageError",
+    "can_write",
+    "open_image",
+    "read_image",
+    "read_size",
+    "write_image",
+]
+
+IMAGE_EXTENSIONS = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
 """File name extensions (lower case) that a folder is searched for."""
+
+IMAGE_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"),
+)
+"""Pillow's names of the formats that are read, by content and whatever the file is called.
+
+Others are refused: Pillow hands EPS to Ghostscript, and rare formats have rarely tested readers.
+"""
 
 MAX_PIXELS = 178_956_970
 """Largest width * height that is decoded (half a gigabyte of RGB; Pillow's own limit)."""
 
-_logger = logging.getLogger(__name__)
+
+class ImageError(ValueError):
+    """A file that is not the image expected; the text is one line with its name and a remedy.
+
+    Attributes:
+        reason: the text without the name.
+    """
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        super().__init__(f"{printable(path)}: {reason}")
+        self.reason = reason
 
 
-def read_image(path: str | PathLike[str], format: str = "BGR") -> np.ndarray:
-    """Read a picture upright, in 8 bits and three channels.
+@contextlib.contextmanager
+def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image file of a listed format; every reader of images goes through this.
 
-    The EXIF orientation is applied. Grayscale, palette and CMYK pictures become colour, an alpha
+    Args:
+        path: a file; what is no regular file, such as a named pipe, is refused.
+
+    Yields:
+        Pillow's image with its header read. Whatever decoding raises inside of the block becomes
+        an `ImageError`.
+
+    Raises:
+        ImageError: the file is missing, no regular file, not an image of `IMAGE_FORMATS`, damaged,
+            or larger than `MAX_PIXELS`.
+    """
+    name = fspath(path)
+    try:
+        problem = not_a_file(name)
+        if problem is not None:
+            raise ImageError(name, _remedy(problem))
+        # Not by name: Pillow would map the file, and turn some TIFF files into other pixels.
+        with open(name, "rb") as file, _open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
+        raise ImageError(name, _explain(error)) from error
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns at half of the size that it refuses: MAX_PIXELS is the one limit here.
+        warnings.simplefilter("ignore")
+        Image.init()
+        # Before Pillow 11.3 there is no AVIF.
+        return Image.open(file, formats=[x for x in IMAGE_FORMATS if x in Image.OPEN])
+
+
+def read_image(
+    path: str | PathLike[str], format: str = "BGR", *, max_value: float = 0
+) -> np.ndarray:
+    """Read an image upright, in 8 bits and three channels.
+
+    The EXIF orientation is applied. Grayscale, palette and CMYK images become colour, an alpha
     channel is dropped, 16-bit values are scaled (65535 becomes 255), float values in [0, 1] are
     multiplied by 255. Of an animation or a stack the first frame is read.
 
     Args:
-        path: Any file that Pillow can read.
-        format: Channel order of the result, "BGR" (OpenCV, Detectron2) or "RGB".
+        path: a file of `IMAGE_FORMATS`.
+        format: channel order of the result, "BGR" (OpenCV, Detectron2) or "RGB".
+        max_value: the value of files with more than 8 bits that becomes 255, such as 4095 for 12
+            bits in 16 (`INPUT.MAX_VALUE`). By default what the file says, else all of its bits,
+            with a warning if it uses the lowest ones alone.
 
     Returns:
-        The picture, shape (H, W, 3), contiguous, in [0, 255].
+        The image, shape (H, W, 3), contiguous, in [0, 255].
 
     Raises:
-        ValueError: The file is missing, a folder, not a picture, truncated, or larger than
-            `MAX_PIXELS`; or its values have no defined scale; or `format` is unknown.
+        ImageError: see `open_image`; or the values have no defined scale.
+        ValueError: `format` is unknown or `max_value` below 0.
     """
     if format not in ("BGR", "RGB"):
         raise ValueError(f'format must be "BGR" or "RGB", got {format!r}.')
-    name = fspath(path)
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns at half of the size that it refuses: MAX_PIXELS is the one limit here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(name) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-                image.load()
-                rgb = _to_rgb(_upright(image, name))
-    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
-        raise ValueError(_explain(name, error)) from error
+    if not max_value >= 0:
+        raise ValueError(f"max_value (INPUT.MAX_VALUE) must be 0 or more, got {max_value}.")
+    with open_image(path) as image:
+        rgb = rgb_array(image, fspath(path), max_value)
     return np.ascontiguousarray(rgb[:, :, ::-1] if format == "BGR" else rgb)
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    """The picture with its EXIF orientation applied; unchanged where the EXIF block is broken."""
+def read_size(path: str | PathLike[str]) -> tuple[int, int]:
+    """Return (height, width) of the upright image from the file's header, without decoding it.
+
+    Raises:
+        ImageError: see `open_image`.
+    """
+    with open_image(path) as image:
+        width, height = image.size
+        # Pillow turns TIFF by itself, and says so in `size`.
+        turned = image.format != "TIFF" and 5 <= orientation(image, fspath(path)) <= 8
+    return (width, height) if turned else (height, width)
+
+
+def can_write(path: str | PathLike[str]) -> bool:
+    """Tell whether `write_image` knows the format of a file name."""
+    extension = printable(Path(path).suffix.lower())
+    return bool(extension) and cv2.haveImageWriter(f"image{extension}")
+
+
+def write_image(
+    path: str | PathLike[str], image: np.ndarray, *, quality: int | None = None
+) -> None:
+    """Write an image in the format of the file name, making its folder.
+
+    An older file is replaced when the new one is whole.
+
+    Args:
+        path: the file.
+        image: uint8, shape (H, W) or (H, W, 3) BGR or (H, W, 4) BGRA.
+        quality: of JPEG, 0 to 100.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    flags = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    name = printable(path)
+    if not can_write(path):
+        raise ValueError(f"{name}: cannot be written: no known image format. Name it .png or .jpg.")
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # a broken EXIF block raises anything, and the pixels are good
-        _logger.warning("%s: EXIF orientation ignored, the block is broken (%s)", name, error)
-        return image
+        # Encoded in memory: OpenCV's own files cannot have every name.
+        done, data = cv2.imencode(Path(path).suffix.lower(), image, flags)
+        if not done:
+            raise ValueError(f"{name}: cannot be written in this format. Name it .png.")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(data.data)
+    except (OSError, cv2.error) as error:
+        raise ValueError(f"{name}: cannot be written ({one_line(error)}).") from error
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels as uint8 RGB (H, W, 3), scaled by the range that the mode stands for."""
-    if image.mode == "F":
-        return _gray_to_rgb(_float_to_uint8(np.asarray(image)))
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _gray_to_rgb(_integer_to_uint8(np.asarray(image)))
-    return np.asarray(image.convert("RGB"))
+def _remedy(problem: str) -> str:
+    if problem == "no such file":
+        return "no such file. Check the path."
+    if problem == "is a folder":
+        return "is a folder, expected an image. Name a file in it."
+    return f"{problem}, expected an image file. Leave it out."
 
 
-def _gray_to_rgb(gray: np.ndarray) -> np.ndarray:
-    return np.repeat(gray[:, :, None], 3, axis=2)
-
-
-def _integer_to_uint8(values: np.ndarray) -> np.ndarray:
-    # Older Pillow opens 16-bit PNG in its 32-bit mode "I", so the values decide, not the mode.
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise _ScaleError(f"integer values in [{low}, {high}], expected 16 bits: [0, 65535]")
-    return np.round(values / 257.0).astype(np.uint8)  # 65535 = 257 * 255
-
-
-def _float_to_uint8(values: np.ndarray) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0.0 and high <= 1.0):  # also true for NaN
-        raise _ScaleError(f"float values in [{low:g}, {high:g}], expected [0, 1]")
-    return np.round(values * 255.0).astype(np.uint8)
-
-
-class _ScaleError(ValueError):
-    """Pixel values that have no defined scale to 8 bits."""
-
-
-def _explain(name: str, error: Exception) -> str:
-    """One line: the file, what is wrong with it, what to do."""
-    if isinstance(error, FileNotFoundError):
-        return f"{name}: no such file. Check the path."
-    if isinstance(error, IsADirectoryError):
-        return f"{name}: is a folder, expected a picture. Name a file in it."
+def _explain(error: Exception) -> str:
+    """What is wrong with a file, and what to do."""
     if isinstance(error, PermissionError):
-        return f"{name}: may not be read. Check its permissions."
+        return "may not be read. Check its permissions."
     if isinstance(error, Image.DecompressionBombError):
-        return f"{name}: too large ({error}; limit {MAX_PIXELS} pixels). Scale or crop it first."
+        return f"too large ({error}; limit {MAX_PIXELS} pixels). Scale or crop it first."
+    if isinstance(error, MemoryError):
+        return "too large for the memory that is left. Scale or crop it first."
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{name}: not a picture in a known format, or empty. Convert it to PNG or JPEG."
-    if isinstance(error, _ScaleError):
-        return f"{name}: {error}. Scale the values, or save it with 8 bits."
-    return f"{name}: damaged or truncated ({error}). Get the file again, or leave it out."
+        return "not a picture in a known format, or empty. Convert it to PNG or JPEG."
+    if isinstance(error, ScaleError):
+        return f"{error}. Scale the values, save it with 8 bits, or set INPUT.MAX_VALUE."
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({error.strerror})."
+    return f"damaged or truncated ({one_line(error)}). Get the file again, or leave it out."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from .image import ImageError, open_image, write_image
 
 __all__ = [
     "IGNORE_LABEL",
@@ -70,27 +71,20 @@ def read_panoptic_png(path: str | PathLike[str]) -> np.ndarray:
     Raises:
         ValueError: the file is missing, cannot be read, or is not in colour.
     """
-    name = fspath(path)
-    try:
-        with Image.open(name) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise ValueError(
-                    f"{name}: expected a panoptic PNG (RGB, id = R + 256 G + 65536 B), got a "
-                    f"picture of mode {image.mode}; labels of a semantic segmentation are no ids"
-                )
-            image.load()
-            return rgb_to_ids(np.asarray(image)[..., :3])
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{name}: no such file; the folder of the panoptic PNGs lacks it"
-        ) from error
-    except (OSError, SyntaxError) as error:  # Pillow's words for damaged files
-        raise ValueError(f"{name}: damaged or no picture ({error}); get the file again") from error
+    with open_image(path) as image:
+        if image.mode not in ("RGB", "RGBA"):
+            raise ImageError(
+                path,
+                "expected a panoptic PNG (RGB, id = R + 256 G + 65536 B), got a picture of mode "
+                f"{image.mode}; labels of a semantic segmentation are no ids",
+            )
+        image.load()
+        return rgb_to_ids(np.asarray(image)[..., :3])
 
 
 def write_panoptic_png(path: str | PathLike[str], ids: np.ndarray) -> None:
     """Write ids (H, W), 0 to `MAX_ID`, as a panoptic PNG; `read_panoptic_png` is the inverse."""
-    Image.fromarray(ids_to_rgb(ids)).save(fspath(path), format="PNG", compress_level=1)
+    write_image(path, ids_to_rgb(ids)[..., ::-1])
 
 
 def semantic_labels(

@@ -39,7 +39,7 @@ def test_what_is_no_matte_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none.png: no such file"):
         read_alpha(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text.png: not a readable picture"):
+    with pytest.raises(ValueError, match=r"text.png: not a picture in a known format"):
         read_alpha(tmp_path / "text.png")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from ...io.image import ImageError, open_image
 
 __all__ = ["resolve_alpha"]
 
@@ -38,10 +38,10 @@ def resolve_alpha(alpha: Any, json_file: Path, size: tuple[int, int]) -> dict[st
             f"folder above that of the annotations, or to that folder"
         )
     try:
-        with Image.open(file) as picture:
+        with open_image(file) as picture:
             width, height = picture.size
-    except OSError as error:
-        raise ValueError(f"its matte {file} is not a readable picture ({error})") from error
+    except ImageError as error:
+        raise ValueError(f"its matte {file} is not a readable picture ({error.reason})") from error
     resolved = {**alpha, "file_name": str(file)}
     if "offset" not in alpha:
         if (height, width) != size:

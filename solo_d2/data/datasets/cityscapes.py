@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import BoxMode
-from PIL import Image
 
+from ...io.image import ImageError, open_image, read_size
 from ...layers import encode_masks, masks_to_boxes
 from .catalog import CocoData, register_data
 
@@ -99,11 +99,10 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 def _record(image: Path, truth: Path) -> dict[str, Any]:
     try:
-        with Image.open(truth) as picture:
+        with open_image(truth) as picture:
             ids = np.asarray(picture).astype(np.int32)
-        with Image.open(image) as picture:  # reads no more than the header
-            size = (picture.height, picture.width)
-    except (OSError, SyntaxError) as error:  # what Pillow raises for a damaged PNG file
+        size = read_size(image)
+    except ImageError as error:
         raise ValueError(f"{truth} or {image} cannot be read ({error}); unpack it again") from error
     if ids.shape != size:
         raise ValueError(

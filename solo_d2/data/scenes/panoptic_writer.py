@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
-from PIL import Image
 from pycocotools import mask as mask_util
 
+from ...io.image import ImageError, open_image
 from ...io.panoptic_png import write_panoptic_png
 from ..datasets.coco_json import read_json
 from ..datasets.panoptic import register_coco_panoptic
@@ -71,10 +71,12 @@ def make_segments(
 
 def _read_labels(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as picture:
+        with open_image(path) as picture:
             return np.asarray(picture)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); build the data set again") from error
+    except ImageError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.reason}); build the data set again"
+        ) from error
 
 
 def _write_image(

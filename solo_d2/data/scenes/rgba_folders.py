@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from ...io.alpha import read_alpha
-from ...io.image import IMAGE_EXTENSIONS, read_image
+from ...io.decode import WITH_ALPHA, orientation, turn
+from ...io.image import IMAGE_EXTENSIONS, open_image, read_image
 from .cutouts import Background, Cutout, SceneOptions
 
 __all__ = ["CutoutFile", "list_cutouts", "list_pictures", "read_background", "read_cutout"]
@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 ONLY_CLASS = "object"
 """Name of the class of a folder without subfolders."""
-
-_WITH_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
 
 
 @dataclass(frozen=True)
@@ -128,13 +126,11 @@ def _read_rgba(file: CutoutFile) -> np.ndarray:
                 f"{file.path} {rgb.shape[1]}x{rgb.shape[0]}"
             )
         return np.dstack([rgb, alpha])
-    try:
-        with Image.open(file.path) as picture:
-            picture.load()
-            if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGBA"))
-    except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
-        raise ValueError(f"{file.path}: not a readable picture ({error}); remove it") from error
+    with open_image(file.path) as picture:
+        picture.load()
+        if picture.mode in WITH_ALPHA or "transparency" in picture.info:
+            rgba = np.asarray(picture.convert("RGBA"))
+            return turn(rgba, orientation(picture, str(file.path)))
     raise ValueError(
         f"{file.path} has no alpha channel; save the cut-out as RGBA, or give a folder of mattes "
         "with --mattes"

@@ -35,8 +35,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from ...io.image import open_image
 from .compose import Scene
 from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_options
 from .debian import StampsUnavailableError, deb_package_name, fetch_package
@@ -118,7 +118,7 @@ class _Library:
 
 
 def _read_rgba(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         return np.asarray(picture.convert("RGBA"))
 
 
@@ -146,7 +146,7 @@ def _load_cutouts(table: dict[str, Any], root: Path, split: str) -> list[Cutout]
 
 def _load_background(path: Path, entry: dict[str, Any], stuff: Sequence[str]) -> Background:
     """Decodes one background, with a short side of at most 800 pixels."""
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         factor = max(1.0, min(picture.size) / 800)
         size = (round(picture.width / factor), round(picture.height / factor))
         picture.draft("RGB", size)  # lets JPEG decode at a fraction of the size

@@ -31,6 +31,7 @@ import numpy as np
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from ...io.image import write_image
 from ..datasets.coco_json import register_coco_json
 from .compose import Scene
 
@@ -77,12 +78,6 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def _write_image(path: Path, image: np.ndarray, quality: int | None = None) -> None:
-    flags = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    if not cv2.imwrite(str(path), image, flags):
-        raise OSError(f"could not write {path}: is the disk full or the folder read-only?")
-
-
 def _annotate(mask: np.ndarray, category: int) -> dict[str, Any]:
     rle = encode_mask(mask)
     return {
@@ -98,21 +93,21 @@ def _write_scene(root: Path, split: SceneSplit, index: int) -> tuple[dict, list[
     """Writes the files of one scene; returns its image and annotation records, without ids."""
     scene = split.make_scene(index)
     stem = f"{index + 1:06d}"
-    _write_image(root / split.name / f"{stem}.jpg", scene.image[..., ::-1], JPEG_QUALITY)
+    write_image(root / split.name / f"{stem}.jpg", scene.image[..., ::-1], quality=JPEG_QUALITY)
     height, width = scene.image.shape[:2]
     image: dict[str, Any] = {"file_name": f"{stem}.jpg", "height": height, "width": width}
     masks = scene.masks
     if split.stuff and scene.stuff is not None:
         image["stuff_file_name"] = f"stuff/{split.name}/{stem}.png"
         labels = np.where(masks.any(axis=0), 0, scene.stuff).astype(np.uint8)
-        _write_image(root / image["stuff_file_name"], labels)
+        write_image(root / image["stuff_file_name"], labels)
     annotations = []
     for k, (mask, category) in enumerate(zip(masks, scene.categories, strict=True)):
         record = _annotate(mask, int(category))
         if split.alpha:
             matte = scene.mattes[k]
             name = f"alpha/{split.name}/{stem}_{k:02d}.png"
-            _write_image(root / name, np.rint(matte.alpha * 255).astype(np.uint8))
+            write_image(root / name, np.rint(matte.alpha * 255).astype(np.uint8))
             record["alpha"] = {"file_name": name, "offset": [matte.x, matte.y]}
         annotations.append(record)
     return image, annotations
