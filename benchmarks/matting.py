@@ -189,7 +189,7 @@ def table_s2(
     known = {(row["image_id"], row["object"]) for row in next(iter(rows.values()))}
     judge = MattingEvaluator(DATA)
     lines = [
-        (method, f"trimap + {method}", judge.summarize(values, 0))
+        (method, f"trimap + {method}", judge.summarize(values, ()))
         for method, values in rows.items()
     ]
     for key, kind, name in (
@@ -200,7 +200,7 @@ def table_s2(
             same = [
                 row for row in found[key][kind].objects if (row["image_id"], row["object"]) in known
             ]
-            lines.append((key, name, judge.summarize(same, 0)))
+            lines.append((key, name, judge.summarize(same, ())))
     notes = ", ".join(f"{method} {n}" for method, n in failed.items() if n)
     heading = (
         f"### Matting over the unknown region (paper: Table S2)\n\n{len(known)} objects of "

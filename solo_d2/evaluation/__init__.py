@@ -4,10 +4,16 @@ from .build import build_evaluator
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import COCOInstanceEvaluator
 from .lvis import LVISInstanceEvaluator
+from .matting import MattingEvaluator, SOFIEvaluator
+from .panoptic import PanopticEvaluator, SemanticEvaluator
 
 __all__ = [
     "COCOInstanceEvaluator",
     "CityscapesInstanceEvaluator",
     "LVISInstanceEvaluator",
+    "MattingEvaluator",
+    "PanopticEvaluator",
+    "SOFIEvaluator",
+    "SemanticEvaluator",
     "build_evaluator",
 ]
