@@ -101,7 +101,7 @@ class Prediction(dict[str, Any]):
         ids = coco_category_ids(self.metadata.get("thing_dataset_id_to_contiguous_id"))
         return instances_to_coco_results(
             self.instances,
-            image_id,  # type: ignore[arg-type]
+            image_id,
             file_name=self.file_name,
             category_ids=ids,
             class_names=self.class_names or None,
