@@ -4,9 +4,9 @@ r"""Compare Soft SOLO with its baselines as in the paper's tables S1 to S4, besi
         --solo-tuned CONFIG WEIGHTS --ablation no-rgb CONFIG WEIGHTS --output matting.md
 
 --data is a folder with annotations/SPLIT.json in COCO format (with "alpha", see docs/matting.md)
-and the pictures in SPLIT/, as solo_d2.data.scenes.stamps builds it. Every model must have its
-classes. Tables whose models are not given are left out; Table S2 needs the package pymatting.
-Exit code 2: a wrong argument.
+and the images in SPLIT/, as `python -m solo_d2.data.scenes stamps` builds it. Every model must
+have its classes. Tables whose models are not given are left out; Table S2 needs the
+package pymatting. Exit code 2: a wrong argument.
 """
 
 from __future__ import annotations

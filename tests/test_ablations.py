@@ -29,7 +29,8 @@ from _ablation_rows import (
     resolve,
 )
 
-from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import ShapesSource
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = read_tables()
@@ -223,9 +224,8 @@ def start(tmp_path, *arguments):
 
 @pytest.mark.slow
 def test_a_run_writes_its_table_and_resumes(tmp_path):
-    build_shapes(
-        tmp_path / "shapes", train=6, val=3, height=64, width=96, workers=1, progress=False
-    )
+    source = ShapesSource((64, 96))
+    build(source, tmp_path / "shapes", train=6, val=3, workers=1, progress=False)
     arguments = ["--table", "5e", "4b", "--rows", "nms_hard", "nms_matrix", "coordconv_1"]
     arguments += ["--iterations", "2"]
     first = start(tmp_path, *arguments)

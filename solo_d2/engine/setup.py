@@ -18,6 +18,7 @@ from ..data.checks import thing_classes
 from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
 from ..data.datasets.lvis import register_lvis_json
+from ..data.scenes.register import register_built
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .panoptic_setup import (
@@ -58,13 +59,13 @@ def argument_parser() -> argparse.ArgumentParser:
     own.add_argument("--train-images", metavar="DIR", help="folder of the training images")
     own.add_argument("--val-json", metavar="FILE", help="annotations for evaluation")
     own.add_argument("--val-images", metavar="DIR", help="folder of the evaluation images")
-    own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.scenes.stamps")
-    own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.scenes.shapes")
+    own.add_argument("--stamps", metavar="DIR", help="a stamps dataset of solo_d2.data.scenes")
+    own.add_argument("--shapes", metavar="DIR", help="a shapes dataset of solo_d2.data.scenes")
     own.add_argument("--cityscapes", metavar="DIR", help="folder with leftImg8bit and gtFine")
     own.add_argument(
         "--matting",
         metavar="DIR",
-        help="a data set of solo_d2.data.scenes.rgba, or of stamps; evaluates mattes, too",
+        help="an rgba or stamps dataset of solo_d2.data.scenes; evaluates mattes, too",
     )
     own.add_argument(
         "--more-json",
@@ -152,14 +153,11 @@ def register_own_data(args: argparse.Namespace) -> dict[str, str]:
         registered = register_cityscapes(args.cityscapes, tuple(splits.values()))
         return dict(zip(splits, registered, strict=True))
     if given:
-        # Imported here: composing scenes needs more than training does.
-        if given == ["stamps"]:
-            from ..data.scenes.stamps import register_stamps as register
-        elif given == ["matting"]:
-            from ..data.scenes.rgba import register_matting as register
-        else:
-            from ..data.scenes.shapes import register_shapes as register
-        train, val = register(getattr(args, given[0]))
+        (prefix,) = given
+        matting = prefix == "matting"
+        train, val = register_built(
+            getattr(args, prefix), prefix, kind="rgba" if matting else prefix, matting=matting
+        )
         return {"TRAIN": train, "TEST": val}
     names = {}
     for key, flag, name, images in (
