@@ -873,7 +873,8 @@ def panoptic_scene(folder, names):
     for number, name in enumerate(names, 1):
         file = folder / "truth" / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_panoptic_png(file, ids)
+        write_panoptic_png(folder / "ids.png", ids)
+        (folder / "ids.png").rename(file)
         Image.new("RGB", (W, H)).save(folder / "pictures" / f"{number}.png")
         image = {"id": number, "file_name": f"{number}.png", "height": H, "width": W}
         images.append(image)
