@@ -24,7 +24,7 @@ from pycocotools import mask as mask_util
 
 from ...io.image import ImageError, open_image
 from ...io.panoptic_png import write_panoptic_png
-from ..datasets.coco_json import read_json
+from ..datasets.coco_json import read_coco
 
 __all__ = ["write_panoptic"]
 
@@ -107,7 +107,7 @@ def write_panoptic(root: str | os.PathLike[str], split: str) -> Path:
     """
     root = Path(root)
     source = root / "annotations" / f"{split}.json"
-    content = read_json(source)
+    content = read_coco(source)
     things, stuff = content["categories"], content.get("stuff_categories")
     if not stuff:
         raise ValueError(

@@ -151,13 +151,13 @@ def first(**values):
 BAD = {
     "no categories": (lambda c: c["categories"].clear(), "no categories"),
     "no images": (lambda c: c["images"].clear(), "lists no images"),
-    "no list": (lambda c: c.pop("annotations"), "not in COCO format"),
+    "no list": (lambda c: c.pop("images"), "not in COCO format"),
     "image twice": (lambda c: c["images"].append(c["images"][0]), "7 comes twice in 'images'"),
     "annotation twice": (
         lambda c: c["annotations"].append(c["annotations"][0]),
         "1 comes twice in 'annotations'",
     ),
-    "image key": (lambda c: c["images"][0].pop("height"), "lacks \\['height'\\]"),
+    "image key": (lambda c: c["images"][0].pop("file_name"), "lacks \\['file_name'\\]"),
     "annotation key": (lambda c: c["annotations"][0].pop("image_id"), "lacks \\['image_id'\\]"),
     "no mask": (lambda c: c["annotations"][0].pop("segmentation"), "has no 'segmentation'"),
     "category": (first(category_id=5), "category id 5, .* \\[10, 20\\]"),
