@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...io.errors import shown
-from ...io.image import MAX_PIXELS
-from ...io.image_size import read_image_size
+from ...io.image import MAX_PIXELS, read_size
 from ...io.json_reader import read_json_object
+from ...io.paths import printable
 from .files import find_file, missing_files
 from .problems import listed
 
@@ -201,12 +201,12 @@ def image_records(
     if missing:
         count = f"{len(missing)} of {len(files)} images are missing; " if len(missing) > 1 else ""
         raise ValueError(
-            f"{missing[0][:400]}, named in {path}, does not exist; {count}file names are taken "
-            "relative to the image folder"
+            f"{printable(missing[0][:400])}, named in {path}, does not exist; {count}file names "
+            "are taken relative to the image folder"
         )
     records = {}
     for key in sorted(images):
-        size = stated_size(path, key, images[key]) or read_image_size(files[key])
+        size = stated_size(path, key, images[key]) or read_size(files[key])
         records[key] = {
             "file_name": files[key],
             "image_id": key,

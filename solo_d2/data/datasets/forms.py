@@ -18,9 +18,9 @@ _DEEPEST = 4
 
 
 def are_plain_polygons(segmentations: Sequence[list]) -> bool:
-    """Return whether all are lists of lists of numbers, none of them a pair, as COCO has them."""
+    """Return whether all are lists of lists of numbers, none of them a point, as COCO has them."""
     parts = list(chain.from_iterable(segmentations))
-    if not set(map(type, parts)) <= {list} or 2 in set(map(len, parts)):
+    if not set(map(type, parts)) <= {list} or {2, 3} & set(map(len, parts)):
         return False
     return set(map(type, chain.from_iterable(parts))) <= _NUMBERS
 
@@ -63,6 +63,8 @@ def _parts(value: Any, depth: int) -> list:
     points = [_point(x) for x in value]
     if all(points):
         return [list(chain.from_iterable(points))]  # type: ignore[arg-type]
+    if len(value) > 2 and all(isinstance(x, (list, tuple)) and len(x) == 3 for x in value):
+        raise ValueError(f"its segmentation has points of three numbers: {shown(value)}")
     wrong = [x for x in value if not isinstance(x, (list, tuple, dict, np.ndarray))]
     if wrong:
         raise ValueError(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...io.errors import shown
-from ...io.image import read_image
-from ...io.image_size import read_image_size
+from ...io.image import ImageError, read_image, read_size
 
 __all__ = ["check_sizes", "size_mismatch"]
 
@@ -46,11 +45,11 @@ def _differs(record: Mapping[str, Any]) -> bool:
     """Whether an image has another size; one that cannot be read is told when it is used."""
     stated = (record["height"], record["width"])
     try:
-        if read_image_size(record["file_name"]) == stated:
+        if read_size(record["file_name"]) == stated:
             return False
         # Of some files the header alone does not tell whether the image is to be turned.
         return read_image(record["file_name"]).shape[:2] != stated
-    except ValueError:
+    except ImageError:
         return False
 
 
@@ -61,7 +60,7 @@ def size_mismatch(record: Mapping[str, Any], size: tuple[int, int] | None = None
         record: Detectron2's.
         size: (height, width) of the image; by default that of its header.
     """
-    height, width = size or read_image_size(record["file_name"])
+    height, width = size or read_size(record["file_name"])
     stated = f"{record['width']}x{record['height']}"
     hint = "correct the annotation file"
     if (width, height) == (record["height"], record["width"]):

@@ -61,10 +61,9 @@ def measure(polygons: Sequence[Sequence[float]]) -> Outlines:
         length = np.add.reduceat(steps, first)
         low = np.stack([np.minimum.reduceat(v, first) for v in (x, y)], 1)
         high = np.stack([np.maximum.reduceat(v, first) for v in (x, y)], 1)
+        # Differences of large products are rounded: less than this is a line.
+        area = np.where(np.abs(twice) > 1e-9 * length**2, np.abs(twice) / 2, 0.0)
     finite = np.isfinite(low).all(1) & np.isfinite(high).all(1)
-    # Differences of large products are rounded: less than this is a line.
-    rounding = 1e-9 * length**2
-    area = np.where(np.abs(twice) > rounding, np.abs(twice) / 2, 0.0)
     return Outlines(low, high, area, length, finite)
 
 
