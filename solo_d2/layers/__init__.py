@@ -18,11 +18,12 @@ from .mask_ops import (
     profiles_to_boxes,
     profiles_to_centroids,
 )
-from .nms import fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
+from .nms import MASK_NMS, fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
 from .resize import align_to_grid, resize_bilinear
 from .rle import encode_masks
 
 __all__ = [
+    "MASK_NMS",
     "DeformConv2d",
     "align_to_grid",
     "append_coords",

@@ -8,6 +8,8 @@ comes first in the input counts as the higher.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -149,6 +151,19 @@ def soft_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, sigma: float = 0.
         remaining *= factor
         decay *= factor
     return _unrank(order, scores, decay.to(scores.device))
+
+
+MASK_NMS: dict[str, Callable[..., Tensor]] = {
+    "matrix": matrix_nms,
+    "fast": fast_nms,
+    "soft": soft_nms,
+    "hard": hard_nms,
+}
+"""Mask NMS by the value of `MODEL.SOLO.NMS_TYPE`; open to functions of the same contract.
+
+A function gets those of the keywords `kernel`, `sigma` and `threshold` that it declares, from
+`MODEL.SOLO.NMS_KERNEL`, `NMS_SIGMA` and `NMS_THRESH_TEST`.
+"""
 
 
 def _ranked_ious(masks: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Legend: T cells in all, C classes, K candidates or instances, (H, W) the canvas 
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,21 +18,16 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from ..layers import (
+    MASK_NMS,
     binarize,
     capturing,
-    fast_nms,
-    hard_nms,
-    matrix_nms,
     point_nms,
-    soft_nms,
 )
 from .grid import GridSpec
 from .output import chunk_length
 
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
-
-NMS_TYPES = ("matrix", "fast", "soft", "hard")
 
 CellMasks = Callable[[Tensor], Tensor]
 """Soft masks (K, h, w) of cells (K,) of one image, at `MASK_STRIDE`."""
@@ -41,7 +37,7 @@ def build_nms(name: str, *, kernel: str, sigma: float, threshold: float) -> Call
     """Choose the mask NMS: a function of masks, labels and scores that returns new scores.
 
     Args:
-        name: one of `NMS_TYPES`.
+        name: one of `MASK_NMS`.
         kernel: of Matrix NMS.
         sigma: of Matrix NMS and Soft-NMS.
         threshold: IoU above which Fast and Hard NMS remove.
@@ -49,20 +45,22 @@ def build_nms(name: str, *, kernel: str, sigma: float, threshold: float) -> Call
     Raises:
         ValueError: unknown name, kernel, or a value out of range.
     """
-    if name not in NMS_TYPES:
-        raise ValueError(f"MODEL.SOLO.NMS_TYPE must be one of {NMS_TYPES}, got {name!r}")
+    if name not in MASK_NMS:
+        raise ValueError(f"MODEL.SOLO.NMS_TYPE must be one of {tuple(MASK_NMS)}, got {name!r}")
     if not 0 <= threshold <= 1:
         raise ValueError(f"MODEL.SOLO.NMS_THRESH_TEST must lie in [0, 1], got {threshold}")
-    nms = {
-        "matrix": partial(matrix_nms, kernel=kernel, sigma=sigma),
-        "fast": partial(fast_nms, threshold=threshold),
-        "soft": partial(soft_nms, sigma=sigma),
-        "hard": partial(hard_nms, threshold=threshold),
-    }[name]
+    values = {"kernel": kernel, "sigma": sigma, "threshold": threshold}
+    nms = partial(MASK_NMS[name], **{key: values[key] for key in nms_parameters(name)})
     # On no masks at all, so that a bad kernel or sigma is known before the first image.
     nothing = torch.zeros(0)
     nms(torch.zeros((0, 1, 1), dtype=torch.bool), nothing.long(), nothing)
     return nms
+
+
+def nms_parameters(name: str) -> list[str]:
+    """Return which of "kernel", "sigma" and "threshold" a function of `MASK_NMS` takes."""
+    taken = inspect.signature(MASK_NMS[name]).parameters
+    return [key for key in ("kernel", "sigma", "threshold") if key in taken]
 
 
 @dataclass(frozen=True)

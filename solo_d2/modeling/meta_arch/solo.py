@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..aux_semantic import AuxSemanticBranch
 from ..criterion import SOLOCriterion
 from ..grid import MAX_STRIDE, GridSpec
-from ..heads import SOLOHead, build_solo_head, check_features
+from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_features
+from ..model_config import check_model_config
 from ..postprocessing import (
     MASK_STRIDE,
     InferenceSettings,
@@ -54,6 +55,12 @@ class SOLO(nn.Module):
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
     """What `from_config` makes the assigner of."""
 
+    supports_tta: ClassVar[bool] = True
+    """Instances are all that is wanted, and those of several scales can be joined."""
+
+    provides_image: ClassVar[bool] = False
+    """The image stands among the features that the head gets."""
+
     @configurable
     def __init__(
         self,
@@ -83,7 +90,12 @@ class SOLO(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Build the parts from `cfg.MODEL`; the only reader of `cfg.MODEL.SOLO` but the head."""
+        """Build the parts from `cfg.MODEL`; the only reader of `cfg.MODEL.SOLO` but the head.
+
+        Raises:
+            ValueError: as `check_config`.
+        """
+        cls.check_config(cfg)
         node = cfg.MODEL.SOLO
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
@@ -115,6 +127,21 @@ class SOLO(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "aux_semantic": aux_semantic,
         }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Check the part of a config that the model is built from; see `check_model_config`.
+
+        Raises:
+            ValueError: the first thing that is wrong.
+        """
+        check_model_config(cfg)
+        name = cfg.MODEL.SOLO.HEAD
+        if getattr(SOLO_HEAD_REGISTRY.get(name), "needs_image", False) and not cls.provides_image:
+            raise ValueError(
+                f'MODEL.SOLO.HEAD {name} needs MODEL.META_ARCHITECTURE "SoftSOLO", got '
+                f"{cfg.MODEL.META_ARCHITECTURE!r}"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -282,8 +309,6 @@ def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
 
 def _build_aux_semantic(node: CfgNode, shapes: dict[str, ShapeSpec]) -> AuxSemanticBranch | None:
     weight = node.AUX_SEMANTIC_LOSS_WEIGHT
-    if weight < 0:
-        raise ValueError(f"MODEL.SOLO.AUX_SEMANTIC_LOSS_WEIGHT must be >= 0, got {weight}")
     if weight == 0:
         return None
     name = node.IN_FEATURES[0]
