@@ -31,6 +31,7 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from solo_d2 import SOLOPredictor, model_zoo
+from solo_d2.config import merge_overrides
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.register import register_built
 from solo_d2.data.scenes.shapes import ShapesSource
@@ -97,10 +98,7 @@ def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) ->
         cfg.SOLVER.MAX_ITER = args.iterations
         cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, args.iterations // 10)
         cfg.TEST.EVAL_PERIOD = min(cfg.TEST.EVAL_PERIOD, args.iterations)
-    try:
-        cfg.merge_from_list(args.opts)
-    except Exception as error:  # yacs asserts on unknown keys
-        raise ValueError(f"bad config override: {error}") from error
+    merge_overrides(cfg, args.opts)
     use_data(cfg, {"TRAIN": splits[0], "TEST": splits[1]})
     cfg.freeze()
     return cfg

@@ -99,7 +99,8 @@ def test_the_heads_keep_their_depths_in_proportion_and_get_one_width():
     assert [cfg.MODEL.SOLO.NUM_CONVS for cfg in configs] == [4, 4, 2, 2]  # of 7, 7, 4, 4
     assert {cfg.MODEL.SOLO.CONV_DIM for cfg in configs} == {96}
     # 32 channels, as many as the norm needs, for each of four groups.
-    assert {cfg.MODEL.SOLO.KERNEL_DIM for cfg in configs} == {128}
+    with_kernels = [cfg.MODEL.SOLO for cfg in configs if "Dynamic" in cfg.MODEL.SOLO.HEAD]
+    assert {node.KERNEL_DIM for node in with_kernels} == {128}
     assert "MODEL.RESNETS.DEPTH" in dropped(varied, configs)
 
 

@@ -29,28 +29,33 @@ class Choice:
     uses: Callable[[], Uses]
     of: Callable[[CfgNode], Any] | None = None
 
-    def check(self, cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
-        """Raise a `ValueError` if a key that the chosen option ignores is not at its default.
+    def ignored(self, cfg: CfgNode, defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield the keys that the chosen option ignores and that are not at their defaults.
 
         Args:
             cfg: the config.
             defaults: of `default_values`.
+
+        Yields:
+            The key, and its default.
         """
         uses = self.uses()
-        value = get(cfg, self.key)
-        used = uses.get(self.of(cfg) if self.of else value)
+        used = uses.get(self.of(cfg) if self.of else get(cfg, self.key))
         if used is None:
             return
         used = tuple(used)
         others = {key for keys in uses.values() for key in keys or ()}
         for key, default in defaults.items():
-            if not _covers(others, key) or _covers(used, key):
-                continue
-            if _same(get(cfg, key, default), default):
-                continue
+            if _covers(others, key) and not _covers(used, key):
+                if not _same(get(cfg, key, default), default):
+                    yield key, default
+
+    def check(self, cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
+        """Raise a `ValueError` for the first key that is `ignored`."""
+        for key, default in self.ignored(cfg, defaults):
             raise ValueError(
-                f"{key} is {shorten(get(cfg, key))}, but {value} has no use for it; leave it at "
-                f"{shorten(default)} or choose another {self.key}"
+                f"{key} is {shorten(get(cfg, key))}, but {get(cfg, self.key)} has no use for it; "
+                f"leave it at {shorten(default)} or choose another {self.key}"
             )
 
 

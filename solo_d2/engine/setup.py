@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -13,7 +14,7 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import resolve_device
+from ..config import resolve_device, split_overrides, validate_config
 from ..data.checks import thing_classes
 from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
@@ -83,6 +84,25 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line in which KEY VALUE pairs may stand between and behind options.
+
+    Args:
+        argv: the command line without the program; by default that of this process.
+
+    Returns:
+        The arguments of `argument_parser`; `opts` has all pairs.
+    """
+    parser = argument_parser()
+    try:
+        arguments, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        parser.error(str(error))
+    args = parser.parse_args(arguments)
+    args.opts = [*args.opts, *overrides]
+    return args
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the config of a run and prepare its output folder and log.
 
@@ -120,7 +140,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
     if without_gpu and "MODEL.DEVICE" not in args.opts[::2]:
         cfg.MODEL.DEVICE = "cpu"
-    resolve_device(cfg.MODEL.DEVICE)
+    cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
+    validate_config(cfg, processes=None if args.eval_only else comm.get_world_size())
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="solo_d2")

@@ -22,7 +22,6 @@ from ..config import (
 from ..io.configs import config_folder
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
 
-
 _PARTS = ("backbones", "heads", "schedules")
 """Folders of configs that are parts of others, and cannot be run."""
 

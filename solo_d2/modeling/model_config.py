@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from ..config.rules import Rule, choice, shorten
-from ..config.unused import Choice, get
+from ..config.unused import Choice, default_values, get
 from ..config.validation import check_choices, check_values
 from ..layers import MASK_NMS
 from ..layers.nms import KERNELS
@@ -129,7 +129,8 @@ def check_model_config(cfg: CfgNode) -> None:
     for key, rule in _NAMES.items():
         rule.check(key, get(cfg, key))
     backbone = BACKBONES.get(cfg.MODEL.BACKBONE.NAME, ())
-    check_values(cfg, ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.SOLO", *backbone))
+    limit = "TEST.DETECTIONS_PER_IMAGE"
+    check_values(cfg, ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.SOLO", limit, *backbone))
     check_choices(cfg, _CHOICES)
     if "MODEL.RESNETS" in backbone:
         _check_resnet(cfg.MODEL.RESNETS)
@@ -140,6 +141,14 @@ def check_model_config(cfg: CfgNode) -> None:
     check_feature_names(cfg, "MODEL.SOLO.IN_FEATURES")
     _check_levels(cfg.MODEL.SOLO)
     _check_head(cfg)
+
+
+def reset_unused_keys(cfg: CfgNode) -> None:
+    """Set the keys that the chosen head, NMS, backbone and so on ignore to their defaults."""
+    defaults = default_values()
+    for entry in _CHOICES:
+        for key, default in list(entry.ignored(cfg, defaults)):
+            cfg.merge_from_list([key, default])
 
 
 def _check_levels(node: CfgNode) -> None:
@@ -163,6 +172,12 @@ def _check_head(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.SOLO.NUM_COORD_CONVS must lie between 0 and {node.NUM_CONVS} (NUM_CONVS), "
             f"got {node.NUM_COORD_CONVS}"
+        )
+    most = cfg.TEST.DETECTIONS_PER_IMAGE
+    if most > node.PRE_NMS_TOPK_TEST:
+        raise ValueError(
+            f"TEST.DETECTIONS_PER_IMAGE {most} cannot come out of the {node.PRE_NMS_TOPK_TEST} "
+            f"candidates that enter NMS; set MODEL.SOLO.PRE_NMS_TOPK_TEST to at least {most}"
         )
     uses = head_uses(node.HEAD) or []
     if "MODEL.SOLO.NUM_KERNEL_GROUPS" in uses and node.KERNEL_DIM % node.NUM_KERNEL_GROUPS:

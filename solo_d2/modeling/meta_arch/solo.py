@@ -286,12 +286,6 @@ def _check_image(image: Any, channels: int) -> None:
 
 
 def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
-    if max_instances > node.PRE_NMS_TOPK_TEST:
-        raise ValueError(
-            f"TEST.DETECTIONS_PER_IMAGE {max_instances} cannot come out of the "
-            f"{node.PRE_NMS_TOPK_TEST} candidates that enter NMS; set "
-            f"MODEL.SOLO.PRE_NMS_TOPK_TEST to at least {max_instances}"
-        )
     return InferenceSettings(
         score_thresh=node.SCORE_THRESH_TEST,
         mask_thresh=node.MASK_THRESH_TEST,
