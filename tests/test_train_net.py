@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from solo_d2.data.scenes.build import build
-from solo_d2.data.scenes.shapes import ShapesSource
+from solo_d2.data.scenes.shapes import build_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "Shapes" / "solov2_lite0.yaml"
@@ -30,7 +29,7 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes")
-    build(ShapesSource((64, 96)), root, train=6, val=3, workers=1, progress=False)
+    build_shapes(root, train=6, val=3, height=64, width=96, workers=1, progress=False)
     return root
 
 

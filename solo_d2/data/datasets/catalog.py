@@ -1,89 +1,51 @@
-"""Registers checked datasets with Detectron2, whatever format they were read from."""
+"""Registers checked data sets with Detectron2, whatever format they were read from."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-__all__ = ["CheckedData", "CocoData", "register_data"]
-
-logger = logging.getLogger(__name__)
-
-
-class CheckedData(Protocol):
-    """What can be registered."""
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """Detectron2's dicts, one per image."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the classes of things."""
-
-    @property
-    def category_ids(self) -> Sequence[Any]:
-        """The file's category id of each."""
-
-    def log(self) -> None:
-        """Log what was found in reading."""
+__all__ = ["CocoData", "register_data"]
 
 
 @dataclass(frozen=True)
 class CocoData:
-    """A checked dataset.
+    """A checked data set.
 
     Attributes:
-        records: Detectron2's dicts, one per image, in the order of the image ids. Annotations
-            have "area" where the file has a usable one.
+        records: Detectron2's dicts, one per image, in the order of the image ids.
         classes: class names, in the order of the category ids.
         category_ids: the file's category id of each class.
         stuff: names of the background labels, empty where the file has none.
-        repaired: number of annotations dropped or completed.
+        repaired: number of annotations dropped or completed; COCO's evaluation code fails on
+            the file as it is where this is not 0.
         frequencies: LVIS's "r", "c" or "f" of every class; empty for other formats.
-        standard: whether other programs read the file to the same records.
-        annotated: whether the file has annotations; that of a test set has none.
-        notes: one line of what there is to say about the file; often empty.
     """
 
     records: list[dict[str, Any]]
     classes: list[str]
-    category_ids: list[Any]
+    category_ids: list[int]
     stuff: list[str]
     repaired: int
     frequencies: tuple[str, ...] = ()
-    standard: bool = True
-    annotated: bool = True
-    notes: str = ""
-
-    def log(self) -> None:
-        """Log the notes."""
-        if self.notes:
-            logger.warning("%s", self.notes)
-
-
-Data = TypeVar("Data", bound=CheckedData)
 
 
 def register_data(
     name: str,
-    source: tuple[str, ...],
-    read: Callable[[], Data],
+    source: tuple[str, str],
+    read: Callable[[], CocoData],
     evaluator_type: str,
-    describe: Callable[[Data], dict[str, Any]],
+    describe: Callable[[CocoData], dict[str, Any]],
 ) -> list[str]:
-    """Read and register a dataset; the same source under the same name does nothing.
-
-    What there is to say is logged now, and not when the files are read again.
+    """Reads and registers a data set; the same source under the same name does nothing.
 
     Args:
-        name: of the dataset, as in ``cfg.DATASETS``.
+        name: of the data set, as in ``cfg.DATASETS``.
         source: absolute paths of the annotations and of the images.
-        read: reads and checks the dataset, and logs nothing.
+        read: reads and checks the data set.
         evaluator_type: which evaluator fits (see `solo_d2.evaluation.build_evaluator`).
         describe: further metadata.
 
@@ -91,18 +53,17 @@ def register_data(
         The class names.
 
     Raises:
-        ValueError: `read` does, or `name` stands for another source.
+        ValueError: If `read` does, or `name` stands for another source.
     """
     if name in DatasetCatalog.list():
         metadata = MetadataCatalog.get(name)
         if metadata.get("source") == source and metadata.evaluator_type == evaluator_type:
             return list(metadata.thing_classes)
         raise ValueError(
-            f"the dataset name '{name}' is taken by {metadata.get('source', 'another dataset')};"
+            f"the data set name '{name}' is taken by {metadata.get('source', 'another data set')};"
             f" register {source[0]} under another name"
         )
     data = read()
-    data.log()
     first = [data.records]  # the copy at hand serves the first use, later ones read again
 
     def load() -> list[dict[str, Any]]:
@@ -110,13 +71,11 @@ def register_data(
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
-        **{
-            "source": source,
-            "image_root": source[1],
-            "evaluator_type": evaluator_type,
-            "thing_classes": list(data.classes),
-            "thing_dataset_id_to_contiguous_id": {c: k for k, c in enumerate(data.category_ids)},
-            **describe(data),
-        }
+        source=source,
+        image_root=source[1],
+        evaluator_type=evaluator_type,
+        thing_classes=data.classes,
+        thing_dataset_id_to_contiguous_id={c: k for k, c in enumerate(data.category_ids)},
+        **describe(data),
     )
-    return list(data.classes)
+    return data.classes

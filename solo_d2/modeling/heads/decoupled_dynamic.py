@@ -36,7 +36,7 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         kwargs: of `DynamicSOLOHead`.
     """
 
-    uses: ClassVar[tuple[str, ...]] = (*DynamicSOLOHead.uses, "NUM_KERNEL_GROUPS")
+    inapplicable: ClassVar = {}
 
     @configurable
     def __init__(self, *, num_groups: int, kernel_dim: int, **kwargs: Any) -> None:
@@ -51,8 +51,12 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridSpec
     ) -> dict[str, Any]:
         """Add the number of groups."""
-        arguments = super().from_config(cfg, input_shape, grid)
-        return {**arguments, "num_groups": cfg.MODEL.SOLO.NUM_KERNEL_GROUPS}
+        groups, kernel_dim = cfg.MODEL.SOLO.NUM_KERNEL_GROUPS, cfg.MODEL.SOLO.KERNEL_DIM
+        if groups < 1 or kernel_dim % groups:
+            raise ValueError(
+                f"MODEL.SOLO.NUM_KERNEL_GROUPS must divide KERNEL_DIM {kernel_dim}, got {groups}"
+            )
+        return {**super().from_config(cfg, input_shape, grid), "num_groups": groups}
 
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
         """Soft masks of kernels (K, D) on a mask feature (E / A, H_l, W_l)."""
