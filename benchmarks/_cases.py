@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _nms import compare_types
 from _peer import AdelaiDet
 from _timing import Result, Timer, peak_memory
 from detectron2.config import get_cfg
@@ -104,12 +105,18 @@ def targets(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, model: nn.Module
         )
 
 
+def crowded_masks(sizes: Sizes) -> Tensor:
+    """Boolean masks that crowd around 40 objects."""
+    which = torch.arange(sizes.nms_masks) * 13 % 40
+    cut = torch.linspace(0.2, 0.8, sizes.nms_masks)[:, None, None]
+    return ellipses(40, sizes.quarter, 3, 8, 160)[which] > cut
+
+
 def nms(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, _model: nn.Module) -> Iterator:
     """Matrix NMS of candidates that crowd around 40 objects."""
     count, (height, width) = sizes.nms_masks, sizes.quarter
     which = torch.arange(count) * 13 % 40
-    cut = torch.linspace(0.2, 0.8, count)[:, None, None]
-    masks = (ellipses(40, sizes.quarter, 3, 8, 160)[which] > cut).to(timer.device)
+    masks = crowded_masks(sizes).to(timer.device)
     areas = masks.sum((1, 2)).float()
     scores = torch.linspace(0.9, 0.1, count, device=timer.device)
 
@@ -125,6 +132,13 @@ def nms(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, _model: nn.Module) -
             peer and partial(peer.nms, labels, masks, areas, scores),
             agree,
         )
+
+
+def nms_types(
+    sizes: Sizes, timer: Timer, _peer: AdelaiDet | None, _model: nn.Module
+) -> Iterator[Result]:
+    """All four mask NMS, with and without their IoU."""
+    return compare_types(crowded_masks(sizes).to(timer.device), timer)
 
 
 def inference(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, model: nn.Module) -> Iterator:
@@ -322,6 +336,7 @@ def _add_ratio(rows: list[Result], mib: float | None, detections: int) -> Result
 GROUPS = {
     "targets": targets,
     "nms": nms,
+    "nms-types": nms_types,
     "inference": inference,
     "finish": finish,
     "model": whole_model,

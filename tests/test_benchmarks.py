@@ -42,7 +42,7 @@ def make_peer(folder, error=""):
 
 
 def test_groups_run_and_every_row_is_written_as_json(tmp_path):
-    groups = ("targets", "nms", "inference", "finish", "model")
+    groups = ("targets", "nms", "nms-types", "inference", "finish", "model")
     done = run(
         *groups, "--quick", "--rounds", 2, "--threads", 1, "--json", tmp_path / "figures.json"
     )
@@ -54,7 +54,9 @@ def test_groups_run_and_every_row_is_written_as_json(tmp_path):
         x["name"] for x in figures["results"]
     ]
     names = " ".join(x["name"] for x in figures["results"])
-    for part in ("targets", "Matrix NMS", "selection", "finish", "backbone", "head", "backward"):
+    for part in ("targets", "Matrix NMS", "Soft NMS", "IoU given", "selection", "finish"):
+        assert part in names
+    for part in ("backbone", "head", "backward"):
         assert part in names
     assert all(len(x["ours_ms"]) == 2 and not x["peer_ms"] for x in figures["results"])
 

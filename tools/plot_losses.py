@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Loss curves of several runs in one plot (paper Fig. S7).
+"""Curves of losses or metrics of several runs in one plot (paper Fig. S7; Fig. 6 over epochs).
 
     python tools/plot_losses.py vanilla=output/solo decoupled=output/dsolo --output losses.png
+    python tools/plot_losses.py output/mine --keys segm/AP --iterations-per-epoch 7330
 
 A run is an output folder (its metrics_log.json or metrics.json is read) or such a file, with the
 name for the legend in front if wanted. One panel per loss.
@@ -23,6 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 DEFAULT_KEYS = ["loss_category", "loss_mask"]
+FEW = 20
 FILES = ("metrics_log.json", "metrics.json")  # the quick start renames the log
 
 
@@ -35,6 +37,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="[NAME=]RUN", help="output folders or metrics files")
     add("--keys", nargs="+", default=DEFAULT_KEYS, metavar="KEY", help="default: %(default)s")
     add("--smooth", type=int, default=1, metavar="N", help="mean over N records (default: 1)")
+    add(
+        "--iterations-per-epoch",
+        type=float,
+        metavar="N",
+        help="epochs on the axis instead of iterations: images / SOLVER.IMS_PER_BATCH",
+    )
     add("--log-scale", action="store_true", help="logarithmic loss axis")
     add("--output", default="losses.png", metavar="FILE", help="default: losses.png")
     return parser
@@ -90,6 +98,9 @@ def draw(args: argparse.Namespace) -> str:
     check_output(args.output)
     if args.smooth < 1:
         raise ValueError(f"--smooth must be at least 1, got {args.smooth}")
+    epoch = 1.0 if args.iterations_per_epoch is None else args.iterations_per_epoch
+    if not epoch > 0:
+        raise ValueError(f"--iterations-per-epoch must be above 0, got {epoch}")
     runs = [find_log(word) for word in args.runs]
     curves = [(name, read_curves(path, args.keys)) for name, path in runs]
     width = 5 * len(args.keys) + 0.5
@@ -97,8 +108,11 @@ def draw(args: argparse.Namespace) -> str:
     for axis, key in zip(axes[0], args.keys, strict=True):
         for name, values in curves:
             iterations, losses = values[key]
-            axis.plot(iterations, smooth(losses, args.smooth), label=name, linewidth=1.4)
-        axis.set(xlabel="iteration", ylabel=key)
+            # A line through one point is no line; few points, as of evaluations, are shown.
+            marker = "o" if len(losses) <= FEW else None
+            curve = smooth(losses, args.smooth)
+            axis.plot(iterations / epoch, curve, label=name, linewidth=1.4, marker=marker)
+        axis.set(xlabel="iteration" if epoch == 1 else "epoch", ylabel=key)
         if args.log_scale:
             axis.set_yscale("log")
         else:

@@ -284,6 +284,32 @@ def test_losses_of_several_runs_are_plotted(tmp_path, capsys):
     assert plot_losses.find_log(runs[1])[0] == "two"
 
 
+def plotted(monkeypatch, *arguments):
+    """The lines of the first panel, and the name of its axis."""
+    axes = []
+    monkeypatch.setattr(
+        plot_losses.plt.Figure, "savefig", lambda figure, *_, **__: axes.extend(figure.axes)
+    )
+    assert plot_losses.main(list(arguments)) == 0
+    return axes[0].lines, axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize(("count", "marker"), [(1, "o"), (20, "o"), (21, "None")])
+def test_few_evaluations_are_points_as_one_makes_no_line(tmp_path, monkeypatch, count, marker):
+    run = write_run(tmp_path / "one", count)
+    lines, name = plotted(monkeypatch, run, "--keys", "loss_mask")
+    assert lines[0].get_marker() == marker
+    assert name == "iteration"
+
+
+def test_the_axis_counts_epochs_if_asked(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "one", 3)
+    options = ("--keys", "loss_mask", "--iterations-per-epoch", "0.5")
+    lines, name = plotted(monkeypatch, run, *options)
+    assert lines[0].get_xdata().tolist() == [0, 2, 4]
+    assert name == "epoch"
+
+
 def test_the_quick_starts_log_is_found_before_its_summary(tmp_path):
     folder = write_run(tmp_path / "demo", 2)
     Path(folder, "metrics.json").rename(Path(folder, "metrics_log.json"))
@@ -314,6 +340,7 @@ def test_losses_refuse_what_is_no_log(tmp_path, capsys):
         ([str(tmp_path / "bad.json")], "expected a JSON object with an iteration in every line"),
         ([run, "--keys", "loss_x"], "has no loss_x; name others with --keys"),
         ([run, "--smooth", "0"], "--smooth must be at least 1"),
+        ([run, "--iterations-per-epoch", "0"], "--iterations-per-epoch must be above 0"),
         ([run, "--output", "x.gif"], "expected a name with .png or .jpg"),
     ):
         assert plot_losses.main(arguments) == 2
