@@ -80,7 +80,7 @@ demo matting $(MATTING)/%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 matting: $(MATTING)/tables.md $(MATTING)/cutouts ## train Soft SOLO, compare it, cut out (results in output/matting)
 
 $(MATTING_DATA)/manifest.json: | $(STAMP)
-	$(BIN)/python -m solo_d2.data.scenes.stamps --sofi --one-class --size 256x336 \
+	$(BIN)/python -m solo_d2.data.scenes stamps --sofi --one-class --size 256x336 \
 	  --train 2000 --val 200 --output $(@D)
 
 $(MATTING)/%/model_final.pth: $(MATTING_DATA)/manifest.json

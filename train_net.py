@@ -14,7 +14,7 @@ import argparse
 import sys
 
 from solo_d2.checkpoint import load_weights
-from solo_d2.engine import SOLOTrainer, argument_parser, check_data, launch, setup
+from solo_d2.engine import SOLOTrainer, check_data, launch, parse_arguments, setup
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
 
 def invoke_main(argv: list[str] | None = None) -> int:
     """Parse the command line and start the processes; returns the exit code."""
-    args = argument_parser().parse_args(argv)
+    args = parse_arguments(argv)
     try:
         launch(
             main,

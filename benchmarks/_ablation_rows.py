@@ -20,6 +20,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from solo_d2 import model_zoo
 from solo_d2.model_zoo.model_zoo import load_config
 from solo_d2.modeling.backbone import MergedBackbone, build_timm_fpn_backbone
+from solo_d2.modeling.model_config import reset_unused_keys
 
 BUDGETS = {"stamps": "Stamps/solov2_lite0.yaml", "shapes": "Shapes/solov2_lite0.yaml"}
 FULL_SIZE = 800  # short side of the paper's inputs, which its sizes in pixels refer to
@@ -177,6 +178,7 @@ def shrink(row: CfgNode, budget: CfgNode, varied: Sequence[str]) -> CfgNode:
     if BACKBONE in exact:
         assign(cfg, BACKBONE, MERGED.get(mine[BACKBONE], small[BACKBONE]))
         assign(cfg, LATERALS, mine[LATERALS])
+    reset_unused_keys(cfg)  # the budget's sizes of kernels, on a head without
     return cfg
 
 

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from _nms import compare_types
 from _peer import AdelaiDet
 from _timing import Result, Timer, peak_memory
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor, nn
 
-from solo_d2 import add_solo_config, model_zoo
+from solo_d2 import model_zoo
 from solo_d2.layers import matrix_nms
 from solo_d2.modeling.output import resize_masks
 from solo_d2.modeling.postprocessing import select_candidates, suppress
@@ -77,9 +76,7 @@ def ground_truth(count: int, canvas: tuple[int, int], seed: int) -> Instances:
 
 def make_model(sizes: Sizes, device: torch.device, config: str = CONFIG) -> nn.Module:
     """A model on R50 with random weights and lively outputs: at first all masks are blank."""
-    cfg = get_cfg()
-    add_solo_config(cfg)
-    cfg.merge_from_file(model_zoo.get_config_file(config), allow_unsafe=False)
+    cfg = model_zoo.get_config(config)
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.DEPTH = "", str(device), 50
     if sizes.conv_dim:
         cfg.MODEL.SOLO.CONV_DIM = sizes.conv_dim

@@ -43,8 +43,7 @@ from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
 from solo_d2.checkpoint import load_weights
-from solo_d2.data.scenes.shapes import register_shapes
-from solo_d2.data.scenes.stamps import register_stamps
+from solo_d2.data.scenes.register import register_built
 from solo_d2.engine import SOLOTrainer, use_data
 from solo_d2.inference.cli import split_overrides
 
@@ -269,8 +268,7 @@ def write_report(plan: Plan, args: argparse.Namespace, data: Path, found: dict) 
 def run_all(args: argparse.Namespace, plans: list[Plan]) -> int:
     """Run all plans; returns the number of runs that failed."""
     data = Path(args.data) / args.data_kind
-    register = {"stamps": register_stamps, "shapes": register_shapes}[args.data_kind]
-    train_set, val_set = register(data)
+    train_set, val_set = register_built(data, args.data_kind, kind=args.data_kind)
     identity = (data / "manifest.json").read_text()
     args.output.mkdir(parents=True, exist_ok=True)
     log_to(args.output / "log.txt")

@@ -33,6 +33,7 @@ from torch import nn
 
 from solo_d2.checkpoint import load_weights
 from solo_d2.data.datasets.coco_json import register_coco_json
+from solo_d2.data.scenes.register import register_built
 from solo_d2.engine import SOLOTrainer
 from solo_d2.evaluation import COCOInstanceEvaluator
 from solo_d2.evaluation.coco import hotcoco
@@ -116,7 +117,8 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bo
         cfg = load_config(args.config_file)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
-        name = args.register(args.data)[1]
+        kind = "stamps" if args.stamps else "shapes"
+        name = register_built(args.data, kind, kind=kind)[1]
         model = SOLOTrainer.build_model(cfg).eval()
         load_weights(model, str(args.weights))
         loader = SOLOTrainer.build_test_loader(cfg, name)
@@ -184,11 +186,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ValueError(
             "expected --synthetic N, or --config-file, --weights and one of --stamps and --shapes"
         )
-    if args.stamps:
-        from solo_d2.data.scenes.stamps import register_stamps as register
-    else:
-        from solo_d2.data.scenes.shapes import register_shapes as register
-    args.register = register
     return args
 
 

@@ -4,9 +4,9 @@ r"""Compare Soft SOLO with its baselines as in the paper's tables S1 to S4, besi
         --solo-tuned CONFIG WEIGHTS --ablation no-rgb CONFIG WEIGHTS --output matting.md
 
 --data is a folder with annotations/SPLIT.json in COCO format (with "alpha", see docs/matting.md)
-and the pictures in SPLIT/, as solo_d2.data.scenes.stamps builds it. Every model must have its
-classes. Tables whose models are not given are left out; Table S2 needs the package pymatting.
-Exit code 2: a wrong argument.
+and the images in SPLIT/, as `python -m solo_d2.data.scenes stamps` builds it. Every model must
+have its classes. Tables whose models are not given are left out; Table S2 needs the
+package pymatting. Exit code 2: a wrong argument.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def table_s2(
     known = {(row["image_id"], row["object"]) for row in next(iter(rows.values()))}
     judge = MattingEvaluator(DATA)
     lines = [
-        (method, f"trimap + {method}", judge.summarize(values, 0))
+        (method, f"trimap + {method}", judge.summarize(values, ()))
         for method, values in rows.items()
     ]
     for key, kind, name in (
@@ -200,7 +200,7 @@ def table_s2(
             same = [
                 row for row in found[key][kind].objects if (row["image_id"], row["object"]) in known
             ]
-            lines.append((key, name, judge.summarize(same, 0)))
+            lines.append((key, name, judge.summarize(same, ())))
     notes = ", ".join(f"{method} {n}" for method, n in failed.items() if n)
     heading = (
         f"### Matting over the unknown region (paper: Table S2)\n\n{len(known)} objects of "

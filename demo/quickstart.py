@@ -31,8 +31,11 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 
 from solo_d2 import SOLOPredictor, model_zoo
-from solo_d2.data.scenes.shapes import build_shapes, register_shapes
-from solo_d2.data.scenes.stamps import StampsUnavailableError, build_stamps, register_stamps
+from solo_d2.config import merge_overrides
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.register import register_built
+from solo_d2.data.scenes.shapes import ShapesSource
+from solo_d2.data.scenes.stamps import StampsSource, StampsUnavailableError
 from solo_d2.engine import SOLOTrainer, use_data
 from solo_d2.inference.colors import InstanceColors
 from solo_d2.inference.drawing import draw_instances
@@ -75,15 +78,15 @@ def build_data(args: argparse.Namespace) -> tuple[str, tuple[str, str]]:
     if args.data_kind != "shapes":
         root = Path(args.data) / "stamps"
         try:
-            build_stamps(root, train=args.train, val=args.val, debs=args.deb)
-            return "stamps", register_stamps(root)
+            build(StampsSource(debs=args.deb), root, train=args.train, val=args.val)
+            return "stamps", register_built(root, "stamps", kind="stamps")
         except StampsUnavailableError as error:
             if args.data_kind == "stamps":
                 raise
             print(f"The stamps cannot be had here ({error}).\nUsing procedural shapes instead.")
     root = Path(args.data) / "shapes"
-    build_shapes(root, train=args.train, val=args.val)
-    return "shapes", register_shapes(root)
+    build(ShapesSource(), root, train=args.train, val=args.val)
+    return "shapes", register_built(root, "shapes", kind="shapes")
 
 
 def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) -> CfgNode:
@@ -95,10 +98,7 @@ def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) ->
         cfg.SOLVER.MAX_ITER = args.iterations
         cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, args.iterations // 10)
         cfg.TEST.EVAL_PERIOD = min(cfg.TEST.EVAL_PERIOD, args.iterations)
-    try:
-        cfg.merge_from_list(args.opts)
-    except Exception as error:  # yacs asserts on unknown keys
-        raise ValueError(f"bad config override: {error}") from error
+    merge_overrides(cfg, args.opts)
     use_data(cfg, {"TRAIN": splits[0], "TEST": splits[1]})
     cfg.freeze()
     return cfg

@@ -29,9 +29,10 @@ def tiny_config(*overrides):
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.MASK_ON = True
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    if "build_timm_fpn_backbone" not in overrides:
+        cfg.MODEL.RESNETS.DEPTH = 18
+        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+        cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 32
     cfg.INPUT.MASK_FORMAT = "bitmask"
@@ -40,7 +41,10 @@ def tiny_config(*overrides):
     node.NUM_GRIDS = TINY_GRIDS
     node.SCALE_RANGES = TINY_RANGES
     node.NUM_CONVS = 1
-    node.CONV_DIM = node.KERNEL_DIM = node.MASK_FEATURE.CONV_DIM = 32
+    node.CONV_DIM = 32
+    # Other heads refuse the keys of those with kernels.
+    if "MODEL.SOLO.HEAD" not in overrides or any("Dynamic" in str(x) for x in overrides):
+        node.KERNEL_DIM = node.MASK_FEATURE.CONV_DIM = 32
     cfg.merge_from_list(list(overrides))
     return cfg
 

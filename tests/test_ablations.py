@@ -29,7 +29,8 @@ from _ablation_rows import (
     resolve,
 )
 
-from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import ShapesSource
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = read_tables()
@@ -98,7 +99,8 @@ def test_the_heads_keep_their_depths_in_proportion_and_get_one_width():
     assert [cfg.MODEL.SOLO.NUM_CONVS for cfg in configs] == [4, 4, 2, 2]  # of 7, 7, 4, 4
     assert {cfg.MODEL.SOLO.CONV_DIM for cfg in configs} == {96}
     # 32 channels, as many as the norm needs, for each of four groups.
-    assert {cfg.MODEL.SOLO.KERNEL_DIM for cfg in configs} == {128}
+    with_kernels = [cfg.MODEL.SOLO for cfg in configs if "Dynamic" in cfg.MODEL.SOLO.HEAD]
+    assert {node.KERNEL_DIM for node in with_kernels} == {128}
     assert "MODEL.RESNETS.DEPTH" in dropped(varied, configs)
 
 
@@ -223,9 +225,8 @@ def start(tmp_path, *arguments):
 
 @pytest.mark.slow
 def test_a_run_writes_its_table_and_resumes(tmp_path):
-    build_shapes(
-        tmp_path / "shapes", train=6, val=3, height=64, width=96, workers=1, progress=False
-    )
+    source = ShapesSource((64, 96))
+    build(source, tmp_path / "shapes", train=6, val=3, workers=1, progress=False)
     arguments = ["--table", "5e", "4b", "--rows", "nms_hard", "nms_matrix", "coordconv_1"]
     arguments += ["--iterations", "2"]
     first = start(tmp_path, *arguments)

@@ -152,7 +152,7 @@ def is_module(name):
 # What may be imported, by the longest prefix that fits the importing module.
 MODELING = "modeling."
 ALLOWED = {
-    "config": [],
+    "config": ["io", "config"],
     "layers": ["layers"],
     "modeling.grid": ["layers"],
     "modeling.structures": ["layers"],
@@ -172,7 +172,7 @@ ALLOWED = {
     },
     "modeling.postprocessing": ["layers", "modeling.grid", "modeling.output"],
     "modeling.backbone": ["layers", "io", "checkpoint", "modeling.backbone"],
-    "modeling": ["layers", "modeling"],
+    "modeling": ["config", "layers", "modeling"],
     "io": ["layers", "io"],
     "data": ["layers", "io", "data"],
     "data.datasets": ["layers", "io", "data.datasets"],

@@ -38,7 +38,7 @@ def test_an_old_name_runs_as_a_program():
         text=True,
     )
     assert done.returncode == 0
-    assert "python -m solo_d2.data.scenes.shapes" in done.stdout
+    assert "python -m solo_d2.data.scenes shapes" in done.stdout
 
 
 def test_a_name_that_never_was_is_still_an_error():

@@ -9,14 +9,15 @@ from cityscapes_folder import write_folder
 from test_train_net import CONFIG, SMALL, run
 
 from solo_d2.data.datasets.lvis import write_lvis
-from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import ShapesSource
 from solo_d2.engine.setup import argument_parser, register_own_data
 
 
 @pytest.fixture(scope="module")
 def lvis(tmp_path_factory):
     root = tmp_path_factory.mktemp("lvis")
-    build_shapes(root, train=6, val=3, height=64, width=96, workers=1, progress=False)
+    build(ShapesSource((64, 96)), root, train=6, val=3, workers=1, progress=False)
     for split in ("train", "val"):
         coco = root / "annotations" / f"{split}.json"
         write_lvis(coco, root / f"{split}.json", counts_from=root / "annotations" / "train.json")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import ShapesSource
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "Shapes" / "solov2_lite0.yaml"
@@ -29,7 +30,7 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes")
-    build_shapes(root, train=6, val=3, height=64, width=96, workers=1, progress=False)
+    build(ShapesSource((64, 96)), root, train=6, val=3, workers=1, progress=False)
     return root
 
 

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from solo_d2 import model_zoo
-from solo_d2.data.scenes.shapes import build_shapes, register_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.register import register_built
+from solo_d2.data.scenes.shapes import ShapesSource
 from solo_d2.engine import SOLOTrainer, use_data
 
 
 @pytest.mark.slow
 def test_two_hundred_iterations_on_shapes_reach_ap_10(tmp_path):
-    build_shapes(tmp_path / "shapes", train=200, val=24, height=128, width=160, progress=False)
+    build(ShapesSource((128, 160)), tmp_path / "shapes", train=200, val=24, progress=False)
     cfg = model_zoo.get_config("Shapes/solov2_lite0.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.OUTPUT_DIR = str(tmp_path)
@@ -21,7 +23,7 @@ def test_two_hundred_iterations_on_shapes_reach_ap_10(tmp_path):
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = 0
-    train, val = register_shapes(str(tmp_path / "shapes"), prefix="training_test")
+    train, val = register_built(str(tmp_path / "shapes"), "training_test", kind="shapes")
     use_data(cfg, {"TRAIN": train, "TEST": val})
     torch.manual_seed(0)
     trainer = SOLOTrainer(cfg)

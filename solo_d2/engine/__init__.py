@@ -1,7 +1,15 @@
 """Training: Detectron2's `DefaultTrainer` with this package's parts, and how processes start."""
 
 from .launch import launch
-from .setup import argument_parser, setup, use_data
+from .setup import argument_parser, parse_arguments, setup, use_data
 from .trainer import SOLOTrainer, check_data
 
-__all__ = ["SOLOTrainer", "argument_parser", "check_data", "launch", "setup", "use_data"]
+__all__ = [
+    "SOLOTrainer",
+    "argument_parser",
+    "check_data",
+    "launch",
+    "parse_arguments",
+    "setup",
+    "use_data",
+]

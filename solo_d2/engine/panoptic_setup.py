@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from ..data.checks import stuff_classes
 from ..data.datasets.panoptic import register_coco_panoptic
-from ..data.scenes.panoptic_writer import register_built_panoptic
+from ..data.scenes.register import register_built_panoptic
 
 OWN_TRAIN, OWN_VAL = "own_train_panoptic", "own_val_panoptic"
 """Names under which the sets of --train-panoptic-json and --val-panoptic-json are registered."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -13,11 +14,12 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import resolve_device
+from ..config import resolve_device, split_overrides, validate_config
 from ..data.checks import thing_classes
 from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
 from ..data.datasets.lvis import register_lvis_json
+from ..data.scenes.register import register_built
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .panoptic_setup import (
@@ -58,13 +60,13 @@ def argument_parser() -> argparse.ArgumentParser:
     own.add_argument("--train-images", metavar="DIR", help="folder of the training images")
     own.add_argument("--val-json", metavar="FILE", help="annotations for evaluation")
     own.add_argument("--val-images", metavar="DIR", help="folder of the evaluation images")
-    own.add_argument("--stamps", metavar="DIR", help="a data set of solo_d2.data.scenes.stamps")
-    own.add_argument("--shapes", metavar="DIR", help="a data set of solo_d2.data.scenes.shapes")
+    own.add_argument("--stamps", metavar="DIR", help="a stamps dataset of solo_d2.data.scenes")
+    own.add_argument("--shapes", metavar="DIR", help="a shapes dataset of solo_d2.data.scenes")
     own.add_argument("--cityscapes", metavar="DIR", help="folder with leftImg8bit and gtFine")
     own.add_argument(
         "--matting",
         metavar="DIR",
-        help="a data set of solo_d2.data.scenes.rgba, or of stamps; evaluates mattes, too",
+        help="an rgba or stamps dataset of solo_d2.data.scenes; evaluates mattes, too",
     )
     own.add_argument(
         "--more-json",
@@ -80,6 +82,25 @@ def argument_parser() -> argparse.ArgumentParser:
         help="format of --train-json and --val-json (default: coco)",
     )
     return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line in which KEY VALUE pairs may stand between and behind options.
+
+    Args:
+        argv: the command line without the program; by default that of this process.
+
+    Returns:
+        The arguments of `argument_parser`; `opts` has all pairs.
+    """
+    parser = argument_parser()
+    try:
+        arguments, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        parser.error(str(error))
+    args = parser.parse_args(arguments)
+    args.opts = [*args.opts, *overrides]
+    return args
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -119,7 +140,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
     if without_gpu and "MODEL.DEVICE" not in args.opts[::2]:
         cfg.MODEL.DEVICE = "cpu"
-    resolve_device(cfg.MODEL.DEVICE)
+    cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
+    validate_config(cfg, processes=None if args.eval_only else comm.get_world_size())
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="solo_d2")
@@ -152,14 +174,11 @@ def register_own_data(args: argparse.Namespace) -> dict[str, str]:
         registered = register_cityscapes(args.cityscapes, tuple(splits.values()))
         return dict(zip(splits, registered, strict=True))
     if given:
-        # Imported here: composing scenes needs more than training does.
-        if given == ["stamps"]:
-            from ..data.scenes.stamps import register_stamps as register
-        elif given == ["matting"]:
-            from ..data.scenes.rgba import register_matting as register
-        else:
-            from ..data.scenes.shapes import register_shapes as register
-        train, val = register(getattr(args, given[0]))
+        (prefix,) = given
+        matting = prefix == "matting"
+        train, val = register_built(
+            getattr(args, prefix), prefix, kind="rgba" if matting else prefix, matting=matting
+        )
         return {"TRAIN": train, "TEST": val}
     names = {}
     for key, flag, name, images in (

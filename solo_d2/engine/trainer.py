@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ..checkpoint import Require, SOLOCheckpointer
+from ..config import validate_config
 from ..data.build import build_train_loader
 from ..data.checks import check_classes, check_stuff, stuff_classes, thing_classes
 from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
@@ -50,6 +51,7 @@ class SOLOTrainer(DefaultTrainer):
     checkpointer: SOLOCheckpointer
 
     def __init__(self, cfg: CfgNode) -> None:
+        validate_config(cfg, processes=comm.get_world_size())
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty; name at least one registered data set")

@@ -12,6 +12,7 @@ from .coco import COCOInstanceEvaluator
 from .lvis import LVISInstanceEvaluator
 from .matting import MattingEvaluator, SOFIEvaluator
 from .panoptic import PanopticEvaluator, SemanticEvaluator
+from .truth import shared_records
 
 # By evaluator_type: each is called with the dataset's name and the folder for results.
 _EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
@@ -50,9 +51,10 @@ def build_evaluator(
             f"MetadataCatalog.get({dataset_name!r}).set(evaluator_type='coco')"
         )
     evaluators = []
-    for make in _EVALUATORS[kind]:
-        options = {}
-        if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
-            options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
-        evaluators.append(make(dataset_name, output_dir, **options))
+    with shared_records():
+        for make in _EVALUATORS[kind]:
+            options = {}
+            if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
+                options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
+            evaluators.append(make(dataset_name, output_dir, **options))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from detectron2.utils import comm
 from PIL import Image
 
 from ._numpy import numpy_name
+from .predictions import checked
 
 __all__ = ["CityscapesInstanceEvaluator"]
 
@@ -32,7 +34,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
     never published. Predictions are exchanged as files, so that all processes must see one disk.
 
     Args:
-        dataset_name: a registered data set with ``thing_classes``, ``gt_dir`` and the evaluator
+        dataset_name: a registered dataset with ``thing_classes``, ``gt_dir`` and the evaluator
             type "cityscapes_instance" in its metadata.
         output_dir: ignored; there is nothing worth keeping.
 
@@ -60,6 +62,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
                 "Cityscapes' gtFine_trainvaltest.zip"
             )
         self._folder = Path()
+        self._numbers = itertools.count()
 
     def reset(self) -> None:
         """Make a new folder for predictions, the first process's for all of them."""
@@ -72,17 +75,22 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         Args:
             inputs: the model's, with ``file_name``.
             outputs: the model's, with ``instances``.
+
+        Raises:
+            ValueError: instances of another size, or of a class that Cityscapes has not.
         """
         for image, output in zip(inputs, outputs, strict=True):
             # The scripts find a prediction by the first three parts of its name.
             stem = "_".join(Path(image["file_name"]).stem.split("_")[:3])
-            found = output["instances"].to("cpu")
+            size = (image["height"], image["width"]) if "height" in image else None
+            found = checked(output["instances"], image, size, len(self._classes)).to("cpu")
             masks = found.pred_masks.numpy().view(np.uint8)
             lines = []
-            for i, (mask, label) in enumerate(zip(masks, found.pred_classes, strict=True)):
-                name = f"{stem}_{i}.png"
+            for mask, label, score in zip(masks, found.pred_classes, found.scores, strict=True):
+                # The lines are split at blanks, and a city may have one.
+                name = f"{comm.get_rank()}_{next(self._numbers)}.png"
                 Image.fromarray(mask * 255).save(self._folder / name, compress_level=1)
-                lines.append(f"{name} {self._label_ids[label]} {float(found.scores[i])}\n")
+                lines.append(f"{name} {self._label_ids[label]} {float(score)}\n")
             (self._folder / f"{stem}_pred.txt").write_text("".join(lines))
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
-from detectron2.utils import comm
 from pycocotools import mask as mask_util
 
 from ..io.alpha import read_matte
+from ..io.json_file import save_json
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
+from .predictions import ByImage, checked, results_file
+from .truth import image_size, records_by_id, records_of
 
 _logger = logging.getLogger(__name__)
 
@@ -30,14 +30,14 @@ weigh a wrong guess as much as a missed object."""
 
 
 class _MatteEvaluator(DatasetEvaluator):
-    """Compares mattes image by image, and gathers what all processes found.
+    """Compare mattes image by image, and gather what all processes found.
 
     Predictions are the ``pred_mattes`` of an image's instances, or, of a model that has none, the
     binary ``pred_masks``: so the baselines of the paper's Table S1 are measured. Ground truth is
     the matte that an annotation names, or its mask.
 
     Args:
-        dataset_name: a registered data set; its records have "annotations".
+        dataset_name: a registered dataset; its records have "annotations".
         output_dir: where the figures of every image are written; None writes nothing.
         score_thresh: instances below this score are left out.
     """
@@ -53,56 +53,67 @@ class _MatteEvaluator(DatasetEvaluator):
     ) -> None:
         if not 0 <= score_thresh <= 1:
             raise ValueError(f"score_thresh must lie in [0, 1], got {score_thresh}")
-        records = DatasetCatalog.get(dataset_name)
-        self.records = {record["image_id"]: record for record in records}
-        self.num_classes = len(MetadataCatalog.get(dataset_name).thing_classes)
-        self.output_dir = output_dir
+        records = records_of(dataset_name)
+        self.dataset_name = dataset_name
+        self.records = records_by_id(dataset_name, records)
+        self.classes = list(MetadataCatalog.get(dataset_name).thing_classes)
+        self.file = results_file(output_dir, f"{self.name}.json", dataset_name)
         self.score_thresh = score_thresh
         self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
-        self.rows: list[dict[str, Any]] = []
-        self.num_images = 0
+        self._measured = ByImage(self.dataset_name, self.records)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Figures of this process so far."""
+        return [row for part in self._measured.values() for row in part]
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Measure the mattes of some images."""
+        """Measure the mattes of some images.
+
+        Raises:
+            ValueError: an image or a class that the dataset has not, mattes of another size, or a
+                matte of the ground truth that cannot be read.
+        """
         for given, output in zip(inputs, outputs, strict=True):
-            record = self.records[given["image_id"]]
-            found = output["instances"].to("cpu")
-            found = found[found.scores >= self.score_thresh]
-            size = (record["height"], record["width"])
-            if found.image_size != size:
-                raise ValueError(
-                    f"{record['file_name']}: predictions of {found.image_size}, expected {size}; "
-                    'the input\'s "height" and "width" decide'
-                )
-            self.num_images += 1
-            self.rows.extend(
-                {"image_id": record["image_id"], **row} for row in self.measure(record, found)
-            )
+            image_id = given["image_id"]
+            if "instances" not in output or not self._measured.wants(image_id):
+                continue
+            record = self.records[image_id]
+            size = image_size(self.dataset_name, record)
+            found = checked(output["instances"], record, size, len(self.classes))
+            found = found[found.scores >= self.score_thresh].to("cpu")
+            rows = [{"image_id": image_id, **row} for row in self.measure(record, found)]
+            self._measured.add(image_id, rows)
 
     def measure(self, record: dict[str, Any], found: Instances) -> Iterator[dict[str, Any]]:
         """Figures of one image, in any number of rows of plain values."""
         raise NotImplementedError
 
-    def summarize(self, rows: list[dict[str, Any]], num_images: int) -> dict[str, float]:
-        """Figures of all images."""
+    def summarize(self, rows: list[dict[str, Any]], image_ids: Collection[Any]) -> dict[str, float]:
+        """Figures of all these images."""
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Figures of all images that all processes saw; None but on the main process."""
-        gathered = comm.gather((self.rows, self.num_images), dst=0)
-        if not comm.is_main_process():
+        """Figures of all images that all processes saw.
+
+        Returns:
+            Them under the evaluator's name; nothing for a dataset without annotations; None but on
+            the main process.
+        """
+        measured = self._measured.gather(missing="they are left out of the means")
+        if measured is None:
             return None
-        rows = [row for part, _ in gathered for row in part]
-        results = self.summarize(rows, sum(count for _, count in gathered))
+        if not any(record.get("annotations") for record in self.records.values()):
+            _logger.info("%s has no annotations, and no %s errors", self.dataset_name, self.name)
+            return OrderedDict()
+        rows = [row for part in measured.values() for row in part]
+        results = self.summarize(rows, measured)
         _logger.info("%s: %s", self.name, ", ".join(f"{k} {v:.3f}" for k, v in results.items()))
-        if self.output_dir:
-            folder = Path(self.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            content = {"results": results, "rows": rows}
-            (folder / f"{self.name}.json").write_text(json.dumps(content, indent=1))
+        if self.file is not None:
+            save_json(self.file, {"results": results, "rows": rows}, indent=1)
         return OrderedDict({self.name: results})
 
 
@@ -110,8 +121,10 @@ class SOFIEvaluator(_MatteEvaluator):
     """SOFI error of instances and their classes (paper Eq. 10).
 
     Of every image and class, the mean over the objects of the error of the best prediction, plus
-    the mean over the predictions of the error of the best object; then the mean over all classes
-    and images. A missing side is the all-zero matte; a class of which there is neither counts 0.
+    the mean over the predictions of the error of the best object; a missing side is the all-zero
+    matte, and where both are missing the error is 0. It is averaged over the classes that occur
+    in the ground truth of the images, and over the images. So the size of the vocabulary does not
+    matter; predictions of any other class are false alarms, whose errors are added.
     False positives count as much as missed objects: the score threshold matters.
     """
 
@@ -120,7 +133,7 @@ class SOFIEvaluator(_MatteEvaluator):
     def measure(self, record: dict[str, Any], found: Instances) -> Iterator[dict[str, Any]]:
         """One row per class that is there or was found."""
         size = (record["height"], record["width"])
-        objects = [x for x in record["annotations"] if not x.get("iscrowd", 0)]
+        objects = _objects(record)
         wanted = [x["category_id"] for x in objects]
         labels = found.pred_classes.tolist()
         for category in sorted({*wanted, *labels}):
@@ -128,13 +141,25 @@ class SOFIEvaluator(_MatteEvaluator):
             mattes = predicted_mattes(found[found.pred_classes == category])
             yield {"class": category, **sofi_errors(mattes, targets, size)}
 
-    def summarize(self, rows: list[dict[str, Any]], num_images: int) -> dict[str, float]:
-        """SOFI_MSE in 1e-3 and SOFI_SAD in thousands, as in the paper's Table S1."""
+    def summarize(self, rows: list[dict[str, Any]], image_ids: Collection[Any]) -> dict[str, float]:
+        """SOFI_MSE in 1e-3 and SOFI_SAD in thousands, as in the paper's Table S1.
+
+        ``SOFI_classes`` is the number of classes that the sums are divided by.
+        """
+        there = {x["category_id"] for i in image_ids for x in _objects(self.records[i])}
+        others = sum(row["class"] not in there for row in rows)
+        _logger.info(
+            "SOFI: mean over %d of %d classes, those of the ground truth (%s), and %d images; "
+            "%d false alarms of other classes are added",
+            len(there), len(self.classes), ", ".join(self.classes[k] for k in sorted(there)[:8]),
+            len(image_ids), others,
+        )  # fmt: skip
         # A class that is neither there nor found has no row, and is no error.
-        count = max(self.num_classes * num_images, 1)
+        count = max(len(there) * len(image_ids), 1)
         return {
             "SOFI_MSE": 1e3 * math.fsum(row["MSE"] for row in rows) / count,
             "SOFI_SAD": math.fsum(row["SAD"] for row in rows) / count,
+            "SOFI_classes": float(len(there)),
         }
 
 
@@ -145,7 +170,7 @@ class MattingEvaluator(_MatteEvaluator):
     and score; without any prediction, with the all-zero matte.
 
     Args:
-        dataset_name: a registered data set.
+        dataset_name: a registered dataset.
         output_dir: where the figures of every object are written; None writes nothing.
         score_thresh: instances below this score are left out.
         region: measure over the whole "image", or over the "unknown" part of the trimap that
@@ -176,7 +201,7 @@ class MattingEvaluator(_MatteEvaluator):
         """One row per object."""
         size = (record["height"], record["width"])
         mattes = predicted_mattes(found) or [np.zeros(size, dtype=np.float32)]
-        for index, annotation in enumerate(record["annotations"]):
+        for index, annotation in enumerate(record.get("annotations") or ()):
             if annotation.get("iscrowd", 0):
                 continue
             target = target_matte(annotation, size)
@@ -188,7 +213,7 @@ class MattingEvaluator(_MatteEvaluator):
     def summarize(
         self,
         rows: list[dict[str, Any]],
-        num_images: int,  # noqa: ARG002 - objects count, not images
+        image_ids: Collection[Any],  # noqa: ARG002 - objects count, not images
     ) -> dict[str, float]:
         """Means over the objects: MSE in 1e-3, the others in thousands."""
         scale = {"MSE": 1e3}
@@ -197,6 +222,10 @@ class MattingEvaluator(_MatteEvaluator):
             key: scale.get(key, 1.0) * math.fsum(row[key] for row in rows) / count
             for key in METRICS
         }
+
+
+def _objects(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [x for x in record.get("annotations") or () if not x.get("iscrowd", 0)]
 
 
 def predicted_mattes(found: Instances) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,65 +9,49 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 
-from ..io.panoptic_png import read_panoptic_png, semantic_labels, write_panoptic_png
+from ..io.json_file import JsonListWriter
+from ..io.panoptic_png import semantic_labels, write_panoptic_png
 from .panoptic_quality import PanopticQuality
+from .panoptic_truth import own_names, read_panoptic_truth
+from .predictions import ByImage, results_file, results_folder
 
 __all__ = ["PanopticEvaluator", "SemanticEvaluator"]
 
 _logger = logging.getLogger(__name__)
 
 
-class _Truth:
-    """Panoptic annotations of a registered data set, by image id."""
-
-    def __init__(self, dataset_name: str) -> None:
-        self.metadata = MetadataCatalog.get(dataset_name)
-        path = Path(self.metadata.panoptic_json)
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; it has the panoptic annotations")
-        self.content = json.loads(path.read_text(encoding="utf-8"))
-        self.annotations = {entry["image_id"]: entry for entry in self.content["annotations"]}
-        things = self.metadata.thing_dataset_id_to_contiguous_id
-        stuff = self.metadata.stuff_dataset_id_to_contiguous_id
-        self.things, self.stuff = things, {k: label for k, label in stuff.items() if label}
-
-    def __call__(self, image_id: Any) -> tuple[dict[str, Any], np.ndarray]:
-        """Annotation and segment ids (H, W) of an image."""
-        if image_id not in self.annotations:
-            raise ValueError(f"{self.metadata.panoptic_json} has no annotation of image {image_id}")
-        annotation = self.annotations[image_id]
-        return annotation, read_panoptic_png(
-            Path(self.metadata.panoptic_root) / annotation["file_name"]
-        )
-
-
 class PanopticEvaluator(DatasetEvaluator):
-    """PQ, SQ and RQ, for all categories, things (``_th``) and stuff (``_st``), in percent.
+    """Measure PQ, SQ and RQ, for all categories, things (``_th``) and stuff (``_st``), in percent.
 
     The figures of Detectron2's `COCOPanopticEvaluator`, without the package panopticapi. Outputs
     without ``panoptic_seg``, of a model for instances, are left out.
 
     Args:
-        dataset_name: a registered data set with ``panoptic_json`` and ``panoptic_root``.
+        dataset_name: a registered panoptic dataset.
         output_dir: where ``predictions.json`` and the folder ``predictions`` of PNGs are written,
             in COCO's format; None writes nothing.
+
+    Raises:
+        ValueError: the annotations cannot be read, or `output_dir` cannot be written to or holds
+            the ground truth where predictions would go.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
-        self._truth = _Truth(dataset_name)
-        self._output_dir = None if output_dir is None else Path(output_dir)
-        if self._output_dir is not None:
-            (self._output_dir / "predictions").mkdir(parents=True, exist_ok=True)
+        self._truth = read_panoptic_truth(dataset_name)
+        self._file = results_file(output_dir, "predictions.json", dataset_name)
+        pngs = {image_id: image.png for image_id, image in self._truth.images.items()}
+        folder = None if output_dir is None else Path(output_dir) / "predictions"
+        self._folder = results_folder(folder, dataset_name, pngs.values())
+        self._names = own_names(pngs)
+        self._categories = [*self._truth.things, *self._truth.stuff]
         self._thing_ids = {label: k for k, label in self._truth.things.items()}
         self._stuff_ids = {label: k for k, label in self._truth.stuff.items()}
         self.reset()
 
     def reset(self) -> None:
         """Forget all predictions."""
-        self._quality = PanopticQuality([*self._truth.things, *self._truth.stuff])
-        self._predictions: list[dict[str, Any]] = []
+        self._found = ByImage(self._truth.dataset_name, self._truth.images)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare predictions with the ground truth of their images.
@@ -78,88 +61,107 @@ class PanopticEvaluator(DatasetEvaluator):
             outputs: of the model; not changed.
 
         Raises:
-            ValueError: an image without ground truth, or without ``segments_info``.
+            ValueError: an image without ground truth, a result without ``segments_info``, or one
+                that does not fit the dataset.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            if "panoptic_seg" not in output:
+            image_id = image["image_id"]
+            if "panoptic_seg" not in output or not self._found.wants(image_id):
                 continue
             found, described = output["panoptic_seg"]
             if described is None:
                 raise ValueError("PanopticEvaluator expects segments_info, got None")
-            ids = np.asarray(found.cpu())
-            segments = [self._to_dataset(segment) for segment in described]
-            annotation, truth = self._truth(image["image_id"])
-            name = str(annotation["file_name"])
-            self._quality.add(truth, annotation["segments_info"], ids, segments, name)
-            self._predictions.append(
-                {"image_id": image["image_id"], "file_name": name, "segments_info": segments}
-            )
-            if self._output_dir is not None:
-                write_panoptic_png(self._output_dir / "predictions" / name, ids)
+            ids, name = np.asarray(found.cpu()), self._names[image_id]
+            segments = [self._to_dataset(segment, name) for segment in described]
+            quality = PanopticQuality(self._categories)
+            truth = self._truth.images[image_id]
+            quality.add(self._truth.ids(image_id), truth.segments, ids, segments, name)
+            self._found.add(image_id, (quality.counts, segments))
+            if self._folder is not None:
+                target = self._folder / name
+                if target.is_symlink():  # to who knows what
+                    target.unlink()
+                write_panoptic_png(target, ids)
 
-    def _to_dataset(self, segment: dict[str, Any]) -> dict[str, Any]:
+    def _to_dataset(self, segment: dict[str, Any], name: str) -> dict[str, Any]:
+        """The segment with the dataset's category id, which says whether it is a thing."""
         ids = self._thing_ids if segment["isthing"] else self._stuff_ids
-        changed = {**segment, "category_id": ids[segment["category_id"]]}
-        del changed["isthing"]  # the category says so
-        return changed
+        if segment["category_id"] not in ids:
+            raise ValueError(
+                f"{name}: the model found the {'thing' if segment['isthing'] else 'stuff'} class "
+                f"{segment['category_id']}, the dataset has {sorted(ids)}; set "
+                "MODEL.SOLO.NUM_CLASSES and MODEL.SEM_SEG_HEAD.NUM_CLASSES to its numbers"
+            )
+        kept = {key: value for key, value in segment.items() if key != "isthing"}
+        return {**kept, "category_id": ids[segment["category_id"]]}
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Figures of all processes under ``panoptic_seg``; None but on the main process.
+        """Write the results of all processes and score them.
 
-        Raises:
-            ValueError: there is a ground truth without a prediction.
+        Returns:
+            Figures under ``panoptic_seg``; nothing of a model that makes no panoptic results; None
+            but on the main process.
         """
-        comm.synchronize()
-        gathered = comm.gather((self._quality.counts, self._predictions))
-        if not comm.is_main_process():
+        gathered = self._found.gather(missing="their segments count as missed")
+        if gathered is None:
             return None
-        self._quality.counts = sum(counts for counts, _ in gathered)
-        self._predictions = [entry for _, entries in gathered for entry in entries]
-        if not self._predictions:
+        if not gathered:
             _logger.info("There are no panoptic results: this model makes none.")
             return {}
-        missing = self._truth.annotations.keys() - {x["image_id"] for x in self._predictions}
-        if missing:
-            raise ValueError(
-                f"{len(missing)} images of {self._truth.metadata.panoptic_json} have no "
-                f"prediction, such as {min(missing)}; run the model on the whole data set"
-            )
-        if self._output_dir is not None:
-            content = {**self._truth.content, "annotations": self._predictions}
-            (self._output_dir / "predictions.json").write_text(json.dumps(content))
+        if self._file is not None:
+            self._write(self._file, gathered)
+        quality = PanopticQuality(self._categories)
+        for image_id, image in self._truth.images.items():
+            if image_id in gathered:
+                quality.counts += gathered[image_id][0]
+            else:
+                quality.miss(image.segments)
         figures: dict[str, float] = {}
         for suffix, categories in (
-            ("", list(self._quality.categories)),
+            ("", self._categories),
             ("_th", list(self._truth.things)),
             ("_st", list(self._truth.stuff)),
         ):
-            for key, value in zip(("PQ", "SQ", "RQ"), self._quality.mean(categories), strict=True):
+            for key, value in zip(("PQ", "SQ", "RQ"), quality.mean(categories), strict=True):
                 figures[key + suffix] = 100 * value
         _logger.info("Panoptic quality: %s", _text(figures))
         return {"panoptic_seg": figures}
 
+    def _write(self, path: Path, found: dict[Any, Any]) -> None:
+        """Write COCO's json of the PNGs."""
+        metadata = MetadataCatalog.get(self._truth.dataset_name)
+        names = [metadata.thing_classes[label] for label in self._thing_ids]
+        names += [metadata.stuff_classes[label] for label in self._stuff_ids]
+        categories = [
+            {"id": k, "name": name, "isthing": int(k in self._truth.things)}
+            for k, name in zip(self._categories, names, strict=True)
+        ]
+        with JsonListWriter(path, head={"categories": categories}) as file:
+            for image_id, (_, segments) in found.items():
+                entry = {"image_id": image_id, "file_name": self._names[image_id]}
+                file.extend([{**entry, "segments_info": segments}])
+        _logger.info("Saved the results of %d images to %s", file.count, path)
+
 
 class SemanticEvaluator(DatasetEvaluator):
-    """IoU and accuracy of ``sem_seg``, with all things as one class, in percent.
+    """Measure IoU and accuracy of ``sem_seg``, with all things as one class, in percent.
 
     The figures of Detectron2's `SemSegEvaluator`; the labels come from the panoptic PNGs, so that
     no prepared ones are needed. Outputs without ``sem_seg`` are left out.
 
     Args:
-        dataset_name: a registered data set with ``panoptic_json`` and ``panoptic_root``.
+        dataset_name: a registered panoptic dataset.
         output_dir: not used; takes the place of other evaluators' argument.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:  # noqa: ARG002
-        self._truth = _Truth(dataset_name)
-        self._names = list(self._truth.metadata.stuff_classes)
+        self._truth = read_panoptic_truth(dataset_name)
+        self._names = list(MetadataCatalog.get(dataset_name).stuff_classes)
         self.reset()
 
     def reset(self) -> None:
         """Forget all predictions."""
-        classes = len(self._names)
-        # Pixels by predicted and true label.
-        self._pixels = np.zeros((classes, classes), np.int64)
+        self._found = ByImage(self._truth.dataset_name, self._truth.images)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Compare predictions with the ground truth of their images.
@@ -167,19 +169,29 @@ class SemanticEvaluator(DatasetEvaluator):
         Args:
             inputs: of the model, with ``image_id``.
             outputs: of the model: ``sem_seg`` has logits (C, H, W).
+
+        Raises:
+            ValueError: an image without ground truth, or logits of another shape.
         """
+        classes = len(self._names)
         for image, output in zip(inputs, outputs, strict=True):
-            if "sem_seg" not in output:
+            image_id = image["image_id"]
+            if "sem_seg" not in output or not self._found.wants(image_id):
                 continue
+            ids, entry = self._truth.ids(image_id), self._truth.images[image_id]
+            if tuple(output["sem_seg"].shape) != (classes, *ids.shape):
+                raise ValueError(
+                    f"{entry.png}: sem_seg has the shape {tuple(output['sem_seg'].shape)}, "
+                    f"expected {(classes, *ids.shape)} (classes, height, width)"
+                )
             found = np.asarray(output["sem_seg"].argmax(dim=0).cpu())
-            annotation, ids = self._truth(image["image_id"])
-            segments = [self._contiguous(segment) for segment in annotation["segments_info"]]
-            truth = semantic_labels(ids, segments, annotation["file_name"])
-            known = truth < len(self._names)
-            pairs = found[known].astype(np.int64) * len(self._names) + truth[known]
-            self._pixels += np.bincount(pairs, minlength=self._pixels.size).reshape(
-                self._pixels.shape
-            )
+            segments = [self._contiguous(segment) for segment in entry.segments]
+            truth = semantic_labels(ids, segments, entry.png)
+            known = truth < classes
+            pairs = found[known].astype(np.int64) * classes + truth[known]
+            counts = np.bincount(pairs, minlength=classes * classes)
+            there = np.flatnonzero(counts)  # few of all pairs of classes
+            self._found.add(image_id, (there, counts[there]))
 
     def _contiguous(self, segment: dict[str, Any]) -> dict[str, Any]:
         category = segment["category_id"]
@@ -188,11 +200,14 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Figures of all processes under ``sem_seg``; None but on the main process."""
-        comm.synchronize()
-        gathered = comm.gather(self._pixels)
-        if not comm.is_main_process():
+        gathered = self._found.gather(missing="they are left out of the IoU")
+        if gathered is None:
             return None
-        pixels = np.sum(gathered, axis=0).astype(float)
+        classes = len(self._names)
+        # Pixels by predicted and true label.
+        pixels = np.zeros((classes, classes))
+        for there, counts in gathered.values():
+            pixels.flat[there] += counts
         if not pixels.any():
             return {}
         right, truth, found = pixels.diagonal(), pixels.sum(axis=0), pixels.sum(axis=1)

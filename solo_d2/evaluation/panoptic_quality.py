@@ -91,6 +91,11 @@ class PanopticQuality:
         np.add.at(self.counts[2], found_kind[wrong], 1)
         np.add.at(self.counts[3], kind[~match.any(axis=1) & ~crowd], 1)
 
+    def miss(self, truth_segments: Sequence[dict[str, Any]]) -> None:
+        """Count the segments of an image without a prediction as missed; see `add`."""
+        missed = [x for x in truth_segments if not x.get("iscrowd", 0)]
+        np.add.at(self.counts[3], self._kinds(missed, "image"), 1)
+
     def _kinds(self, segments: Sequence[dict[str, Any]], name: str) -> np.ndarray:
         """Index of every segment's category."""
         unknown = {segment["category_id"] for segment in segments} - self._index.keys()

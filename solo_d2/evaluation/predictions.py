@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,30 +70,36 @@ def checked(
 _MASKS = ("pred_masks", "pred_mattes")
 
 
-def results_folder(output_dir: str | Path | None, dataset_name: str) -> Path | None:
-    """Make the folder for results; None stays None.
+def results_folder(
+    folder: Path | None, dataset_name: str, inputs: Iterable[str | Path]
+) -> Path | None:
+    """Make a folder for predictions, file by file; None stays None.
+
+    Args:
+        folder: the folder.
+        dataset_name: for messages.
+        inputs: files of the dataset, of which none may lie there.
 
     Raises:
-        ValueError: it cannot be made, or is one that the dataset is read from.
+        ValueError: it cannot be made or written to, or one of `inputs` lies in it.
     """
-    if output_dir is None:
+    if folder is None:
         return None
-    folder = Path(output_dir)
-    metadata = MetadataCatalog.get(dataset_name)
-    for key in ("image_root", "panoptic_root", "gt_dir"):
-        root = metadata.get(key)
-        if root is not None and folder.resolve() == Path(root).resolve():
-            raise ValueError(
-                f"{folder}: results would be written among the files of the dataset "
-                f"{dataset_name}; choose another OUTPUT_DIR"
-            )
+    place = folder.resolve()
+    if any(parent.resolve() == place for parent in {Path(file).parent for file in inputs}):
+        raise ValueError(
+            f"{folder}: predictions would be written among the ground truth of the dataset "
+            f"{dataset_name}; choose another OUTPUT_DIR"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        AtomicFile(folder / "check").discard()
     except OSError as error:
-        raise ValueError(
-            f"{folder}: cannot be made ({error}); choose another OUTPUT_DIR"
-        ) from error
+        raise ValueError(f"{folder}: cannot be written ({error}); {_REMEDY}") from error
     return folder
+
+
+_REMEDY = "choose another OUTPUT_DIR"
 
 
 def results_file(output_dir: str | Path | None, name: str, dataset_name: str) -> Path | None:
@@ -122,9 +128,7 @@ def results_file(output_dir: str | Path | None, name: str, dataset_name: str) ->
         file.parent.mkdir(parents=True, exist_ok=True)
         AtomicFile(file).discard()
     except OSError as error:
-        raise ValueError(
-            f"{file}: cannot be written ({error}); choose another OUTPUT_DIR"
-        ) from error
+        raise ValueError(f"{file}: cannot be written ({error}); {_REMEDY}") from error
     return file
 
 
@@ -158,6 +162,10 @@ class ByImage:
     def add(self, image_id: Any, value: Any) -> None:
         """Keep what belongs to an image."""
         self._values[image_id] = value
+
+    def values(self) -> Collection[Any]:
+        """Return what this process kept."""
+        return self._values.values()
 
     def gather(self, *, distributed: bool = True, missing: str = "") -> dict[Any, Any] | None:
         """Return what all processes kept, by image id; None but on the main process.

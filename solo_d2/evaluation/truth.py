@@ -12,7 +12,8 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,14 @@ from detectron2.utils.file_io import PathManager
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-__all__ = ["Truth", "read_truth"]
+__all__ = [
+    "Truth",
+    "image_size",
+    "read_truth",
+    "records_by_id",
+    "records_of",
+    "shared_records",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -77,7 +85,7 @@ def read_truth(dataset_name: str, *, federated: bool = False) -> Truth:
     file = _foreign_file(dataset_name)
     records = None
     if file is None or metadata.get("thing_classes") is None:
-        records = DatasetCatalog.get(dataset_name)  # many fill their metadata only then
+        records = records_of(dataset_name)  # many fill their metadata only then
     label_of = _labels(metadata, federated)
     categories: dict[Any, dict] = {}
     if file is not None:
@@ -176,7 +184,7 @@ def _images(
         where = f"the dataset {dataset_name}, image {record['image_id']}"
         image: dict[str, Any] = {"id": number, "file_name": ""}
         if annotated:
-            image["height"], image["width"] = _size(where, record)
+            image["height"], image["width"] = image_size(dataset_name, record)
         if label_of is not None:
             for key in ("neg_category_ids", "not_exhaustive_category_ids"):
                 labels = map(label_of, record.get(key) or ())
@@ -193,32 +201,73 @@ def _images(
     return images, annotations
 
 
-def _sorted(dataset_name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records by image id, since the order of images decides between equal scores."""
-    seen = set()
+_shared: dict[str, list[dict[str, Any]]] | None = None
+
+
+@contextmanager
+def shared_records() -> Iterator[None]:
+    """Let the evaluators that are made in the block read a dataset once for all of them."""
+    global _shared
+    _shared = {}
+    try:
+        yield
+    finally:
+        _shared = None
+
+
+def records_of(dataset_name: str) -> list[dict[str, Any]]:
+    """Read the records of a registered dataset anew, or take those that were just read."""
+    if _shared is None:
+        return DatasetCatalog.get(dataset_name)
+    if dataset_name not in _shared:
+        _shared[dataset_name] = DatasetCatalog.get(dataset_name)
+    return _shared[dataset_name]
+
+
+def records_by_id(dataset_name: str, records: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Index records by image id.
+
+    Raises:
+        ValueError: a record has no id, or the one of another.
+    """
+    found: dict[Any, dict[str, Any]] = {}
     for record in records:
         if record.get("image_id") is None:
             raise ValueError(
                 f"the dataset {dataset_name}: the record of {record.get('file_name')} lacks "
                 "'image_id', without which results cannot be told apart"
             )
-        if record["image_id"] in seen:
+        if record["image_id"] in found:
             raise ValueError(
                 f"the dataset {dataset_name} has two images with the id {record['image_id']}; "
                 "make ids unique"
             )
-        seen.add(record["image_id"])
+        found[record["image_id"]] = record
+    return found
+
+
+def _sorted(dataset_name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records by image id, since the order of images decides between equal scores."""
+    found = records_by_id(dataset_name, records)
     try:
-        return sorted(records, key=lambda record: record["image_id"])
+        return [found[image_id] for image_id in sorted(found)]
     except TypeError:  # numbers and texts
-        return sorted(records, key=lambda record: str(record["image_id"]))
+        return [found[image_id] for image_id in sorted(found, key=str)]
 
 
-def _size(where: str, record: Mapping[str, Any]) -> tuple[int, int]:
+def image_size(dataset_name: str, record: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (height, width) of a record.
+
+    Raises:
+        ValueError: it has none.
+    """
     try:
         return int(record["height"]), int(record["width"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: masks need 'height' and 'width' of their image") from error
+        raise ValueError(
+            f"the dataset {dataset_name}, image {record['image_id']}: masks need 'height' and "
+            "'width' of their image"
+        ) from error
 
 
 def _annotation(where: str, x: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any] | None:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
-
+from ..config import split_overrides
 from ..io.image import IMAGE_EXTENSIONS
 
 __all__ = ["find_images", "load_class_names", "load_stuff_names", "output_paths", "split_overrides"]
@@ -49,36 +48,6 @@ def find_images(patterns: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 def _extensions() -> str:
     return " ".join(extension[1:] for extension in IMAGE_EXTENSIONS)
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Cut trailing config overrides, KEY VALUE KEY VALUE ..., off a command line.
-
-    argparse alone cannot: an option that takes several values would swallow them. A key is a word
-    whose part before the first dot is a node of Detectron2's config, such as MODEL or INPUT, or a
-    plain key of it, such as SEED. A misspelt rest stays an override and fails as one.
-
-    Args:
-        argv: The command line without the program.
-
-    Returns:
-        The command line without the overrides, and the overrides.
-
-    Raises:
-        ValueError: The last key has no value.
-    """
-    cfg = get_cfg()
-    if argv and _is_key(argv[-1], cfg) and not (len(argv) > 1 and _is_key(argv[-2], cfg)):
-        raise ValueError(f"Config override {argv[-1]} has no value. Write KEY VALUE.")
-    start = len(argv)
-    while start >= 2 and _is_key(argv[start - 2], cfg):
-        start -= 2
-    return list(argv[:start]), list(argv[start:])
-
-
-def _is_key(word: str, cfg: CfgNode) -> bool:
-    root, dot, _ = word.partition(".")
-    return root in cfg and bool(dot) == isinstance(cfg[root], CfgNode)
 
 
 def output_paths(images: Sequence[Path], output: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ..checkpoint import load_weights
-from ..config import resolve_device
+from ..config import resolve_device, validate_config
 from ..model_zoo.model_zoo import load_config
 from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
 
@@ -76,8 +76,7 @@ class SOLOPredictor:
             self.cfg.defrost()
         else:
             self.cfg = load_config(cfg_or_name, trained=weights is None and model is None)
-        if self.cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-            raise ValueError(f'INPUT.FORMAT must be "BGR" or "RGB", got {self.cfg.INPUT.FORMAT!r}.')
+        validate_config(self.cfg)
         self.device = resolve_device(device)
         self.cfg.MODEL.DEVICE = str(self.device)
         if weights is not None:

@@ -1,6 +1,9 @@
-"""Errors of other code as part of one line of ours."""
+"""Errors and values of others as part of one line of ours."""
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
 
 _LENGTH = 500
 
@@ -14,3 +17,10 @@ def printable(text: str, length: int = _LENGTH) -> str:
     """Return text from elsewhere so that it fits into a line: no control characters, not long."""
     short = text if len(text) <= length else text[: length - 1] + "…"
     return "".join(letter if letter.isprintable() else "?" for letter in short)
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, texts in quotes, shortened and safe to print."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = shortener.maxlong = 60
+    return printable(" ".join(shortener.repr(value).split()))

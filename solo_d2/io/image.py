@@ -177,7 +177,7 @@ def write_image(
         if not done:
             raise ValueError(f"{name}: cannot be written in this format. Name it .png.")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, sync=False) as file:  # there may be thousands
             file.write(data.data)
     except (OSError, cv2.error) as error:
         raise ValueError(f"{name}: cannot be written ({one_line(error)}).") from error

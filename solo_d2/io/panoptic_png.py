@@ -83,7 +83,11 @@ def read_panoptic_png(path: str | PathLike[str]) -> np.ndarray:
 
 
 def write_panoptic_png(path: str | PathLike[str], ids: np.ndarray) -> None:
-    """Write ids (H, W), 0 to `MAX_ID`, as a panoptic PNG; `read_panoptic_png` is the inverse."""
+    """Write ids (H, W), 0 to `MAX_ID`, as a panoptic PNG; `read_panoptic_png` is the inverse.
+
+    Raises:
+        ValueError: an id that no colour stands for, or the file cannot be written.
+    """
     write_image(path, ids_to_rgb(ids)[..., ::-1])
 
 

@@ -18,22 +18,12 @@ from .mask_ops import (
     profiles_to_boxes,
     profiles_to_centroids,
 )
-from .nms import (
-    MASK_NMS,
-    NMS_OPTIONS,
-    fast_nms,
-    hard_nms,
-    matrix_nms,
-    nms_options,
-    point_nms,
-    soft_nms,
-)
+from .nms import MASK_NMS, fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
 from .resize import align_to_grid, resize_bilinear
 from .rle import encode_masks
 
 __all__ = [
     "MASK_NMS",
-    "NMS_OPTIONS",
     "DeformConv2d",
     "align_to_grid",
     "append_coords",
@@ -57,7 +47,6 @@ __all__ = [
     "masks_to_boxes",
     "matrix_nms",
     "matte_loss",
-    "nms_options",
     "pairwise_intersection",
     "pairwise_mask_iou",
     "point_nms",

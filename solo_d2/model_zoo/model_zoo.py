@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint.checkpointer import load_weights
-from ..config import add_solo_config
+from ..config import (
+    add_solo_config,
+    merge_file,
+    merge_overrides,
+    resolve_device,
+    validate_config,
+)
 from ..io.configs import config_folder
-from ..io.errors import one_line
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
+
+_PARTS = ("backbones", "heads", "schedules")
+"""Folders of configs that are parts of others, and cannot be run."""
 
 
 def get_config_file(name: str) -> str:
@@ -35,8 +42,11 @@ def get_config_file(name: str) -> str:
     path = folder / name
     if not path.is_file():
         known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))
+        known = [name for name in known if name.split("/")[0] not in _PARTS]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
-        raise ValueError(f"{name!r} is not a config of solo_d2; similar: {', '.join(close)}")
+        raise ValueError(
+            f"{name!r} is no file and not a config of solo_d2; similar: {', '.join(close)}"
+        )
     return str(path)
 
 
@@ -62,9 +72,10 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
         checkpoint = default_checkpoint(name)
     cfg = get_cfg()
     add_solo_config(cfg)
-    cfg.merge_from_file(path, allow_unsafe=False)
+    merge_file(cfg, path)
     if checkpoint:
         use_checkpoint(cfg, checkpoint)
+    validate_config(cfg)
     return cfg
 
 
@@ -81,7 +92,7 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
         ValueError: as `get_config`, or the weights cannot be had; see `local_weights`.
     """
     cfg = get_config(name, trained)
-    cfg.MODEL.DEVICE = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    cfg.MODEL.DEVICE = str(resolve_device(device or "auto"))
     model = build_model(cfg)
     if trained or is_checkpoint_name(name):
         load_weights(model, cfg.MODEL.WEIGHTS)
@@ -100,25 +111,19 @@ def load_config(
             overridden.
 
     Raises:
-        ValueError: There is no such config, it has an unknown key or a wrong value, or it wants
-            to run code.
+        ValueError: There is no such config, it has an unknown key or a wrong value (see
+            `solo_d2.config.validate_config`), it is not local, or it wants to run code.
     """
     path = Path(name_or_path)
     if path.is_file():
         cfg = get_cfg()
         add_solo_config(cfg)
-        try:
-            # Detectron2's default would run code that a YAML file names.
-            cfg.merge_from_file(str(path), allow_unsafe=False)
-        except Exception as error:  # yacs and PyYAML raise asserts, KeyError and their own types
-            raise ValueError(f"{path}: not a usable config: {one_line(error)}") from error
-    elif path.is_absolute() or path.is_dir():
+        merge_file(cfg, path)
+    elif path.is_absolute() or path.exists():
         raise ValueError(f"{path}: no such config file. Check the path.")
     else:
         trained = trained and "MODEL.WEIGHTS" not in overrides[::2]
         cfg = get_config(str(name_or_path), trained=trained)
-    try:
-        cfg.merge_from_list(list(overrides))
-    except Exception as error:  # yacs asserts on unknown keys
-        raise ValueError(f"Bad config override: {one_line(error)}") from error
+    merge_overrides(cfg, overrides)
+    validate_config(cfg)
     return cfg

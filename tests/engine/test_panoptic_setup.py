@@ -68,7 +68,7 @@ def test_nothing_named_is_nothing_registered():
         (["--train-panoptic-json", "a.json"], "--train-panoptic-root, --train-images together"),
         (["--val-json", "a.json", "--val-images", "a"], "needs --val-panoptic-json"),
         (["--shapes", "a"], "--shapes has no panoptic annotations"),
-        (["--stamps", "a"], "no stamps data set in a"),
+        (["--stamps", "a"], "no stamps dataset in a"),
         (["--stamps", "a", "--train-panoptic-json", "a.json"], "name one data set"),
     ],
 )

@@ -92,7 +92,10 @@ def run(evaluator, outputs):
 
 
 SCENES = [[(0, LEFT), (0, RIGHT), (2, SMALL)], [(1, LEFT)], []]
-ZERO_SOFI = {"SOFI_MSE": 0.0, "SOFI_SAD": 0.0}
+
+
+def zero_sofi(classes):
+    return {"SOFI_MSE": 0.0, "SOFI_SAD": 0.0, "SOFI_classes": classes}
 
 
 def test_perfect_mattes_have_no_error_and_thresholded_ones_have(register):
@@ -100,7 +103,7 @@ def test_perfect_mattes_have_no_error_and_thresholded_ones_have(register):
     perfect = [output(scene) for scene in SCENES]
     binary = [output(scene, soft=False) for scene in SCENES]
     sofi = SOFIEvaluator(NAME)
-    assert run(sofi, perfect) == ZERO_SOFI
+    assert run(sofi, perfect) == zero_sofi(3)
     assert min(run(sofi, binary).values()) > 0
     for region in ("image", "unknown"):
         matting = MattingEvaluator(NAME, region=region)
@@ -110,7 +113,7 @@ def test_perfect_mattes_have_no_error_and_thresholded_ones_have(register):
 
 def test_without_files_of_mattes_the_masks_are_the_truth(register):
     register(SCENES, soft=False)
-    assert run(SOFIEvaluator(NAME), [output(scene, soft=False) for scene in SCENES]) == ZERO_SOFI
+    assert run(SOFIEvaluator(NAME), [output(scene, soft=False) for scene in SCENES]) == zero_sofi(3)
     assert run(SOFIEvaluator(NAME), [output(scene) for scene in SCENES])["SOFI_MSE"] > 0
 
 
@@ -120,10 +123,11 @@ def test_sofi_of_one_image_and_class_by_hand(register):
     result = run(SOFIEvaluator(NAME), [output([(0, 0.8 * LEFT)])])
     off = float(np.abs(0.2 * LEFT).sum())
     missed = float(np.abs(RIGHT - 0.8 * LEFT).sum())
-    assert result["SOFI_SAD"] == pytest.approx(((off + missed) / 2 + off) / 1000 / CLASSES, 1e-5)
+    assert result["SOFI_SAD"] == pytest.approx(((off + missed) / 2 + off) / 1000, 1e-5)
     off = float(np.square(0.2 * LEFT).sum()) / PIXELS
     missed = float(np.square(RIGHT - 0.8 * LEFT).sum()) / PIXELS
-    assert result["SOFI_MSE"] == pytest.approx(1e3 * ((off + missed) / 2 + off) / CLASSES, 1e-5)
+    assert result["SOFI_MSE"] == pytest.approx(1e3 * ((off + missed) / 2 + off), 1e-5)
+    assert result["SOFI_classes"] == 1  # of three
 
 
 def test_both_sides_of_the_error_count_alike(register):
@@ -141,11 +145,9 @@ def test_an_empty_side_is_the_all_zero_matte(register):
     total = float(LEFT.sum()) / 1000
     images = 2
     nothing = run(SOFIEvaluator(NAME), [output([]), output([])])
-    assert nothing["SOFI_SAD"] == pytest.approx(total / CLASSES / images, 1e-5)
-    register([[], []])
-    wrong = run(SOFIEvaluator(NAME), [output([(1, LEFT)]), output([])])
+    assert nothing["SOFI_SAD"] == pytest.approx(total / images, 1e-5)
+    wrong = run(SOFIEvaluator(NAME), [output([(1, LEFT)]), output([(1, LEFT)])])
     assert wrong == pytest.approx(nothing)
-    assert run(SOFIEvaluator(NAME), [output([]), output([])]) == ZERO_SOFI
 
 
 def test_a_wrong_class_is_a_miss_and_a_false_alarm(register):
@@ -153,7 +155,7 @@ def test_a_wrong_class_is_a_miss_and_a_false_alarm(register):
     right = run(SOFIEvaluator(NAME), [output([(0, LEFT)])])
     wrong = run(SOFIEvaluator(NAME), [output([(1, LEFT)])])
     missed = run(SOFIEvaluator(NAME), [output([])])
-    assert right == ZERO_SOFI
+    assert right == zero_sofi(1)
     assert wrong["SOFI_SAD"] == pytest.approx(2 * missed["SOFI_SAD"])
     assert run(MattingEvaluator(NAME), [output([(1, LEFT)])]) == dict.fromkeys(METRICS, 0.0)
 
@@ -186,7 +188,7 @@ def test_fifty_instances_against_a_literal_sum(register):
 def test_scores_below_the_threshold_are_left_out(register):
     register([[(0, LEFT)]])
     found = [output([(0, LEFT), (0, RIGHT)], scores=[0.75, 0.25])]
-    assert run(SOFIEvaluator(NAME, score_thresh=0.5), found) == ZERO_SOFI
+    assert run(SOFIEvaluator(NAME, score_thresh=0.5), found) == zero_sofi(1)
     assert run(SOFIEvaluator(NAME, score_thresh=0.25), found)["SOFI_MSE"] > 0  # 0.25 is kept
     missed = run(SOFIEvaluator(NAME, score_thresh=0.8), found)
     assert missed == run(SOFIEvaluator(NAME), [output([])])
@@ -217,13 +219,14 @@ def test_the_unknown_region_is_that_of_the_true_matte(register):
 def test_crowd_regions_are_no_objects(register):
     records = register([[(0, LEFT), (1, RIGHT)]])
     records[0]["annotations"][1]["iscrowd"] = 1
-    assert run(SOFIEvaluator(NAME), [output([(0, LEFT)])]) == ZERO_SOFI
+    assert run(SOFIEvaluator(NAME), [output([(0, LEFT)])]) == zero_sofi(1)
     assert run(MattingEvaluator(NAME), [output([(0, LEFT)])]) == dict.fromkeys(METRICS, 0.0)
 
 
-def test_no_image_and_no_object_give_zeros(register):
-    register([[]])
-    assert run(SOFIEvaluator(NAME), []) == ZERO_SOFI
+def test_crowds_alone_give_zeros(register):
+    records = register([[(0, LEFT)]])
+    records[0]["annotations"][0]["iscrowd"] = 1
+    assert run(SOFIEvaluator(NAME), [output([])]) == zero_sofi(0)
     assert run(MattingEvaluator(NAME), [output([(0, LEFT)])]) == dict.fromkeys(METRICS, 0.0)
 
 
@@ -231,7 +234,7 @@ def test_figures_of_every_image_are_written(register, tmp_path):
     register(SCENES)
     run(SOFIEvaluator(NAME, str(tmp_path / "out")), [output(scene) for scene in SCENES])
     content = json.loads((tmp_path / "out" / "sofi.json").read_text())
-    assert content["results"] == ZERO_SOFI
+    assert content["results"] == zero_sofi(3)
     assert [(row["image_id"], row["class"]) for row in content["rows"]] == [(5, 0), (5, 2), (6, 1)]
 
 
@@ -243,8 +246,9 @@ def test_several_processes_give_what_one_gives(register, monkeypatch, evaluator)
     halves = [evaluator(NAME), evaluator(NAME)]
     for number, image_id in enumerate(halves[0].records):
         halves[number % 2].process([{"image_id": image_id}], [outputs[number]])
-    parts = [(half.rows, half.num_images) for half in halves]
-    monkeypatch.setattr(comm, "gather", lambda data, dst=0: parts)
+    parts = []
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: parts.append(data) or parts)
+    halves[1].evaluate()
     assert halves[0].evaluate()[halves[0].name] == pytest.approx(alone)
     monkeypatch.setattr(comm, "gather", lambda data, dst=0: [])
     monkeypatch.setattr(comm, "is_main_process", lambda: False)

@@ -134,19 +134,23 @@ def test_two_processes_find_what_one_does(records, monkeypatch, make, key):
     first.process(records[:1], outputs[:1])
     second.process(records[1:], outputs[1:])
     sent = []
-    monkeypatch.setattr(comm, "gather", lambda data: sent.append(data) or [])
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: sent.append(data) or [])
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     assert second.evaluate() is None
-    monkeypatch.setattr(comm, "gather", lambda data: [data, *sent])
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: [data, *sent])
     monkeypatch.setattr(comm, "is_main_process", lambda: True)
     assert first.evaluate()[key] == pytest.approx(alone)
 
 
-def test_images_without_a_prediction_are_an_error(records):
-    with pytest.raises(ValueError, match=r"2 images of .*panoptic.json have no prediction"):
-        run(PanopticEvaluator(NAME), records[:1], perfect(records)[:1])
+def test_segments_of_images_without_a_prediction_count_as_missed(records, caplog):
+    """The first image has sky, grass, a cat and a dog; the others grass, and a dog."""
+    results = run(PanopticEvaluator(NAME), records[:1], perfect(records)[:1])["panoptic_seg"]
+    # One of one: PQ 1. One of two: 1 / (1 + 1/2).
+    assert results["PQ_th"] == results["PQ_st"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert results["SQ"] == pytest.approx(100)
+    assert "2 of 3 images were not processed; their segments count as missed" in caplog.text
 
 
 def test_images_without_ground_truth_are_an_error(records):
-    with pytest.raises(ValueError, match="no annotation of image 99"):
+    with pytest.raises(ValueError, match="has no image with the id 99"):
         PanopticEvaluator(NAME).process([{"image_id": 99}], perfect(records)[:1])

@@ -6,6 +6,10 @@ import copy
 import json
 import logging
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,12 +25,21 @@ from pycocotools.coco import COCO
 
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.data.datasets.lvis import register_lvis_json, write_lvis
+from solo_d2.data.datasets.panoptic import register_coco_panoptic
 from solo_d2.evaluation import (
     COCOInstanceEvaluator,
     LVISInstanceEvaluator,
+    MattingEvaluator,
+    PanopticEvaluator,
+    SemanticEvaluator,
+    SOFIEvaluator,
     build_evaluator,
     coco,
 )
+from solo_d2.evaluation.panoptic_truth import own_names
+from solo_d2.io.atomic import AtomicFile, atomic_write, host_name, remove_leftovers
+from solo_d2.io.json_file import JsonListWriter, save_json
+from solo_d2.io.panoptic_png import read_panoptic_png, write_panoptic_png
 from solo_d2.layers import masks_to_boxes
 
 NAME = "faulty"
@@ -714,3 +727,461 @@ def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch):
 def test_the_evaluator_of_lvis_has_the_rules_of_lvis(tmp_path):
     lvis(tmp_path, content())
     assert type(build_evaluator(NAME)) is LVISInstanceEvaluator
+
+
+# Mattes.
+
+
+def register_mattes(objects, classes):
+    """Images with masks of (class, x) each; the dataset has as many classes as named."""
+    records = []
+    for number, scene in enumerate(objects, 1):
+        annotations = [
+            {"category_id": label, "segmentation": square(x, 12), "iscrowd": 0}
+            for label, x in scene
+        ]
+        record = {"file_name": f"p{number}.png", "image_id": number, "height": H, "width": W}
+        records.append({**record, "annotations": annotations})
+    DatasetCatalog.register(NAME, lambda: copy.deepcopy(records))
+    MetadataCatalog.get(NAME).set(thing_classes=[f"class {k}" for k in range(classes)])
+    return records
+
+
+def squares(scene):
+    """A model's squares of (class, x)."""
+    masks = [decode(square(x, 12)) for _, x in scene]
+    return {"instances": found(masks, [label for label, _ in scene], [0.9] * len(scene))}
+
+
+def sofi(objects, answers, classes):
+    register_mattes(objects, classes)
+    evaluator = SOFIEvaluator(NAME)
+    for number, answer in enumerate(answers, 1):
+        evaluator.process([{"image_id": number}], [squares(answer)])
+    return evaluator.evaluate()["sofi"]
+
+
+MISS = SQUARE**2 / 1000  # a square against nothing, in thousands
+
+
+@pytest.mark.parametrize("classes", [4, 80])
+@pytest.mark.parametrize(
+    ("objects", "answers", "expected"),
+    [
+        pytest.param([[(0, 5)]], [[(0, 5)]], 0, id="perfect"),
+        pytest.param([[(0, 5)]], [[]], MISS, id="missed"),
+        pytest.param([[(0, 5)]], [[(0, 30)]], 4 * MISS, id="beside: both sides have both squares"),
+        pytest.param([[(0, 5)]], [[(0, 14)]], 2 * MISS, id="half beside"),
+        pytest.param([[(0, 5)]], [[(3, 5)]], 2 * MISS, id="other class: a miss, a false alarm"),
+        pytest.param([[(0, 5)]], [[(0, 5), (3, 30)]], MISS, id="a false alarm of no class of it"),
+        pytest.param([[(0, 5), (1, 30)]], [[(0, 5)]], MISS / 2, id="one of two classes missed"),
+        pytest.param([[(0, 5)], []], [[(0, 5)], [(0, 5)]], MISS / 2, id="empty image, one found"),
+        pytest.param([[(0, 5)], []], [[], []], MISS / 2, id="empty image, none found"),
+        pytest.param([[(0, 5)], [(1, 5)]], [[], []], MISS / 2, id="classes in other images"),
+        pytest.param([[(0, 5)]] * 4, [[]] * 4, MISS, id="four images"),
+    ],
+)
+def test_sofi_by_hand_with_any_vocabulary(objects, answers, expected, classes):
+    result = sofi(objects, answers, classes)
+    assert result["SOFI_SAD"] == pytest.approx(expected)
+    # Of masks, the squared error is the absolute one.
+    assert result["SOFI_MSE"] == pytest.approx(1e6 * expected / (H * W))
+    assert result["SOFI_classes"] == len({label for scene in objects for label, _ in scene})
+
+
+def test_sofi_says_what_it_divides_by(caplog):
+    caplog.set_level(logging.INFO)
+    sofi([[(0, 5), (2, 30)]], [[(3, 5)]], 80)
+    assert "mean over 2 of 80 classes, those of the ground truth (class 0, class 2)" in caplog.text
+    assert "1 images; 1 false alarms of other classes" in caplog.text
+
+
+MATTING = [SOFIEvaluator, MattingEvaluator]
+
+
+@pytest.mark.parametrize("make", MATTING)
+def test_mattes_of_an_image_that_comes_twice_count_once(make, caplog):
+    register_mattes([[(0, 5)], [(0, 5)]], 1)
+    evaluator = make(NAME)
+    for number, answer in ((1, []), (2, [(0, 5)]), (2, [(0, 5)])):
+        evaluator.process([{"image_id": number}], [squares(answer)])
+    result = evaluator.evaluate()[evaluator.name]
+    key = "SOFI_SAD" if make is SOFIEvaluator else "SAD"
+    assert result[key] == pytest.approx(MISS / 2)
+    assert "1 images came again and count once" in caplog.text
+
+
+@pytest.mark.parametrize("make", MATTING)
+@pytest.mark.parametrize(
+    ("given", "output", "message"),
+    [
+        pytest.param({"image_id": 9}, squares([]), "no image with the id 9", id="image"),
+        pytest.param({"image_id": 1}, squares([(1, 5)]), "has 1 classes", id="class"),
+        pytest.param({"image_id": 1}, other_size({}), r"predictions of \(4, 5\)", id="size"),
+    ],
+)
+def test_mattes_that_do_not_fit_are_named(make, given, output, message):
+    register_mattes([[(0, 5)]], 1)
+    with pytest.raises(ValueError, match=message):
+        make(NAME).process([given], [output])
+
+
+@pytest.mark.parametrize("make", MATTING)
+@pytest.mark.parametrize("where", ["scores", "pred_mattes"])
+def test_mattes_that_are_not_finite_are_left_out(make, where, caplog):
+    register_mattes([[(0, 5)]], 1)
+    output = squares([(0, 5), (0, 30)])
+    output["instances"].pred_mattes = output["instances"].pred_masks.float()
+    output["instances"].get(where)[1] = math.nan
+    evaluator = make(NAME)
+    evaluator.process([{"image_id": 1}], [output])
+    result = evaluator.evaluate()[evaluator.name]
+    assert {v for k, v in result.items() if k != "SOFI_classes"} == {0.0}
+    assert "p1.png: 1 of 2 instances have NaN or infinite values" in caplog.text
+
+
+@pytest.mark.parametrize("make", MATTING)
+def test_a_dataset_without_mattes_has_no_errors(make, caplog):
+    register_mattes([[]], 1)
+    caplog.set_level(logging.INFO)
+    evaluator = make(NAME)
+    evaluator.process([{"image_id": 1}], [squares([(0, 5)])])
+    assert evaluator.evaluate() == {}
+    assert f"{NAME} has no annotations, and no {evaluator.name} errors" in caplog.text
+
+
+@pytest.mark.parametrize("make", MATTING)
+def test_two_images_of_one_id_are_refused_by_every_evaluator(make):
+    records = register_mattes([[(0, 5)]], 1)
+    records.append(records[0])
+    DatasetCatalog.remove(NAME)
+    DatasetCatalog.register(NAME, lambda: records)
+    with pytest.raises(ValueError, match="two images with the id 1"):
+        make(NAME)
+
+
+# Panoptic predictions stay in their own folder.
+
+
+def panoptic_scene(folder, names):
+    """Images with one stuff and one thing, whose PNGs are called as the json says."""
+    ids = np.full((H, W), 20, np.int32)
+    ids[12:30, 35:53] = 7
+    (folder / "pictures").mkdir(parents=True)
+    segments = [{"id": 20, "category_id": 2, "iscrowd": 0}, {"id": 7, "category_id": 1}]
+    images, annotations = [], []
+    for number, name in enumerate(names, 1):
+        file = folder / "truth" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_panoptic_png(folder / "ids.png", ids)
+        (folder / "ids.png").rename(file)
+        Image.new("RGB", (W, H)).save(folder / "pictures" / f"{number}.png")
+        image = {"id": number, "file_name": f"{number}.png", "height": H, "width": W}
+        images.append(image)
+        segments = [{**x, "area": 1, "bbox": [0, 0, 1, 1]} for x in segments]
+        annotations.append({"image_id": number, "file_name": name, "segments_info": segments})
+    categories = [{"id": 1, "name": "cup", "isthing": 1}, {"id": 2, "name": "wood", "isthing": 0}]
+    everything = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "panoptic.json").write_text(json.dumps(everything))
+    register_coco_panoptic(NAME, folder / "panoptic.json", folder / "truth", folder / "pictures")
+    return ids
+
+
+def panoptic_output(ids, label=0):
+    described = [
+        {"id": 20, "category_id": 1, "isthing": False},
+        {"id": 7, "category_id": label, "isthing": True},
+    ]
+    return {"panoptic_seg": (torch.from_numpy(np.roll(ids, 9, 1)), described)}
+
+
+def bytes_below(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(lambda f: ["p1.png", "p2.png"], id="plain"),
+        pytest.param(lambda f: [str(f / "truth" / "p1.png")], id="absolute"),
+        pytest.param(lambda f: ["../truth/p1.png"], id="parent"),
+        pytest.param(lambda f: ["../../../p1.png"], id="far above"),
+        pytest.param(lambda f: ["a/p.png", "b/p.png", "P.png", "p.png"], id="one name in folders"),
+        pytest.param(lambda f: ["p.png", "p-2.png", "a/p.png"], id="a name that is made"),
+        pytest.param(lambda f: ["p1.PNG", "p1.png"], id="suffix"),
+        pytest.param(lambda f: ["...png", ".png"], id="dots"),
+        pytest.param(lambda f: ["a\nb.png", "a\\..\\b.png", "$(x).png"], id="odd characters"),
+        pytest.param(lambda f: ["é" * 100 + ".png", "é" * 100 + "x.png"], id="long"),
+    ],
+)
+def test_predictions_never_leave_their_folder(tmp_path, names):
+    root = tmp_path / "a" / "b" / "data"
+    names = names(root)
+    ids = panoptic_scene(root, names)
+    before = bytes_below(tmp_path)
+    out = root  # the worst place
+    evaluator = PanopticEvaluator(NAME, str(out))
+    for record in DatasetCatalog.get(NAME):
+        evaluator.process([record], [panoptic_output(ids)])
+    evaluator.evaluate()
+    after = bytes_below(tmp_path)
+    assert {path: after[path] for path in before} == before
+    new = set(after) - set(before)
+    assert {path.parent for path in new} == {out / "predictions", out}
+    written = json.loads((out / "predictions.json").read_text())["annotations"]
+    assert {out / "predictions" / x["file_name"] for x in written} == new - {
+        out / "predictions.json"
+    }
+    assert len({x["file_name"] for x in written}) == len(names)
+    for entry in written:
+        saved = read_panoptic_png(out / "predictions" / entry["file_name"])
+        assert np.array_equal(saved, np.roll(ids, 9, 1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=80), max_size=12))
+def test_names_for_predictions_are_plain_and_differ(files):
+    names = own_names(dict(enumerate(files)))
+    assert len({name.casefold() for name in names.values()}) == len(files)
+    for name in names.values():
+        assert Path(name).name == name
+        assert not name.startswith(".")
+        assert name.endswith(".png")
+        assert name.isprintable()
+        assert len(name.encode()) <= 255
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_ground_truth_where_predictions_would_go_is_refused(tmp_path, link):
+    panoptic_scene(tmp_path, ["p1.png"])
+    out = tmp_path / "out"
+    out.mkdir()
+    if link:
+        (out / "predictions").symlink_to(tmp_path / "truth")
+    else:
+        (tmp_path / "truth").rename(out / "predictions")
+        (tmp_path / "truth").symlink_to(out / "predictions")
+    with pytest.raises(ValueError, match="predictions would be written among the ground truth"):
+        PanopticEvaluator(NAME, str(out))
+
+
+def test_a_link_among_predictions_is_replaced_and_not_followed(tmp_path):
+    ids = panoptic_scene(tmp_path, ["p1.png"])
+    before = bytes_below(tmp_path / "truth")
+    (tmp_path / "out" / "predictions").mkdir(parents=True)
+    (tmp_path / "out" / "predictions" / "p1.png").symlink_to(tmp_path / "truth" / "p1.png")
+    evaluator = PanopticEvaluator(NAME, str(tmp_path / "out"))
+    evaluator.process(DatasetCatalog.get(NAME), [panoptic_output(ids)])
+    assert bytes_below(tmp_path / "truth") == before
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        pytest.param(lambda ids: panoptic_output(ids, 5), "thing class 5", id="class"),
+        pytest.param(lambda ids: panoptic_output(ids[1:]), "has the size", id="size"),
+        pytest.param(
+            lambda ids: {"panoptic_seg": (torch.from_numpy(ids), None)}, "segments_info", id="None"
+        ),
+        pytest.param(lambda ids: panoptic_output(ids + 1), "segment id", id="unknown ids"),
+    ],
+)
+def test_panoptic_results_that_do_not_fit_are_named(tmp_path, output, message):
+    ids = panoptic_scene(tmp_path, ["p1.png"])
+    with pytest.raises(ValueError, match=message):
+        PanopticEvaluator(NAME).process(DatasetCatalog.get(NAME), [output(ids)])
+
+
+@pytest.mark.parametrize("shape", [(3, H, W), (2, H - 1, W)])
+def test_semantic_results_of_another_shape_are_named(tmp_path, shape):
+    panoptic_scene(tmp_path, ["p1.png"])
+    with pytest.raises(ValueError, match=r"sem_seg has the shape .*expected \(2, 50, 70\)"):
+        SemanticEvaluator(NAME).process(DatasetCatalog.get(NAME), [{"sem_seg": torch.zeros(shape)}])
+
+
+def test_panoptic_images_that_come_twice_count_once(tmp_path, caplog):
+    ids = panoptic_scene(tmp_path, ["p1.png", "p2.png"])
+    records = DatasetCatalog.get(NAME)
+    figures = []
+    for chosen in (records, [*records, records[1]]):
+        for make, output in (
+            (PanopticEvaluator, panoptic_output(ids)),
+            (SemanticEvaluator, {"sem_seg": torch.rand(2, H, W, generator=torch.Generator())}),
+        ):
+            evaluator = make(NAME)
+            for record in chosen:
+                evaluator.process([record], [output])
+            figures.append(evaluator.evaluate())
+    assert figures[:2] == figures[2:]
+    assert caplog.text.count("1 images came again and count once") == 2
+
+
+def test_panoptic_labels_that_changed_are_scored_as_they_are(tmp_path):
+    for turn in range(2):
+        forget()
+        folder = tmp_path / str(turn)
+        ids = panoptic_scene(folder, ["p1.png"])
+        evaluator = build_evaluator(NAME, str(tmp_path / "out"))
+        record = DatasetCatalog.get(NAME)[0]
+        output = panoptic_output(np.roll(ids, -9, 1))
+        evaluator.process([record], [{**perfect(record), **output}])
+        results = evaluator.evaluate()
+        assert results["panoptic_seg"]["PQ"] == 100
+        assert results["segm"]["AP"] == pytest.approx(100)
+
+
+# Files that are whole or not there.
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def leftover(folder, host, pid):
+    path = folder / f".model.pth.{host}-{pid}-0123abcd.partial"
+    path.write_text("x")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "goes"),
+    [
+        pytest.param(host_name(), "dead", True, id="of a dead process"),
+        pytest.param(host_name(), "self", True, id="of an earlier process with our pid"),
+        pytest.param(host_name(), "parent", False, id="of a living process"),
+        pytest.param("elsewhere-7", "dead", False, id="of another machine"),
+    ],
+)
+def test_only_what_dead_processes_left_is_deleted(tmp_path, host, pid, goes):
+    pid = {"dead": dead_pid, "self": os.getpid, "parent": os.getppid}[pid]()
+    path = leftover(tmp_path, host, pid)
+    (tmp_path / ".mine.partial").write_text("of somebody else")
+    assert remove_leftovers(tmp_path) == ([path.name] if goes else [])
+    assert path.exists() != goes
+    assert (tmp_path / ".mine.partial").exists()
+
+
+def test_a_file_that_is_being_written_is_not_deleted(tmp_path):
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"new")
+        assert remove_leftovers(tmp_path) == []
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from solo_d2.io.atomic import AtomicFile\n"
+        "AtomicFile(sys.argv[1]).file.write(b'x')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], check=False)
+    (file,) = tmp_path.iterdir()
+    assert remove_leftovers(tmp_path) == [file.name]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "\U0001f600" * 63, "a b\nc"])
+def test_any_name_can_be_written(tmp_path, name):
+    with atomic_write(tmp_path / name) as file:
+        file.write(b"new")
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OSError, match="a folder or a device"):
+            AtomicFile(path)
+    assert not Path("/dev/null").is_file()
+
+
+# JSON, entry by entry.
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (None, [1, "é\ud800", {"a": None}]),
+        ({}, {"annotations": [1, "é\ud800", {"a": None}]}),
+        ({"info": {"x": 1}}, {"info": {"x": 1}, "annotations": [1, "é\ud800", {"a": None}]}),
+    ],
+)
+def test_a_list_is_written_entry_by_entry(tmp_path, head, expected):
+    path = tmp_path / "new" / "r.json"
+    with JsonListWriter(path, head=head) as file:
+        file.extend([1])
+        file.extend([])
+        file.extend(iter(["é\ud800", {"a": None}]))
+        assert not path.exists()
+        assert file.count == 3
+    assert json.loads(path.read_text()) == expected
+    assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("head", [None, {"a": 1}])
+def test_an_empty_list_is_a_list(tmp_path, head):
+    with JsonListWriter(tmp_path / "r.json", head=head):
+        pass
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content == ([] if head is None else {"a": 1, "annotations": []})
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_ends_the_block_keeps_the_old_list_or_the_new_entries(tmp_path, keep, error):
+    (tmp_path / "r.json").write_text("[0]")
+    with pytest.raises(error), JsonListWriter(tmp_path / "r.json", keep=keep) as file:
+        file.extend([1, 2])
+        raise error
+    assert json.loads((tmp_path / "r.json").read_text()) == ([1, 2] if keep else [0])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_has_not_are_named(tmp_path, value):
+    with (
+        pytest.raises(ValueError, match=r"r\.json: a value is NaN or infinite"),
+        JsonListWriter(tmp_path / "r.json") as file,
+    ):
+        file.extend([{"score": value}])
+    with pytest.raises(ValueError, match=r"r\.json: a value is NaN or infinite"):
+        save_json(tmp_path / "r.json", [value])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [JsonListWriter, lambda path: save_json(path, [])])
+@pytest.mark.parametrize("place", ["file/r.json", "folder", "/dev/null"])
+def test_a_target_that_cannot_be_written_is_known_at_once(tmp_path, write, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="cannot be written"):
+        write(tmp_path / place)
+
+
+def test_a_disk_that_gets_full_leaves_the_old_list(tmp_path):
+    """``/dev/full`` in place of the temporary file."""
+    (tmp_path / "r.json").write_text("[0]")
+    writer = JsonListWriter(tmp_path / "r.json")
+    writer._pending.file.close()
+    writer._pending.file = open("/dev/full", "wb")
+    with pytest.raises(ValueError, match=r"r\.json: cannot be written.*No space"), writer:
+        writer.extend([1])
+    assert json.loads((tmp_path / "r.json").read_text()) == [0]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_kill_leaves_lacks_the_bracket_alone(tmp_path):
+    script = (
+        "import os, signal, sys\n"
+        "from solo_d2.io.json_file import JsonListWriter\n"
+        "writer = JsonListWriter(sys.argv[1])\n"
+        "writer.extend([{'a': 1}])\n"
+        "writer.extend([{'a': 2}])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "r.json")], check=False)
+    (file,) = tmp_path.iterdir()
+    assert json.loads(file.read_text() + "]") == [{"a": 1}, {"a": 2}]

@@ -18,12 +18,12 @@ NONE, LAST_THREE = [False] * 4, [False, True, True, True]
 
 
 def config(builder, *overrides, deform=NONE, depth=50, modulated=True, groups=1):
-    cfg = tiny_config("MODEL.BACKBONE.NAME", builder)
+    cfg = tiny_config("MODEL.BACKBONE.NAME", builder, *overrides)
     node = cfg.MODEL.RESNETS
     node.DEPTH = depth
     node.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
     node.DEFORM_ON_PER_STAGE = deform
-    node.DEFORM_MODULATED = modulated
+    node.DEFORM_MODULATED = modulated and any(deform)
     node.DEFORM_NUM_GROUPS = groups
     cfg.merge_from_list(list(overrides))
     return cfg

@@ -14,6 +14,7 @@ from solo_d2.modeling.structures import SOLOPredictions
 
 SIZE = (16, 24)
 LIVELY = ("MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0, "MODEL.SOLO.MASK_THRESH_TEST", 0.2)
+STATIC = ("vanilla", "decoupled", "decoupled_light")
 each_head = pytest.mark.parametrize("name", HEADS)
 
 
@@ -163,9 +164,10 @@ def test_every_head_runs_under_autocast_and_compiled(name, training_batch):
 @each_head
 @pytest.mark.parametrize("size", [(1, 1), (40, 70)])
 def test_every_head_takes_images_that_no_stride_divides(name, size):
-    wide = ("MODEL.SOLO.CONV_DIM", 64, "MODEL.SOLO.MASK_FEATURE.CONV_DIM", 64)
-    kernel = ("MODEL.SOLO.KERNEL_DIM", 128)  # GroupNorm wants two values in a group of P5
-    model = tiny_model(*HEADS[name], *wide, *kernel)
+    wide = ("MODEL.SOLO.CONV_DIM", 64)  # GroupNorm wants two values in a group of P5
+    if name not in STATIC:
+        wide += ("MODEL.SOLO.MASK_FEATURE.CONV_DIM", 64, "MODEL.SOLO.KERNEL_DIM", 128)
+    model = tiny_model(*HEADS[name], *wide)
     trained_step(model, [noise_input(size, [(0, 0, 1, 1)], [0])])
     model.eval()
     assert model([noise_input(size)])[0]["instances"].image_size == size
@@ -173,12 +175,14 @@ def test_every_head_takes_images_that_no_stride_divides(name, size):
 
 @each_head
 def test_one_level_is_a_pyramid_too(name, training_batch):
+    merged = ("MODEL.SOLO.MASK_FEATURE.IN_FEATURES", ["p3"])
     model = tiny_model(
         *HEADS[name],
         *LIVELY,
         *("MODEL.BACKBONE.NAME", "build_merged_resnet_backbone"),
         *("MODEL.FPN.IN_FEATURES", ["res3", "res4", "res5"]),
-        *("MODEL.SOLO.IN_FEATURES", ["p3"], "MODEL.SOLO.MASK_FEATURE.IN_FEATURES", ["p3"]),
+        *("MODEL.SOLO.IN_FEATURES", ["p3"]),
+        *(() if name in (*STATIC, "dynamic_separate") else merged),
         *("MODEL.SOLO.NUM_GRIDS", [12], "MODEL.SOLO.SCALE_RANGES", [[1, 512]]),
     )
     assert model.head.mask_strides == ((8,) if model.head.one_mask_source else (4,))

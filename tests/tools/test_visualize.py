@@ -22,7 +22,8 @@ import visualize_data
 import visualize_mask_features
 
 from solo_d2 import SOLOPredictor
-from solo_d2.data.scenes.shapes import build_shapes
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import ShapesSource
 from solo_d2.io.image import read_image
 from solo_d2.model_zoo.model_zoo import load_config
 
@@ -41,7 +42,7 @@ YELLOW = cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_VIRIDIS)
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "shapes"
-    build_shapes(root, train=5, val=1, height=64, width=90, workers=1, progress=False)
+    build(ShapesSource((64, 90)), root, train=5, val=1, workers=1, progress=False)
     return root
 
 
@@ -249,7 +250,7 @@ def test_own_data_is_drawn_with_the_cells_assigned_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--shapes", "no/such"], "no shapes data set in no/such"),
+        (["--shapes", "no/such"], "no shapes dataset in no/such"),
         (["--count", "0"], "--count must be at least 1, got 0"),
         (["--train-json", "a.json"], "--train-images go together"),
         (["--output", "data"], "--output data: expected a name with .png or .jpg"),

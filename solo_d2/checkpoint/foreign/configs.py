@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from ...config import add_solo_config
+from ...config import add_solo_config, merge_file
 from ...io.configs import config_folder
 from .architectures import Architecture
 
@@ -23,7 +23,7 @@ def coco_configs() -> dict[str, CfgNode]:
     for path in sorted(config_folder().glob(f"{_COCO}/*_3x.yaml")):
         cfg = found[f"{_COCO}/{path.name}"] = get_cfg()
         add_solo_config(cfg)
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        merge_file(cfg, path)
     return found
 
 

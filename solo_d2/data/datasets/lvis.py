@@ -21,8 +21,13 @@ from typing import Any
 
 from pycocotools import mask as mask_util
 
+from ...io.atomic import atomic_write
+from ...io.errors import one_line, shown
+from ...io.json_reader import collector_paused
 from .catalog import CocoData, register_data
-from .coco_json import is_lvis, parse_coco, read_json
+from .coco_json import is_lvis, parse_coco
+from .entries import Ids, index_entries, read_coco, stated_size, whole_number
+from .segmentations import check_segmentations
 
 __all__ = ["frequency_of", "load_lvis_json", "register_lvis_json", "write_lvis"]
 
@@ -33,64 +38,83 @@ RARE_MOST, COMMON_MOST = 10, 100
 def load_lvis_json(
     json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
 ) -> CocoData:
-    """Reads and checks a data set in LVIS format, v0.5, v1, or one's own.
+    """Read and check a dataset in LVIS format, v0.5, v1, or one's own.
 
     Args:
         json_file: the annotations.
-        image_root: folder of the pictures. One is looked for by the last two parts of its
+        image_root: folder of the images. One is looked for by the last two parts of its
             ``coco_url``, e.g. ``train2017/000000000009.jpg``, then by the last, and without a
             ``coco_url`` by its ``file_name``.
 
     Returns:
-        The data set; its records tell which classes an image was annotated for.
+        The dataset; its records tell which classes an image was annotated for.
 
     Raises:
-        ValueError: If the file is in COCO format or damaged, or pictures are missing.
+        ValueError: the file is in COCO format or damaged, or images are missing.
     """
-    path, root = Path(json_file), Path(image_root)
-    content = read_json(path)
-    if not is_lvis(content):
-        raise ValueError(
-            f"{path} is not in LVIS format: its images have no 'neg_category_ids'. A COCO file is "
-            "read without --data-format lvis, or made one of LVIS by "
-            f"`python -m solo_d2.data.datasets.lvis {path.name} NEW.json`"
-        )
-    lacking = [x for x in content["annotations"] if not {"area", "bbox"} <= x.keys()]
-    if lacking:
-        raise ValueError(
-            f"{path}: {len(lacking)} annotations lack 'area' or 'bbox', which LVIS's evaluation "
-            f"needs, the first is {lacking[0].get('id')}"
-        )
-    images = [{**x, "file_name": _file_name(x, root)} for x in content["images"]]
-    annotations = [{"iscrowd": 0, **x} for x in content["annotations"]]  # LVIS has no crowds
-    data = parse_coco(path, {**content, "images": images, "annotations": annotations}, root)
-    by_id = {image["id"]: image for image in images}
+    data = _load(json_file, image_root)
+    data.log()
+    return data
+
+
+def _load(json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> CocoData:
+    path, root = Path(json_file), os.fspath(image_root)
+    with collector_paused():
+        content = read_coco(path)
+        if content["annotations"] and not is_lvis(content):
+            raise ValueError(
+                f"{path} is not in LVIS format: its images have no 'neg_category_ids'. A COCO file "
+                "is read without --data-format lvis, or made one of LVIS by "
+                f"`python -m solo_d2.data.datasets.lvis {path.name} NEW.json`"
+            )
+        for entry in content["annotations"]:
+            if isinstance(entry, dict):
+                entry.setdefault("iscrowd", 0)  # LVIS has no crowds, nor the key
+        data = parse_coco(path, content, Path(root), name_of=lambda image: _file_name(image, root))
+    images = index_entries(path, "images", content["images"], ())
+    categories = index_entries(path, "categories", content["categories"], ())
+    ids = Ids(list(categories))
     for record in data.records:
+        image = images[record["image_id"]]
         for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            record[key] = by_id[record["image_id"]].get(key, [])
-    categories = {category["id"]: category for category in content["categories"]}
+            record[key] = _category_list(path, image, key, ids)
     frequencies = tuple(_frequency(path, categories[i]) for i in data.category_ids)
     return dataclasses.replace(data, frequencies=frequencies)
+
+
+def _category_list(path: Path, image: dict[str, Any], key: str, ids: Ids) -> list[Any]:
+    """A list of category ids of an image; empty where it has none."""
+    values = image.get(key, [])
+    found = [ids.find(value) for value in values] if isinstance(values, list) else [None]
+    if None in found:
+        raise ValueError(
+            f"{path}: the image {shown(image['id'])} has {shown(values)} as '{key}'; expected a "
+            "list of the file's category ids"
+        )
+    return found
 
 
 def _frequency(path: Path, category: dict[str, Any]) -> str:
     """The group that a class is of, by the file or by its count of images."""
     if category.get("frequency") in ("r", "c", "f"):
         return category["frequency"]
-    if isinstance(category.get("image_count"), int):
-        return frequency_of(category["image_count"])
+    count = whole_number(category.get("image_count"))
+    if count is not None:
+        return frequency_of(count)
     raise ValueError(
-        f"{path}: the category {category['id']} has neither 'frequency' (r, c or f) nor "
+        f"{path}: the category {shown(category['id'])} has neither 'frequency' (r, c or f) nor "
         "'image_count', which LVIS's evaluation needs"
     )
 
 
-def _file_name(image: dict[str, Any], root: Path) -> str:
-    """Path of a picture relative to `root`."""
-    if not image.get("coco_url"):
-        return image.get("file_name", "")
-    parts = image["coco_url"].split("/")[-2:]
-    return parts[-1] if (root / parts[-1]).is_file() else "/".join(parts)
+def _file_name(image: dict[str, Any], root: str) -> Any:
+    """Name of an image relative to `root`."""
+    url = image.get("coco_url")
+    if not url or not isinstance(url, str):
+        return image.get("file_name")
+    parts = url.split("/")[-2:]
+    inside = os.path.isfile(os.path.join(root, parts[-1]))
+    return parts[-1] if inside else "/".join(parts)
 
 
 def register_lvis_json(
@@ -117,7 +141,7 @@ def register_lvis_json(
     def describe(data: CocoData) -> dict[str, Any]:
         return {"json_file": source[0], "class_frequencies": list(data.frequencies)}
 
-    return register_data(name, source, lambda: load_lvis_json(*source), "lvis", describe)
+    return register_data(name, source, lambda: _load(*source), "lvis", describe)
 
 
 def frequency_of(images: int) -> str:
@@ -147,15 +171,18 @@ def write_lvis(
         ValueError: If a file cannot be read, is in LVIS format already, or cannot be written.
     """
     path = Path(coco_json)
-    content = read_json(path)
+    content = read_coco(path)
     if is_lvis(content):
         raise ValueError(f"{path} is in LVIS format already")
-    shown, crowded = _classes_by_image(content)
-    images_of: dict[Any, set] = defaultdict(set)
-    for annotation in (read_json(Path(counts_from)) if counts_from else content)["annotations"]:
-        images_of[annotation["category_id"]].add(annotation["image_id"])
-    ids = [category["id"] for category in content["categories"]]
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    truth = _Indexed(path, content)
+    images_of = truth.images_of_categories()
+    if counts_from:
+        counted = Path(counts_from)
+        images_of = _Indexed(counted, read_coco(counted), all_images=False).images_of_categories()
+    shown_in, crowded = (
+        truth.categories_of_images(crowds=False),
+        truth.categories_of_images(crowds=True),
+    )
     written = {
         "info": content.get("info", {}),
         "licenses": content.get("licenses", []),
@@ -163,55 +190,104 @@ def write_lvis(
             {
                 **image,
                 "neg_category_ids": [
-                    k for k in ids if k not in shown[image["id"]] | crowded[image["id"]]
+                    k for k in truth.categories if k not in shown_in[key] | crowded[key]
                 ],
-                "not_exhaustive_category_ids": sorted(crowded[image["id"]]),
+                "not_exhaustive_category_ids": sorted(crowded[key]),
             }
-            for image in content["images"]
+            for key, image in truth.images.items()
         ],
-        "annotations": [
-            _measured(x, sizes[x["image_id"]])
-            for x in content["annotations"]
-            if not x.get("iscrowd")
-        ],
+        "annotations": truth.measured_objects(),
         "categories": [
             {
                 "synonyms": [category["name"]],
                 "def": "",
                 **category,
-                "image_count": len(images_of[category["id"]]),
-                "frequency": frequency_of(len(images_of[category["id"]])),
+                "image_count": len(images_of[key]),
+                "frequency": frequency_of(len(images_of[key])),
             }
-            for category in content["categories"]
+            for key, category in truth.categories.items()
         ],
     }
     try:
-        Path(lvis_json).write_text(json.dumps(written), encoding="utf-8")
+        with atomic_write(lvis_json) as file:
+            file.write(json.dumps(written).encode())
     except OSError as error:
-        raise ValueError(f"{lvis_json}: cannot be written ({error})") from error
+        raise ValueError(f"{lvis_json}: cannot be written ({one_line(error)})") from error
 
 
-def _classes_by_image(content: dict[str, Any]) -> tuple[dict[Any, set], dict[Any, set]]:
-    """Classes of the objects and of the crowds of every image."""
-    shown: dict[Any, set] = defaultdict(set)
-    crowded: dict[Any, set] = defaultdict(set)
-    for annotation in content["annotations"]:
-        kind = crowded if annotation.get("iscrowd") else shown
-        kind[annotation["image_id"]].add(annotation["category_id"])
-    return shown, crowded
+class _Indexed:
+    """The entries of a COCO file by id, and what refers to what.
 
+    Args:
+        path: of the file.
+        content: of the file.
+        all_images: whether every image that is referred to must be listed.
 
-def _measured(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """An annotation with its area and box, from the mask where the file has none."""
-    annotation = {k: v for k, v in annotation.items() if k != "iscrowd"}
-    if not {"area", "bbox"} <= annotation.keys():
-        segmentation = annotation["segmentation"]
-        if isinstance(segmentation, list) or isinstance(segmentation["counts"], list):
-            segmentation = mask_util.frPyObjects(segmentation, *size)
-        rle = mask_util.merge(segmentation) if isinstance(segmentation, list) else segmentation
-        measured = {"area": float(mask_util.area(rle)), "bbox": mask_util.toBbox(rle).tolist()}
-        annotation = {**measured, **annotation}
-    return annotation
+    Raises:
+        ValueError: an entry that cannot be used, or that refers to nothing.
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any], *, all_images: bool = True) -> None:
+        self.path = path
+        self.categories = index_entries(path, "categories", content["categories"], ("name",))
+        self.images = index_entries(path, "images", content["images"], ())
+        keys = ("image_id", "category_id")
+        self.annotations = index_entries(path, "annotations", content["annotations"], keys)
+        named = [] if all_images else [entry["image_id"] for entry in self.annotations.values()]
+        images = Ids([*self.images, *(x for x in named if isinstance(x, (int, float, str)))])
+        categories = Ids(list(self.categories))
+        self.references = {}
+        for key, entry in self.annotations.items():
+            found = images.find(entry["image_id"]), categories.find(entry["category_id"])
+            if None in found:
+                raise ValueError(
+                    f"{path}: annotation {shown(key)} refers to the image "
+                    f"{shown(entry['image_id'])} and the category {shown(entry['category_id'])}, "
+                    "one of which is not listed"
+                )
+            self.references[key] = found
+
+    def images_of_categories(self) -> dict[Any, set]:
+        """Return the images in which every category occurs."""
+        images_of: dict[Any, set] = defaultdict(set)
+        for image, category in self.references.values():
+            images_of[category].add(image)
+        return images_of
+
+    def categories_of_images(self, *, crowds: bool) -> dict[Any, set]:
+        """Return the categories of the crowds, or of the objects, of every image."""
+        categories_of: dict[Any, set] = defaultdict(set)
+        for key, (image, category) in self.references.items():
+            if bool(self.annotations[key].get("iscrowd")) == crowds:
+                categories_of[image].add(category)
+        return categories_of
+
+    def measured_objects(self) -> list[dict[str, Any]]:
+        """Return the objects with area and box, those of the mask where the file has none."""
+        objects = {k: x for k, x in self.annotations.items() if not x.get("iscrowd")}
+        written = []
+        for key, entry in objects.items():
+            entry = {k: v for k, v in entry.items() if k != "iscrowd"}
+            if not {"area", "bbox"} <= entry.keys():
+                entry = {**self._measure(key, entry.get("segmentation")), **entry}
+            written.append(entry)
+        return written
+
+    def _measure(self, key: Any, segmentation: Any) -> dict[str, Any]:
+        image = self.references[key][0]
+        size = stated_size(self.path, image, self.images[image])
+        if size is None:
+            raise ValueError(f"{self.path}: the image {shown(image)} has no height and width")
+        checked = check_segmentations([segmentation], [size])
+        if checked.problems:
+            raise ValueError(
+                f"{self.path}: annotation {shown(key)} cannot be used: {checked.problems[0].text}"
+            )
+        mask = checked.kept[0]
+        rle = (
+            mask_util.merge(mask_util.frPyObjects(mask, *size)) if isinstance(mask, list) else mask
+        )
+        return {"area": float(mask_util.area(rle)), "bbox": mask_util.toBbox(rle).tolist()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

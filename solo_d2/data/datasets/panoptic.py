@@ -19,7 +19,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
 from ...io.panoptic_png import IGNORE_LABEL, check_ids, read_panoptic_png
-from .coco_json import load_coco_json, read_json
+from .coco_json import load_coco_json, read_coco
 
 __all__ = ["PanopticData", "load_coco_panoptic", "register_coco_panoptic"]
 
@@ -149,7 +149,7 @@ def load_coco_panoptic(
             what is wrong and the remedy.
     """
     path, folder, images_folder = Path(panoptic_json), Path(panoptic_root), Path(image_root)
-    content = read_json(path)
+    content = read_coco(path)
     for root, what in ((folder, "panoptic PNGs"), (images_folder, "pictures")):
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder; it should hold the {what} of {path}")

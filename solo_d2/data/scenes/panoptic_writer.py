@@ -1,6 +1,6 @@
 """Panoptic annotations of a generated data set, made of its instances and background labels.
 
-Adds to the files of `coco_writer`, for every split::
+Adds to the files of `writer`, for every split::
 
     annotations/panoptic_<split>.json   COCO's panoptic format
     panoptic/<split>/000001.png         segment ids
@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.utils import comm
 from pycocotools import mask as mask_util
 
 from ...io.image import ImageError, open_image
 from ...io.panoptic_png import write_panoptic_png
-from ..datasets.coco_json import read_json
-from ..datasets.panoptic import register_coco_panoptic
+from ..datasets.coco_json import read_coco
 
-__all__ = ["register_built_panoptic", "write_panoptic"]
+__all__ = ["write_panoptic"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +107,7 @@ def write_panoptic(root: str | os.PathLike[str], split: str) -> Path:
     """
     root = Path(root)
     source = root / "annotations" / f"{split}.json"
-    content = read_json(source)
+    content = read_coco(source)
     things, stuff = content["categories"], content.get("stuff_categories")
     if not stuff:
         raise ValueError(
@@ -153,45 +151,3 @@ def _write_json(
     partial = target.with_suffix(".part")
     partial.write_text(json.dumps(content))
     os.replace(partial, target)
-
-
-def register_built_panoptic(
-    root: str | os.PathLike[str], prefix: str, *, kind: str
-) -> tuple[str, str]:
-    """Registers both splits of a generated data set for panoptic segmentation.
-
-    Panoptic annotations that are missing are made first, in about ten seconds for 1000 images.
-
-    Args:
-        root: folder of the data set.
-        prefix: the data sets are called "<prefix>_train_panoptic" and "<prefix>_val_panoptic".
-        kind: name of the generator's module, for the hint.
-
-    Returns:
-        The two names, training first.
-
-    Raises:
-        ValueError: the set has not been built or has no stuff, or a name stands for another
-            folder.
-    """
-    root = Path(root)
-    if not (root / "manifest.json").is_file():
-        raise ValueError(
-            f"there is no {kind} data set in {root}; build it with "
-            f"`python -m solo_d2.data.scenes.{kind} --output {root}`"
-        )
-    names = []
-    for split in ("train", "val"):
-        file = root / "annotations" / f"panoptic_{split}.json"
-        if comm.get_local_rank() == 0 and not file.is_file():
-            write_panoptic(root, split)
-        comm.synchronize()
-        names.append(f"{prefix}_{split}_panoptic")
-        register_coco_panoptic(
-            names[-1],
-            file,
-            root / "panoptic" / split,
-            root / split,
-            root / "annotations" / f"{split}.json",
-        )
-    return names[0], names[1]

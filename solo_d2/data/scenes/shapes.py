@@ -2,32 +2,30 @@
 
 ::
 
-    python -m solo_d2.data.scenes.shapes --output datasets/shapes
+    python -m solo_d2.data.scenes shapes --output datasets/shapes
 
-Needs no pictures and takes milliseconds per scene: for tests, and for machines on which the
-stamps cannot be had.
+A scene needs no images and takes milliseconds: for tests, and for machines on which the stamps
+cannot be had.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import logging
 import math
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from ._old import old_build, old_register, run_old_command
+from .build import SPLITS, Draw, SceneSource
 from .compose import Layer, Scene, compose
-from .writer import SceneSplit, is_current, parse_size, register_built, write_dataset
 
-__all__ = ["SHAPES", "build_shapes", "main", "make_shapes_scene", "register_shapes"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["SHAPES", "ShapesSource", "make_shapes_scene"]
 
 FORMAT = 1  # goes up when the same parameters give other data
 SHAPES = ("circle", "square", "triangle", "star", "ring")
@@ -130,104 +128,60 @@ def make_shapes_scene(
     return scene.image, scene.masks, scene.categories
 
 
-def _make_scene(height: int, width: int, seed: int, stream: int, index: int) -> Scene:
-    return _scene(np.random.default_rng([seed, stream, index]), height, width, (1, 8))
+@dataclass(frozen=True)
+class ShapesSource(SceneSource):
+    """Textured shapes, made by arithmetic.
 
-
-def build_shapes(
-    output: str | os.PathLike[str],
-    *,
-    train: int = 500,
-    val: int = 100,
-    height: int = 160,
-    width: int = 208,
-    seed: int = 0,
-    workers: int | None = None,
-    progress: bool = True,
-) -> bool:
-    """Writes the data set, unless `output` holds it already with the same parameters.
-
-    Args:
-        output: folder of the data set.
-        train: number of training scenes, at least 1.
-        val: number of validation scenes, at least 1.
-        height: pixels, at least 16.
-        width: pixels, at least 16.
-        seed: seed, at least 0.
-        workers: processes; default: the number of CPUs.
-        progress: whether to show progress bars.
-
-    Returns:
-        Whether anything was built.
+    Attributes:
+        size: (height, width) of a scene in pixels, at least 16 each.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: The size is too small.
     """
-    if train < 1 or val < 1 or seed < 0 or min(height, width) < 16:
-        raise ValueError(
-            "need train >= 1, val >= 1, seed >= 0 and at least 16x16 pixels; got "
-            f"{train}, {val}, {seed}, {height}x{width}"
-        )
-    root = Path(output)
-    counts = {"train": train, "val": val}
-    request = {
-        "kind": "shapes", "format": FORMAT, "counts": counts, "seed": seed,
-        "size": [height, width],
-    }  # fmt: skip
-    if is_current(root, request):
-        logger.info("%s is up to date", root)
-        return False
-    splits = [
-        SceneSplit(name, count, functools.partial(_make_scene, height, width, seed, stream), SHAPES)
-        for stream, (name, count) in enumerate(counts.items())
-    ]
-    write_dataset(root, request, splits, workers=workers, progress=progress)
-    return True
+
+    size: tuple[int, int] = (160, 208)
+
+    kind = "shapes"
+    summary = "textured shapes over textures; no images needed"
+    defaults = (500, 100, (160, 208))
+    categories = SHAPES
+    alpha = False
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16:
+            raise ValueError(
+                "a shapes scene needs at least 16x16 pixels, got {}x{}".format(*self.size)
+            )
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add nothing: the common options are all."""
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> ShapesSource:
+        """See `SceneSource`."""
+        return cls(args.size)
+
+    def request(self, counts: Mapping[str, int], seed: int) -> dict[str, Any]:
+        """See `SceneSource`."""
+        return {
+            "kind": "shapes", "format": FORMAT, "counts": counts, "seed": seed, "size": self.size,
+        }  # fmt: skip
+
+    def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
+        """See `SceneSource`."""
+        height, width = self.size
+        draw = functools.partial(_scene, height=height, width=width, objects=(1, 8))
+        return dict.fromkeys(SPLITS, draw)
 
 
-def register_shapes(root: str | os.PathLike[str], *, prefix: str = "shapes") -> tuple[str, str]:
-    """Registers a built shapes set with Detectron2.
-
-    Registering the same folder again does nothing.
-
-    Args:
-        root: the `output` of `build_shapes`.
-        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
-
-    Returns:
-        The two names, training first.
-
-    Raises:
-        ValueError: If the set has not been built, or a name stands for another folder.
-    """
-    return register_built(Path(root), prefix, kind="shapes")
+def _old_source(height: int = 160, width: int = 208) -> ShapesSource:
+    return ShapesSource((height, width))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solo_d2.data.scenes.shapes",
-        description="Builds the shapes data set: textured shapes, no pictures needed.",
-    )
-    parser.add_argument("--output", required=True, help="folder of the data set")
-    parser.add_argument("--train", type=int, default=500, help="training scenes (%(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="validation scenes (%(default)s)")
-    parser.add_argument("--size", type=parse_size, default=(160, 208), help="HxW pixels (160x208)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    height, width = args.size
-    try:
-        build_shapes(
-            args.output, train=args.train, val=args.val, height=height, width=width,
-            seed=args.seed, workers=args.workers,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+build_shapes = old_build("build_shapes", _old_source)
+register_shapes = old_register("register_shapes", "shapes", kind="shapes")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_old_command(ShapesSource.kind)

@@ -2,8 +2,8 @@
 
 ::
 
-    python -m solo_d2.data.scenes.stamps --output datasets/stamps
-    python -m solo_d2.data.scenes.stamps --output datasets/sofi --sofi --train 600 --val 200
+    python -m solo_d2.data.scenes stamps --output datasets/stamps
+    python -m solo_d2.data.scenes stamps --output datasets/sofi --sofi --train 600 --val 200
 
 The cut-outs are the photographs among the stamps of Tux Paint (Debian package
 tuxpaint-stamps-default), picked by eye and listed in ``stamps.json`` under coarse categories;
@@ -13,7 +13,7 @@ under the GPL-2 (scikit-image's: see its data folder): they are fetched, never s
 data set that was built from them falls under the same licences.
 
 Every picture has a soft visible matte per instance and a coarse label for each region of the
-background (see ``coco_writer`` for the files). Background labels are drawn by hand per
+background (see ``writer`` for the files). Background labels are drawn by hand per
 photograph: one label, and polygons where there are several regions.
 """
 
@@ -26,10 +26,8 @@ import importlib.util
 import json
 import logging
 import os
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +35,18 @@ import cv2
 import numpy as np
 
 from ...io.image import open_image
+from ._old import old_build, old_register, run_old_command
+from .build import SPLITS, Draw, SceneSource
 from .compose import Scene
 from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_options
 from .debian import StampsUnavailableError, deb_package_name, fetch_package
 from .rgba_folders import ONLY_CLASS
-from .writer import SceneSplit, is_current, parse_size, register_built, write_dataset
 
-__all__ = ["StampsUnavailableError", "build_stamps", "load_table", "main", "register_stamps"]
+__all__ = ["StampsSource", "StampsUnavailableError", "load_table"]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # goes up when the same parameters give other data
-SPLITS = ("train", "val")
 STAMPS_PACKAGE = "tuxpaint-stamps-default"
 
 
@@ -180,167 +178,109 @@ def _load_library(table: dict[str, Any], roots: dict[str, Path], split: str) -> 
     return _Library(_load_cutouts(table, roots[STAMPS_PACKAGE], split), backgrounds)
 
 
-def _make_scene(
-    library: _Library, options: SceneOptions, one_class: bool, seed: int, stream: int, i: int
+def _draw(
+    rng: np.random.Generator, library: _Library, options: SceneOptions, one_class: bool
 ) -> Scene:
-    rng = np.random.default_rng([seed, stream, i])
     scene = sample_scene(rng, library.cutouts, library.backgrounds, options)
     return replace(scene, categories=np.zeros_like(scene.categories)) if one_class else scene
 
 
-def _manifest(
-    table: dict[str, Any], counts: dict[str, int], seed: int, options: Any, one_class: bool
-) -> dict:
-    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-    return {
-        # Only where it is set, so that data sets of before the option stay current.
-        **({"one_class": True} if one_class else {}),
-        "kind": "stamps",
-        "format": FORMAT,
-        "table": digest,
-        "counts": counts,
-        "seed": seed,
-        "options": json.loads(json.dumps(asdict(options))),
-    }
+@dataclass(frozen=True)
+class StampsSource(SceneSource):
+    """Photographic cut-outs over photographs.
 
-
-def build_stamps(
-    output: str | os.PathLike[str],
-    *,
-    train: int = 1000,
-    val: int = 150,
-    seed: int = 0,
-    workers: int | None = None,
-    options: SceneOptions | None = None,
-    one_class: bool = False,
-    debs: Sequence[str | os.PathLike[str]] = (),
-    extracted: str | os.PathLike[str] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    table: dict[str, Any] | None = None,
-    progress: bool = True,
-) -> bool:
-    """Builds the data set, unless `output` holds it already with the same parameters.
-
-    Args:
-        output: folder of the data set.
-        train: number of training scenes, at least 1.
-        val: number of validation scenes, at least 1.
-        seed: seed, at least 0; scenes depend on it and on their index only.
-        workers: processes; default: the number of CPUs.
-        options: what scenes look like; default: 320x416, sizes for all pyramid levels.
+    Attributes:
+        options: what scenes look like; by default 320x416 with sizes for all pyramid levels.
         one_class: call every object "object", in the same scenes.
         debs: Debian package files to use instead of downloading these packages.
-        extracted: folder that holds the unpacked packages (with usr/share/… below it) and is
-            used instead of downloading and of `debs`.
-        cache: folder for fetched pictures; default: "cache" in `output`.
-        table: see `load_table`, the default.
-        progress: whether to show progress bars.
-
-    Returns:
-        Whether anything was built.
-
-    Raises:
-        ValueError: If a number is out of range or a package file is not one of those needed.
-        StampsUnavailableError: If the pictures cannot be had on this machine.
+        extracted: folder that holds the unpacked packages (with usr/share/… below it), used
+            instead of `debs` and of downloading.
+        cache: folder for fetched images; by default "cache" in the dataset's.
+        table: see `load_table`.
     """
-    if train < 1 or val < 1 or seed < 0:
-        raise ValueError(f"need train >= 1, val >= 1, seed >= 0; got {train}, {val}, {seed}")
-    root = Path(output)
-    table = table or load_table()
-    options = options or SceneOptions()
-    counts = {"train": train, "val": val}
-    request = _manifest(table, counts, seed, options, one_class)
-    if is_current(root, request):
-        logger.info("%s is up to date", root)
-        return False
-    begin = time.perf_counter()
-    roots = _picture_roots(
-        table,
-        Path(cache) if cache is not None else root / "cache",
-        [Path(deb) for deb in debs],
-        Path(extracted) if extracted is not None else None,
-    )
-    libraries = {name: _load_library(table, roots, name) for name in SPLITS}
-    logger.info("pictures ready after %.1f s", time.perf_counter() - begin)
-    splits = [
-        SceneSplit(
-            name,
-            counts[name],
-            functools.partial(_make_scene, libraries[name], options, one_class, seed, stream),
-            [ONLY_CLASS] if one_class else list(table["categories"]),
-            table["stuff"],
-            alpha=True,
+
+    options: SceneOptions = field(default_factory=SceneOptions)
+    one_class: bool = False
+    debs: Sequence[str | os.PathLike[str]] = ()
+    extracted: str | os.PathLike[str] | None = None
+    cache: str | os.PathLike[str] | None = None
+    table: dict[str, Any] = field(default_factory=load_table)
+
+    kind = "stamps"
+    summary = "photographic cut-outs over photographs, fetched from Debian"
+    defaults = (1000, 150, (320, 416))
+
+    @property
+    def categories(self) -> Sequence[str]:  # type: ignore[override]
+        """Names of the classes."""
+        return [ONLY_CLASS] if self.one_class else list(self.table["categories"])
+
+    @property
+    def stuff(self) -> Sequence[str]:  # type: ignore[override]
+        """Names of the background labels."""
+        return self.table["stuff"]
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """See `SceneSource`."""
+        add = parser.add_argument
+        add("--sofi", action="store_true", help="few objects, large and well visible, for mattes")
+        add("--one-class", action="store_true", help=f'call all objects "{ONLY_CLASS}"')
+        add("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
+        add("--extracted", metavar="DIR", help="folder with the unpacked packages")
+        add("--cache", metavar="DIR", help="folder for fetched images (OUTPUT/cache)")
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> StampsSource:
+        """See `SceneSource`."""
+        options = sofi_options(*args.size) if args.sofi else SceneOptions(*args.size)
+        return cls(options, args.one_class, args.deb, args.extracted, args.cache)
+
+    def request(self, counts: Mapping[str, int], seed: int) -> dict[str, Any]:
+        """See `SceneSource`."""
+        digest = hashlib.sha256(json.dumps(self.table, sort_keys=True).encode()).hexdigest()
+        return {
+            # Only where it is set, so that datasets of before the option stay current.
+            **({"one_class": True} if self.one_class else {}),
+            "kind": "stamps",
+            "format": FORMAT,
+            "table": digest,
+            "counts": counts,
+            "seed": seed,
+            "options": asdict(self.options),
+        }
+
+    def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
+        """See `SceneSource`.
+
+        Raises:
+            ValueError: A package file is not one of those needed.
+            StampsUnavailableError: The images cannot be had on this machine.
+        """
+        roots = _picture_roots(
+            self.table,
+            Path(self.cache) if self.cache is not None else root / "cache",
+            [Path(deb) for deb in self.debs],
+            Path(self.extracted) if self.extracted is not None else None,
         )
-        for stream, name in enumerate(SPLITS)
-    ]
-    write_dataset(root, request, splits, workers=workers, progress=progress)
-    logger.info("built %s in %.1f s", root, time.perf_counter() - begin)
-    return True
+        return {
+            split: functools.partial(
+                _draw,
+                library=_load_library(self.table, roots, split),
+                options=self.options,
+                one_class=self.one_class,
+            )
+            for split in SPLITS
+        }
 
 
-def register_stamps(root: str | os.PathLike[str], *, prefix: str = "stamps") -> tuple[str, str]:
-    """Registers a built stamps set with Detectron2.
-
-    Registering the same folder again does nothing.
-
-    Args:
-        root: the `output` of `build_stamps`.
-        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
-
-    Returns:
-        The two names, training first.
-
-    Raises:
-        ValueError: If the set has not been built, or a name stands for another folder.
-    """
-    return register_built(Path(root), prefix, kind="stamps")
+def _old_source(**options: Any) -> StampsSource:
+    return StampsSource(**{key: value for key, value in options.items() if value is not None})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m solo_d2.data.scenes.stamps",
-        description="Builds the stamps data set: photographic cut-outs over photographs.",
-    )
-    parser.add_argument("--output", required=True, help="folder of the data set")
-    parser.add_argument("--train", type=int, default=1000, help="training scenes (%(default)s)")
-    parser.add_argument("--val", type=int, default=150, help="validation scenes (%(default)s)")
-    parser.add_argument("--size", type=parse_size, default=(320, 416), help="HxW pixels (320x416)")
-    parser.add_argument(
-        "--sofi", action="store_true", help="few objects, large and well visible, for mattes"
-    )
-    parser.add_argument("--one-class", action="store_true", help=f'call all objects "{ONLY_CLASS}"')
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (number of CPUs)")
-    parser.add_argument("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
-    parser.add_argument("--extracted", metavar="DIR", help="folder with the unpacked packages")
-    parser.add_argument("--cache", metavar="DIR", help="folder for pictures (OUTPUT/cache)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    height, width = args.size
-    everyday = replace(SceneOptions(), height=height, width=width)
-    try:
-        build_stamps(
-            args.output,
-            train=args.train,
-            val=args.val,
-            seed=args.seed,
-            workers=args.workers,
-            options=sofi_options(height, width) if args.sofi else everyday,
-            one_class=args.one_class,
-            debs=args.deb,
-            extracted=args.extracted,
-            cache=args.cache,
-        )
-    except (OSError, ValueError, StampsUnavailableError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+build_stamps = old_build("build_stamps", _old_source)
+register_stamps = old_register("register_stamps", "stamps", kind="stamps")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_old_command(StampsSource.kind)

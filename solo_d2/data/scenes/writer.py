@@ -14,7 +14,6 @@ labels from 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import multiprocessing
@@ -32,14 +31,12 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ...io.image import write_image
-from ..datasets.coco_json import register_coco_json
 from .compose import Scene
 
 __all__ = [
     "SceneSplit",
     "encode_mask",
     "is_current",
-    "parse_size",
     "staged",
     "write_dataset",
     "write_split",
@@ -238,41 +235,3 @@ def is_current(root: Path, request: dict[str, Any]) -> bool:
         return json.loads((root / "manifest.json").read_text())["request"] == request
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of a command-line argument such as "320x416"."""
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 64):
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, each at least 64, got '{text}'")
-    return int(height), int(width)
-
-
-def register_built(root: Path, prefix: str, *, kind: str, matting: bool = False) -> tuple[str, str]:
-    """Registers both splits of a data set that one of our generators built.
-
-    Args:
-        root: folder of the data set.
-        prefix: the data sets are called "<prefix>_train" and "<prefix>_val".
-        kind: name of the generator's module, for the hint.
-        matting: see `register_coco_json`.
-
-    Returns:
-        The two names, training first.
-
-    Raises:
-        ValueError: If the set has not been built, or a name stands for another folder.
-    """
-    if not (root / "manifest.json").is_file():
-        raise ValueError(
-            f"there is no {kind} data set in {root}; build it with "
-            f"`python -m solo_d2.data.scenes.{kind} --output {root}`"
-        )
-    for split in ("train", "val"):
-        register_coco_json(
-            f"{prefix}_{split}",
-            root / "annotations" / f"{split}.json",
-            root / split,
-            matting=matting,
-        )
-    return f"{prefix}_train", f"{prefix}_val"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 from typing import Any
 
@@ -47,13 +48,8 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
+        check_timm_name(name)
         timm = _import_timm()
-        if not timm.is_model(name):
-            similar = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-            raise ValueError(
-                f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not know"
-                + (f"; similar names: {', '.join(similar)}" if similar else "")
-            )
         self.model = _create_features(timm, name, pretrained)
         info = self.model.feature_info
         by_name = {
@@ -138,6 +134,17 @@ class TimmBackbone(Backbone):
         except ValueError as error:
             raise ValueError(f"the file of MODEL.TIMM.WEIGHTS {error}") from error
         self.model.load_state_dict({key: state_dict[key] for key in own})
+
+
+def check_timm_name(name: str) -> None:
+    """Raise a `ValueError` unless timm is installed and knows the model."""
+    timm = _import_timm()
+    if not timm.is_model(name):
+        similar = difflib.get_close_matches(name, timm.list_models(), n=5)
+        raise ValueError(
+            f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not know"
+            + (f"; similar names: {', '.join(similar)}" if similar else "")
+        )
 
 
 @BACKBONE_REGISTRY.register()

@@ -6,7 +6,7 @@ Legend: N images, L levels, S_l cells a side on level l, C classes, K cells aske
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from detectron2.config import CfgNode, configurable
@@ -14,24 +14,15 @@ from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
 
 from ...layers import align_to_grid, resize_bilinear
-from ...layers.resize import ALIGN_MODES
 from ..grid import GridSpec
 from ..structures import SOLOPredictions
 from ..towers import LayerStyle, Tower, init_convs, prior_bias
-
-NO_DETAILS: Mapping[str, Any] = {
-    "DETAILS.CONV_DIM": 32,
-    "DETAILS.NUM_CONVS": 3,
-    "DETAILS.IMAGE": True,
-    "DETAILS.FUSE": True,
-}
-"""Part of `SOLOHead.inapplicable` for heads without Details Refinement."""
 
 
 class SOLOHead(nn.Module):
     """Base of all heads: category branch here, masks in the subclass.
 
-    A subclass sets `mask_strides`, and defines `mask_inputs` and `level_probs`.
+    A subclass sets `uses` and `mask_strides`, and defines `mask_inputs` and `level_probs`.
 
     Args:
         grid: the grid pyramid.
@@ -54,15 +45,16 @@ class SOLOHead(nn.Module):
     one_mask_source = False
     """All levels make their masks from one and the same map, so that cells need no grouping."""
 
-    inapplicable: ClassVar[Mapping[str, Any]] = {
-        "KERNEL_SIZE": 1,
-        "NUM_KERNEL_GROUPS": 1,
-        "MASK_FEATURE.TYPE": "unified",
-        "MASK_FEATURE.COORDS": True,
-        "MASK_FEATURE.NUM_CONVS": 7,
-        **NO_DETAILS,
-    }
-    """Keys of `MODEL.SOLO` that mean nothing to the head, and the only value that it accepts."""
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Keys and nodes of `MODEL.SOLO` that this head reads beside those that all heads read.
+
+    A key that another registered head declares and this one does not must keep its default.
+    Nothing is checked for a head that reads the config in a `from_config` of its own and declares
+    nothing.
+    """
+
+    needs_image: ClassVar[bool] = False
+    """The head reads the image, which `SoftSOLO` puts among the features."""
 
     @configurable
     def __init__(
@@ -82,6 +74,8 @@ class SOLOHead(nn.Module):
         freeze_category: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 < prior_prob < 1:
+            raise ValueError(f"MODEL.SOLO.PRIOR_PROB must lie in (0, 1), got {prior_prob}")
         self.grid = grid
         self.in_channels = in_channels
         self.in_features = list(in_features)
@@ -108,7 +102,6 @@ class SOLOHead(nn.Module):
     ) -> dict[str, Any]:
         """Arguments that all heads take; a subclass adds its own."""
         node = cfg.MODEL.SOLO
-        cls._check_keys(node)
         channels = {input_shape[name].channels for name in node.IN_FEATURES}
         if len(channels) != 1:
             raise ValueError(
@@ -129,22 +122,6 @@ class SOLOHead(nn.Module):
             "prior_prob": node.PRIOR_PROB,
             "freeze_category": node.FREEZE_CATEGORY_BRANCH,
         }
-
-    @classmethod
-    def _check_keys(cls, node: CfgNode) -> None:
-        for key, only in cls.inapplicable.items():
-            value: Any = node
-            for part in key.split("."):
-                value = value[part]
-            if value != only:
-                raise ValueError(
-                    f"MODEL.SOLO.{key} is {value!r}, but {cls.__name__} has no use for it; "
-                    f"leave it at {only!r} or choose another MODEL.SOLO.HEAD"
-                )
-        if not 0 < node.PRIOR_PROB < 1:
-            raise ValueError(f"MODEL.SOLO.PRIOR_PROB must lie in (0, 1), got {node.PRIOR_PROB}")
-        if node.ALIGN not in ALIGN_MODES:
-            raise ValueError(f"MODEL.SOLO.ALIGN must be one of {ALIGN_MODES}, got {node.ALIGN!r}")
 
     def make_tower(self, axes: str = "") -> Tower:
         """The layers of a branch: of the mask (or kernel) branch if `axes` names coordinates."""
@@ -274,11 +251,8 @@ def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | Non
 
 
 def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a `ValueError` unless the backbone yields `names`, the value of ``MODEL.<key>``."""
+    """Raise a `ValueError` unless the backbone yields `names`, the value of `MODEL.SOLO.<key>`."""
     if not names or any(name not in known for name in names):
         raise ValueError(
-            f"MODEL.{key} is {list(names)}, but the backbone yields {list(known)}; name some of "
-            "these, or take a backbone with a feature pyramid, such as MODEL.BACKBONE.NAME "
-            '"build_resnet_fpn_backbone" with MODEL.RESNETS.OUT_FEATURES and MODEL.FPN.IN_FEATURES '
-            '["res2", "res3", "res4", "res5"], which yields "p2" to "p6"'
+            f"MODEL.SOLO.{key} is {list(names)}, but the backbone yields {list(known)}"
         )

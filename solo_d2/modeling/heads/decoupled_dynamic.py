@@ -36,7 +36,7 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         kwargs: of `DynamicSOLOHead`.
     """
 
-    inapplicable: ClassVar = {}
+    uses: ClassVar[tuple[str, ...]] = (*DynamicSOLOHead.uses, "NUM_KERNEL_GROUPS")
 
     @configurable
     def __init__(self, *, num_groups: int, kernel_dim: int, **kwargs: Any) -> None:
@@ -51,12 +51,8 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridSpec
     ) -> dict[str, Any]:
         """Add the number of groups."""
-        groups, kernel_dim = cfg.MODEL.SOLO.NUM_KERNEL_GROUPS, cfg.MODEL.SOLO.KERNEL_DIM
-        if groups < 1 or kernel_dim % groups:
-            raise ValueError(
-                f"MODEL.SOLO.NUM_KERNEL_GROUPS must divide KERNEL_DIM {kernel_dim}, got {groups}"
-            )
-        return {**super().from_config(cfg, input_shape, grid), "num_groups": groups}
+        arguments = super().from_config(cfg, input_shape, grid)
+        return {**arguments, "num_groups": cfg.MODEL.SOLO.NUM_KERNEL_GROUPS}
 
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
         """Soft masks of kernels (K, D) on a mask feature (E / A, H_l, W_l)."""

@@ -52,7 +52,7 @@ class DynamicSOLOHead(SOLOHead):
         kwargs: of `SOLOHead`.
     """
 
-    inapplicable: ClassVar = {"NUM_KERNEL_GROUPS": 1}
+    uses: ClassVar[tuple[str, ...]] = ("KERNEL_DIM", "KERNEL_SIZE", "MASK_FEATURE")
 
     @configurable
     def __init__(
@@ -96,10 +96,6 @@ class DynamicSOLOHead(SOLOHead):
     ) -> dict[str, Any]:
         """Add the arguments of kernels and mask feature to those of all heads."""
         node = cfg.MODEL.SOLO
-        if node.KERNEL_SIZE not in KERNEL_SIZES:
-            raise ValueError(
-                f"MODEL.SOLO.KERNEL_SIZE must be one of {KERNEL_SIZES}, got {node.KERNEL_SIZE!r}"
-            )
         return {
             **super().from_config(cfg, input_shape, grid),
             "kernel_dim": node.KERNEL_DIM,
@@ -139,16 +135,7 @@ class DynamicSOLOHead(SOLOHead):
 
 
 def _unified_from(node: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, int] | None:
-    if node.TYPE not in MASK_FEATURE_TYPES:
-        raise ValueError(
-            f"MODEL.SOLO.MASK_FEATURE.TYPE must be one of {MASK_FEATURE_TYPES}, got {node.TYPE!r}"
-        )
     if node.TYPE == "separate":
         return None
-    if node.NUM_CONVS != SOLOHead.inapplicable["MASK_FEATURE.NUM_CONVS"]:
-        raise ValueError(
-            f"MODEL.SOLO.MASK_FEATURE.NUM_CONVS is {node.NUM_CONVS}, but a unified mask feature "
-            'has as many layers as its features ask for; set MASK_FEATURE.TYPE "separate"'
-        )
-    check_features("SOLO.MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
+    check_features("MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
     return {name: input_shape[name].stride for name in node.IN_FEATURES}

@@ -49,11 +49,11 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
         kwargs: of `DynamicSOLOHead`.
     """
 
-    inapplicable: ClassVar = {
-        "NUM_KERNEL_GROUPS": 1,
-        "KERNEL_SIZE": 1,
-        "MASK_FEATURE.TYPE": "unified",
-    }
+    uses: ClassVar[tuple[str, ...]] = (
+        *("KERNEL_DIM", "DETAILS"),
+        *("MASK_FEATURE.IN_FEATURES", "MASK_FEATURE.CONV_DIM", "MASK_FEATURE.COORDS"),
+    )
+    needs_image = True
 
     @configurable
     def __init__(

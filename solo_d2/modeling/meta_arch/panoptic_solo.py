@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_sem_seg_head
+from detectron2.modeling.meta_arch import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from ...config.rules import choice
+from ...config.validation import check_values
 from ...layers import resize_bilinear
+from ..model_config import check_feature_names, check_norm_channels
 from ..semantic import MAX_LOGITS, ResizedLogits, best_classes, pad_labels
 from .solo import SOLO
 
@@ -38,7 +42,7 @@ class PanopticSOLO(SOLO):
         **kwargs: as for `SOLO`.
     """
 
-    supports_tta: ClassVar[bool] = False  # stuff would have to be joined as well
+    supports_tta = False
 
     @configurable
     def __init__(
@@ -71,6 +75,22 @@ class PanopticSOLO(SOLO):
             "stuff_area_limit": combine.STUFF_AREA_LIMIT,
             "instance_score_thresh": combine.INSTANCES_CONFIDENCE_THRESH,
         }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Check also the branch of stuff."""
+        super().check_config(cfg)
+        node = cfg.MODEL.SEM_SEG_HEAD
+        names = choice(lambda: sorted(name for name, _ in SEM_SEG_HEADS_REGISTRY))
+        names.check("MODEL.SEM_SEG_HEAD.NAME", node.NAME)
+        check_values(cfg, ("MODEL.SEM_SEG_HEAD", "MODEL.PANOPTIC_FPN"))
+        check_norm_channels("MODEL.SEM_SEG_HEAD", node.NORM, {"CONVS_DIM": node.CONVS_DIM})
+        check_feature_names(cfg, "MODEL.SEM_SEG_HEAD.IN_FEATURES", merged=True)
+        if 0 <= node.IGNORE_VALUE < node.NUM_CLASSES:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE must be none of the {node.NUM_CLASSES} classes "
+                f"(MODEL.SEM_SEG_HEAD.NUM_CLASSES), got {node.IGNORE_VALUE}"
+            )
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Run on a batch in Detectron2's format.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -11,6 +11,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ...layers import masks_to_boxes
+from ..heads import SOLO_HEAD_REGISTRY
 from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
 from ..mattes import MatteTargetAssigner, resize_mattes
 from ..output import make_instances
@@ -28,27 +29,25 @@ class SoftSOLO(SOLO):
     those that remain. Arguments as for `SOLO`; the head is a `SoftDynamicSOLOHead`.
     """
 
-    supports_tta: ClassVar[bool] = False  # mattes would have to be joined as well
     assigner_class: ClassVar = MatteTargetAssigner
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Build SOLO's parts, with mattes as targets.
+    supports_tta = False
+    provides_image = True
 
-        Raises:
-            ValueError: a head whose masks are no mattes, or a mask loss for binary masks.
-        """
-        parts = super().from_config(cfg)
-        if not isinstance(parts["head"], SoftDynamicSOLOHead):
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Check also that the head makes mattes and that the mask loss is one for mattes."""
+        super().check_config(cfg)
+        head = SOLO_HEAD_REGISTRY.get(cfg.MODEL.SOLO.HEAD)
+        if not (isinstance(head, type) and issubclass(head, SoftDynamicSOLOHead)):
             raise ValueError(
                 f'SoftSOLO needs MODEL.SOLO.HEAD "SoftDynamicSOLOHead", got {cfg.MODEL.SOLO.HEAD!r}'
             )
         if cfg.MODEL.SOLO.MASK_LOSS not in MATTE_LOSSES:
             raise ValueError(
-                f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {sorted(MATTE_LOSSES)}, "
+                f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {MATTE_LOSSES}, "
                 f"got {cfg.MODEL.SOLO.MASK_LOSS!r}"
             )
-        return parts
 
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
         """Run the head on features and pictures; padding is the mean colour, as for the network."""
@@ -75,5 +74,5 @@ class SoftSOLO(SOLO):
         return make_instances(scores, labels, masks, masks_to_boxes(masks), pred_mattes=mattes)
 
 
-MATTE_LOSSES = {"matte", "mae", "dice"}
-"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for soft targets; others can be added."""
+MATTE_LOSSES = ("matte", "mae", "dice")
+"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for soft targets."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..aux_semantic import AuxSemanticBranch
 from ..criterion import SOLOCriterion
 from ..grid import MAX_STRIDE, GridSpec
-from ..heads import SOLOHead, build_solo_head, check_features
+from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_features
+from ..model_config import check_model_config
 from ..postprocessing import (
     MASK_STRIDE,
     InferenceSettings,
@@ -51,11 +52,14 @@ class SOLO(nn.Module):
     class_names: tuple[str, ...] = ()
     stuff_names: tuple[str, ...] = ()
 
-    supports_tta: ClassVar[bool] = True
-    """Whether `SOLOWithTTA` may join several views: what a view finds is all that there is."""
-
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
     """What `from_config` makes the assigner of."""
+
+    supports_tta: ClassVar[bool] = True
+    """Instances are all that is wanted, and those of several scales can be joined."""
+
+    provides_image: ClassVar[bool] = False
+    """The image stands among the features that the head gets."""
 
     @configurable
     def __init__(
@@ -86,11 +90,16 @@ class SOLO(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Build the parts from `cfg.MODEL`; the only reader of `cfg.MODEL.SOLO` but the head."""
+        """Build the parts from `cfg.MODEL`; the only reader of `cfg.MODEL.SOLO` but the head.
+
+        Raises:
+            ValueError: as `check_config`.
+        """
+        cls.check_config(cfg)
         node = cfg.MODEL.SOLO
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        check_features("SOLO.IN_FEATURES", node.IN_FEATURES, list(shapes))
+        check_features("IN_FEATURES", node.IN_FEATURES, list(shapes))
         strides = [shapes[name].stride for name in node.IN_FEATURES]
         grid = GridSpec.build(node.NUM_GRIDS, node.SCALE_RANGES, strides)
         head = build_solo_head(cfg, shapes, grid)
@@ -118,6 +127,21 @@ class SOLO(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "aux_semantic": aux_semantic,
         }
+
+    @classmethod
+    def check_config(cls, cfg: CfgNode) -> None:
+        """Check the part of a config that the model is built from; see `check_model_config`.
+
+        Raises:
+            ValueError: the first thing that is wrong.
+        """
+        check_model_config(cfg)
+        name = cfg.MODEL.SOLO.HEAD
+        if getattr(SOLO_HEAD_REGISTRY.get(name), "needs_image", False) and not cls.provides_image:
+            raise ValueError(
+                f'MODEL.SOLO.HEAD {name} needs MODEL.META_ARCHITECTURE "SoftSOLO", got '
+                f"{cfg.MODEL.META_ARCHITECTURE!r}"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -168,7 +192,7 @@ class SOLO(nn.Module):
             ValueError: an input without an image tensor of the model's channels.
         """
         for inputs in batched_inputs:
-            check_image(inputs.get("image"), len(self.pixel_mean))
+            _check_image(inputs.get("image"), len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [
             ((x - self.pixel_mean) / self.pixel_std).to(self.pixel_mean.dtype) for x in images
@@ -248,8 +272,7 @@ class SOLO(nn.Module):
         return View(candidates, cell_masks)
 
 
-def check_image(image: Any, channels: int) -> None:
-    """Raise a `ValueError` unless `image` is a tensor (channels, H, W) with a pixel."""
+def _check_image(image: Any, channels: int) -> None:
     if not isinstance(image, Tensor):
         raise ValueError(
             f'every input needs "image", a tensor ({channels}, H, W) of values from 0 to 255; got '
@@ -263,12 +286,6 @@ def check_image(image: Any, channels: int) -> None:
 
 
 def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
-    if max_instances > node.PRE_NMS_TOPK_TEST:
-        raise ValueError(
-            f"TEST.DETECTIONS_PER_IMAGE {max_instances} cannot come out of the "
-            f"{node.PRE_NMS_TOPK_TEST} candidates that enter NMS; set "
-            f"MODEL.SOLO.PRE_NMS_TOPK_TEST to at least {max_instances}"
-        )
     return InferenceSettings(
         score_thresh=node.SCORE_THRESH_TEST,
         mask_thresh=node.MASK_THRESH_TEST,
@@ -286,8 +303,6 @@ def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
 
 def _build_aux_semantic(node: CfgNode, shapes: dict[str, ShapeSpec]) -> AuxSemanticBranch | None:
     weight = node.AUX_SEMANTIC_LOSS_WEIGHT
-    if weight < 0:
-        raise ValueError(f"MODEL.SOLO.AUX_SEMANTIC_LOSS_WEIGHT must be >= 0, got {weight}")
     if weight == 0:
         return None
     name = node.IN_FEATURES[0]

@@ -13,8 +13,10 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from solo_d2.data.datasets.coco_json import load_coco_json, register_coco_json
-from solo_d2.data.scenes.shapes import build_shapes, make_shapes_scene, register_shapes
-from solo_d2.data.scenes.writer import encode_mask, register_built
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.register import register_built
+from solo_d2.data.scenes.shapes import ShapesSource, make_shapes_scene
+from solo_d2.data.scenes.writer import encode_mask
 
 SQUARE = [1.0, 2.0, 5.0, 2.0, 5.0, 6.0, 1.0, 6.0]  # 4 x 4 pixels at (1, 2)
 
@@ -149,13 +151,13 @@ def first(**values):
 BAD = {
     "no categories": (lambda c: c["categories"].clear(), "no categories"),
     "no images": (lambda c: c["images"].clear(), "lists no images"),
-    "no list": (lambda c: c.pop("annotations"), "not in COCO format"),
+    "no list": (lambda c: c.pop("images"), "not in COCO format"),
     "image twice": (lambda c: c["images"].append(c["images"][0]), "7 comes twice in 'images'"),
     "annotation twice": (
         lambda c: c["annotations"].append(c["annotations"][0]),
         "1 comes twice in 'annotations'",
     ),
-    "image key": (lambda c: c["images"][0].pop("height"), "lacks \\['height'\\]"),
+    "image key": (lambda c: c["images"][0].pop("file_name"), "lacks \\['file_name'\\]"),
     "annotation key": (lambda c: c["annotations"][0].pop("image_id"), "lacks \\['image_id'\\]"),
     "no mask": (lambda c: c["annotations"][0].pop("segmentation"), "has no 'segmentation'"),
     "category": (first(category_id=5), "category id 5, .* \\[10, 20\\]"),
@@ -226,10 +228,10 @@ def test_import_registers_nothing():
 
 
 def test_shapes_round_trip_through_files_and_registration(tmp_path, names):
-    with pytest.raises(ValueError, match=r"-m solo_d2.data.scenes.shapes --output"):
-        register_shapes(tmp_path / "none")
-    build_shapes(tmp_path, train=3, val=1, height=48, width=64, workers=1, progress=False)
-    train, _ = register_shapes(tmp_path, prefix="tiny")
+    with pytest.raises(ValueError, match=r"-m solo_d2\.data\.scenes shapes --output"):
+        register_built(tmp_path / "none", "tiny", kind="shapes")
+    build(ShapesSource((48, 64)), tmp_path, train=3, val=1, workers=1, progress=False)
+    train, _ = register_built(tmp_path, "tiny", kind="shapes")
     assert train == "tiny_train"
     for index, record in enumerate(DatasetCatalog.get(train)):
         _, masks, classes = make_shapes_scene([0, 0, index], 48, 64)
@@ -239,5 +241,3 @@ def test_shapes_round_trip_through_files_and_registration(tmp_path, names):
             np.testing.assert_array_equal(decoded, mask)
             x, y, w, h = map(int, annotation["bbox"])
             assert mask[y : y + h, x : x + w].sum() == mask.sum()
-    with pytest.raises(ValueError, match="no stamps data set"):
-        register_built(tmp_path / "none", "x", kind="stamps")

@@ -150,13 +150,15 @@ def test_the_other_format_is_refused_with_the_remedy(coco, names, capsys):
     assert "is in LVIS format already" in capsys.readouterr().err
 
 
-def test_annotations_that_cannot_be_evaluated_are_refused(coco):
+def test_an_annotation_without_an_area_is_read_and_counted(coco, caplog):
     write_lvis(coco / "coco.json", coco / "lvis.json")
     content = json.loads((coco / "lvis.json").read_text())
     del content["annotations"][1]["area"]
     (coco / "lvis.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"1 annotations lack 'area' or 'bbox'.*first is 3"):
-        load_lvis_json(coco / "lvis.json", coco)
+    data = load_lvis_json(coco / "lvis.json", coco / "train2017")
+    assert [x.get("area") for x in data.records[1]["annotations"]] == [None, 36]
+    assert "1 annotation lacked a box, an area or another key" in caplog.text
+    assert caplog.text.count("lvis.json") == 1
 
 
 def test_an_unwritable_file_is_named(coco):

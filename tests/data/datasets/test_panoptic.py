@@ -151,7 +151,8 @@ def test_every_missing_file_is_named(tmp_path):
         (lambda x: [c.update(isthing=1) for c in x["categories"]], "no stuff category"),
         (lambda x: [c.update(isthing=0) for c in x["categories"]], "no thing category"),
         (lambda x: x["annotations"].clear(), "lists no annotations"),
-        (lambda x: x.pop("annotations"), "not in COCO format"),
+        (lambda x: x.pop("annotations"), "lists no annotations"),
+        (lambda x: x.pop("images"), "not in COCO format"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused_with_the_reason(tmp_path, change, message):

@@ -11,9 +11,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from solo_d2.data.scenes.compose import Layer, compose
 from solo_d2.data.scenes.panoptic_writer import (
     make_segments,
-    register_built_panoptic,
     write_panoptic,
 )
+from solo_d2.data.scenes.register import register_built_panoptic
 from solo_d2.data.scenes.writer import SceneSplit, write_split
 from solo_d2.io.panoptic_png import read_panoptic_png
 
@@ -92,7 +92,7 @@ def test_registering_makes_what_is_missing_once(built):
 
 
 def test_a_set_that_was_not_built_or_has_no_stuff_is_refused(built, tmp_path_factory):
-    with pytest.raises(ValueError, match=r"build it with `python -m solo_d2.data.scenes.stamps"):
+    with pytest.raises(ValueError, match=r"build it with `python -m solo_d2\.data\.scenes stamps"):
         register_built_panoptic(tmp_path_factory.mktemp("empty"), "x", kind="stamps")
     file = built / "annotations" / "train.json"
     content = json.loads(file.read_text())

@@ -12,8 +12,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from solo_d2.data.scenes.__main__ import main
+from solo_d2.data.scenes.build import build as build_dataset
 from solo_d2.data.scenes.cutouts import Cutout, sofi_options
-from solo_d2.data.scenes.rgba import build_matting, main, register_matting, split_files
+from solo_d2.data.scenes.register import register_built
+from solo_d2.data.scenes.rgba import RGBASource, split_files
 from solo_d2.data.scenes.rgba_folders import list_cutouts, read_cutout
 from solo_d2.io.alpha import read_matte
 
@@ -43,8 +46,10 @@ def folders(tmp_path):
 
 
 def build(output, folders, **changes):
-    arguments = {"train": 6, "val": 3, "workers": 1, "progress": False, "options": OPTIONS}
-    return build_matting(output, *folders, **{**arguments, **changes})
+    own = {key: changes.pop(key) for key in ("classes", "val_share") if key in changes}
+    arguments = {"train": 6, "val": 3, "workers": 1, "progress": False}
+    source = RGBASource(*folders, options=OPTIONS, **own)
+    return build_dataset(source, output, **{**arguments, **changes})
 
 
 def contents(folder):
@@ -89,22 +94,24 @@ def test_a_second_run_does_nothing_until_a_picture_changes(folders, tmp_path):
 @pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.99])
 def test_no_file_is_in_both_splits_and_none_is_lost(count, share):
-    parts = split_files(range(count), share, np.random.default_rng(0), "things")
+    parts = split_files(range(count), share, np.random.default_rng(0))
     assert sorted(parts["train"] + parts["val"]) == list(range(count))
     assert min(len(parts["train"]), len(parts["val"])) >= 1
 
 
 def test_splits_have_the_share_and_depend_on_the_seed():
-    parts = [split_files(range(50), 0.2, np.random.default_rng(s), "things") for s in (0, 0, 1)]
+    parts = [split_files(range(50), 0.2, np.random.default_rng(s)) for s in (0, 0, 1)]
     assert len(parts[0]["val"]) == 10
     assert parts[0] == parts[1] != parts[2]
 
 
-def test_a_single_file_is_in_both_and_that_is_said(caplog):
+def test_a_single_file_is_in_both_and_that_is_said(folders, tmp_path, caplog):
+    assert split_files(["a"], 0.2, np.random.default_rng(0)) == {"train": ["a"], "val": ["a"]}
+    (folders[0] / "dog/b.png").unlink()
     with caplog.at_level(logging.WARNING):
-        parts = split_files(["a"], 0.2, np.random.default_rng(0), "the class 'cat'")
-    assert parts == {"train": ["a"], "val": ["a"]}
-    assert "one file of the class 'cat'" in caplog.text
+        build(tmp_path / "out", folders, train=1, val=1)
+    assert caplog.text.count("there is one file of") == 1
+    assert "one file of the class 'dog'" in caplog.text
 
 
 def test_a_flat_folder_is_one_class(tmp_path):
@@ -191,22 +198,22 @@ def test_classes_of_the_model_can_be_given(folders, tmp_path):
         build(tmp_path / "out", folders, classes=["dog", "cat", "cat"])
 
 
-@pytest.mark.parametrize("bad", [{"train": 0}, {"val": 0}, {"seed": -1}, {"val_share": 1.0}])
-def test_bad_numbers_are_refused(folders, tmp_path, bad):
-    with pytest.raises(ValueError, match="need train >= 1"):
-        build(tmp_path / "out", folders, **bad)
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_that_leaves_a_split_without_files_is_refused(folders, share):
+    with pytest.raises(ValueError, match="need 0 < val_share < 1"):
+        RGBASource(*folders, val_share=share)
 
 
 def test_the_command_builds_and_the_set_is_registered(folders, tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("cat\n\ndog\nant\n")
     arguments = [
-        "--cutouts", str(folders[0]), "--backgrounds", str(folders[1]), "--workers", "1",
+        "rgba", "--cutouts", str(folders[0]), "--backgrounds", str(folders[1]), "--workers", "1",
         "--output", str(tmp_path / "out"), "--train", "3", "--val", "2", "--size", "64x96",
         "--objects", "2-3", "--classes", str(names),
     ]  # fmt: skip
     assert main(arguments) == 0
-    registered = register_matting(tmp_path / "out", prefix="tiny")
+    registered = register_built(tmp_path / "out", "tiny", kind="rgba", matting=True)
     try:
         assert registered == ("tiny_train", "tiny_val")
         assert len(DatasetCatalog.get("tiny_train")) == 3
@@ -218,9 +225,9 @@ def test_the_command_builds_and_the_set_is_registered(folders, tmp_path, capsys)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
     capsys.readouterr()
-    assert main([*arguments, "--min-visible", "2"]) == 1
+    assert main([*arguments, "--min-visible", "2"]) == 2
     assert capsys.readouterr().err.startswith("error: --min-visible must lie in [0, 1]")
-    assert main([*arguments, "--classes", "nowhere"]) == 1
+    assert main([*arguments, "--classes", "nowhere"]) == 2
     assert "--classes nowhere" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*arguments, "--objects", "4-2"])
@@ -229,7 +236,7 @@ def test_the_command_builds_and_the_set_is_registered(folders, tmp_path, capsys)
 def test_coco_as_list_of_classes(folders, tmp_path):
     arguments = ["--backgrounds", str(folders[1]), "--workers", "1", "--train", "1", "--val", "1"]
     out = tmp_path / "out"
-    assert main(["--cutouts", str(folders[0]), "--output", str(out), "--classes", "coco",
+    assert main(["rgba", "--cutouts", str(folders[0]), "--output", str(out), "--classes", "coco",
                  *arguments]) == 0  # fmt: skip
     categories = json.loads((out / "annotations/val.json").read_text())["categories"]
     assert len(categories) == 80

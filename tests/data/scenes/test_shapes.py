@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from solo_d2.data.scenes import shapes
-from solo_d2.data.scenes.shapes import SHAPES, build_shapes, main, make_shapes_scene
+from solo_d2.data.scenes.__main__ import main
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.shapes import SHAPES, ShapesSource, make_shapes_scene
 
 
 def test_scene_depends_on_the_seed_only():
@@ -64,12 +66,16 @@ def test_bad_arguments_are_refused(arguments):
         make_shapes_scene(0, **arguments)
 
 
+def test_a_small_size_is_refused_before_anything_is_built():
+    ShapesSource((16, 16))
+    with pytest.raises(ValueError, match="at least 16x16 pixels, got 16x15"):
+        ShapesSource((16, 15))
+
+
 def test_built_files_do_not_depend_on_the_number_of_workers(tmp_path):
     for workers in (1, 2):
-        build_shapes(
-            tmp_path / str(workers), train=6, val=2, height=48, width=64,
-            workers=workers, progress=False,
-        )  # fmt: skip
+        out = tmp_path / str(workers)
+        build(ShapesSource((48, 64)), out, train=6, val=2, workers=workers, progress=False)
     one, two = (
         {p.relative_to(tmp_path / d): p.read_bytes() for p in (tmp_path / d).rglob("*.*")}
         for d in "12"
@@ -79,7 +85,8 @@ def test_built_files_do_not_depend_on_the_number_of_workers(tmp_path):
 
 
 def test_command_builds_once_and_again_for_other_parameters(tmp_path):
-    command = ["--output", str(tmp_path), "--train", "2", "--val", "1", "--size", "64x80"]
+    command = ["shapes", "--output", str(tmp_path), "--train", "2", "--val", "1"]
+    command += ["--size", "64x80"]
     assert main([*command, "--workers", "1"]) == 0
     manifest = tmp_path / "manifest.json"
     stamp = manifest.stat().st_mtime_ns
@@ -93,8 +100,8 @@ def test_command_builds_once_and_again_for_other_parameters(tmp_path):
 
 
 def test_bad_command_lines_fail_with_one_line(tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--train", "0"]) == 1
+    assert main(["shapes", "--output", str(tmp_path), "--train", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: need train >= 1")
     with pytest.raises(SystemExit):
-        main(["--output", str(tmp_path), "--size", "64"])
+        main(["shapes", "--output", str(tmp_path), "--size", "64"])
     assert "HEIGHTxWIDTH" in capsys.readouterr().err

@@ -12,14 +12,11 @@ from pycocotools import mask as mask_util
 
 from solo_d2.data.scenes import debian as pictures
 from solo_d2.data.scenes import stamps
+from solo_d2.data.scenes.__main__ import main
+from solo_d2.data.scenes.build import build as build_dataset
 from solo_d2.data.scenes.cutouts import SceneOptions
-from solo_d2.data.scenes.stamps import (
-    StampsUnavailableError,
-    build_stamps,
-    load_table,
-    main,
-    register_stamps,
-)
+from solo_d2.data.scenes.register import register_built
+from solo_d2.data.scenes.stamps import StampsSource, StampsUnavailableError, load_table
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 
@@ -100,9 +97,10 @@ def tree(tmp_path):
     return root
 
 
-def build(output, tree, **changes):
-    arguments = {"train": 4, "val": 2, "workers": 1, "progress": False, "options": OPTIONS}
-    return build_stamps(output, extracted=tree, table=TABLE, **{**arguments, **changes})
+def build(output, tree, one_class=False, **changes):
+    source = StampsSource(OPTIONS, one_class, extracted=tree, table=TABLE)
+    arguments = {"train": 4, "val": 2, "workers": 1, "progress": False}
+    return build_dataset(source, output, **{**arguments, **changes})
 
 
 def contents(folder):
@@ -157,7 +155,7 @@ def test_failed_run_keeps_what_was_there(tree, tmp_path, monkeypatch):
     out = tmp_path / "out"
     build(out, tree)
     before = contents(out)
-    monkeypatch.setattr(stamps, "_make_scene", lambda *a: 1 / 0)
+    monkeypatch.setattr(stamps, "_draw", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build(out, tree, seed=5)
     assert contents(out) == before
@@ -184,19 +182,23 @@ def test_mattes_masks_and_stuff_of_the_files_agree(tree, tmp_path):
         assert set(np.unique(stuff)) <= {0, 1, 2}
 
 
+def register(root):
+    return register_built(root, "tiny", kind="stamps")
+
+
 def test_registration_of_a_built_set(tree, tmp_path):
-    with pytest.raises(ValueError, match=r"-m solo_d2.data.scenes.stamps --output"):
-        register_stamps(tmp_path / "none", prefix="tiny")
+    with pytest.raises(ValueError, match=r"-m solo_d2\.data\.scenes stamps --output"):
+        register(tmp_path / "none")
     build(tmp_path / "a", tree)
     build(tmp_path / "b", tree)
-    names = register_stamps(tmp_path / "a", prefix="tiny")
+    names = register(tmp_path / "a")
     try:
-        assert names == ("tiny_train", "tiny_val") == register_stamps(tmp_path / "a", prefix="tiny")
+        assert names == ("tiny_train", "tiny_val") == register(tmp_path / "a")
         assert len(DatasetCatalog.get("tiny_train")) == 4
         assert MetadataCatalog.get("tiny_val").thing_classes == ["red", "blue"]
         assert MetadataCatalog.get("tiny_val").stuff_classes == ["sky", "ground"]
         with pytest.raises(ValueError, match="'tiny_train' is taken"):
-            register_stamps(tmp_path / "b", prefix="tiny")
+            register(tmp_path / "b")
     finally:
         for name in names:
             DatasetCatalog.remove(name)
@@ -222,7 +224,7 @@ def test_bad_numbers_are_refused(tree, tmp_path, numbers):
 
 def test_without_apt_the_command_ends_with_the_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert main(["--output", str(tmp_path / "out")]) == 1
+    assert main(["stamps", "--output", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: apt-get is needed")
     assert "--deb" in error
@@ -265,12 +267,12 @@ def test_damaged_package_is_detected_and_leaves_nothing(deb, tmp_path):
 def test_files_that_are_not_the_package_are_refused(deb, tmp_path, capsys, monkeypatch):
     deb.with_name("text.deb").write_text("not a package")
     for name, message in (("none.deb", "no such file"), ("text.deb", "not a Debian package")):
-        command = ["--output", str(tmp_path / "o"), "--deb", str(deb.with_name(name))]
-        assert main(command) == 1
+        command = ["stamps", "--output", str(tmp_path / "o"), "--deb", str(deb.with_name(name))]
+        assert main(command) == 2
         assert message in capsys.readouterr().err
     monkeypatch.setattr(stamps, "_wanted_files", lambda table: {"other": []})
     with pytest.raises(ValueError, match=r"expected one of \['other'\]"):
-        build_stamps(tmp_path / "o", debs=[deb])
+        build_dataset(StampsSource(debs=[deb]), tmp_path / "o")
 
 
 @needs_dpkg

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+from typing import Any
+
 from detectron2.config import CfgNode as CN
+
+HEAD_KEYS: dict[str, Any] = {}
+"""Keys of `MODEL.SOLO`, with their defaults, that heads outside of this package add.
+
+A module that registers a head fills it when it is imported, before `add_solo_config` is called.
+"""
 
 
 def add_solo_config(cfg: CN) -> None:
@@ -55,6 +63,8 @@ def _add_head(node: CN) -> None:
     # Score of every class at the start of training, which keeps the focal loss stable.
     node.PRIOR_PROB = 0.01
     _add_dynamic(node)
+    for key, default in HEAD_KEYS.items():
+        node[key] = copy.deepcopy(default)
 
 
 def _add_dynamic(node: CN) -> None:
@@ -156,23 +166,3 @@ def _add_timm(model: CN) -> None:
     node.FREEZE_AT = 0
     # Keep the running statistics of every BatchNorm as loaded, for training on small batches.
     node.NORM_EVAL = True
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn "auto" (CUDA where there is one, else the CPU) or a torch name into a device.
-
-    Raises:
-        ValueError: torch knows no such device, or this machine has none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f'Unknown device {name!r}; use "auto", "cpu" or "cuda[:N]".') from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"Device {name!r} asked for, {torch.cuda.device_count()} CUDA devices found. "
-            'Use "auto" or "cpu".'
-        )
-    return device

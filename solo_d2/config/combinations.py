@@ -1,0 +1,121 @@
+"""Keys that must fit together, of Detectron2's parts of a config."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+
+from .rules import integer, shorten
+
+
+def _check_schedule(cfg: CfgNode) -> None:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        steps = list(solver.STEPS)
+        if steps != sorted(set(steps)) or solver.MAX_ITER in steps:
+            raise ValueError(
+                "SOLVER.STEPS must be increasing iterations other than SOLVER.MAX_ITER "
+                f"{solver.MAX_ITER}, got {shorten(steps)}"
+            )
+    if solver.NESTEROV and solver.MOMENTUM == 0:
+        raise ValueError("SOLVER.NESTEROV is True, which needs SOLVER.MOMENTUM > 0, got 0")
+    workers = solver.REFERENCE_WORLD_SIZE
+    if workers and solver.IMS_PER_BATCH % workers:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH must be a multiple of SOLVER.REFERENCE_WORLD_SIZE {workers}, "
+            f"got {solver.IMS_PER_BATCH}"
+        )
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not isinstance(sizes, int):
+        if len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]:
+            raise ValueError(
+                "INPUT.MIN_SIZE_TRAIN must be (smallest, largest), both >= 1, with "
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING range, got {shorten(sizes)}"
+            )
+    aug = cfg.TEST.AUG
+    if aug.ENABLED and (len(set(aug.MIN_SIZES)) < len(aug.MIN_SIZES)):
+        raise ValueError(f"TEST.AUG.MIN_SIZES names a size twice: {shorten(aug.MIN_SIZES)}")
+    if aug.ENABLED and aug.MAX_SIZE < max(aug.MIN_SIZES):
+        raise ValueError(
+            f"TEST.AUG.MAX_SIZE must be >= {max(aug.MIN_SIZES)}, the largest of "
+            f"TEST.AUG.MIN_SIZES, got {aug.MAX_SIZE}"
+        )
+
+
+def _check_crop(cfg: CfgNode) -> None:
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED:
+        return
+    if crop.TYPE.startswith("relative"):
+        valid, allowed = max(crop.SIZE) <= 1, "two numbers in (0, 1]"
+    else:
+        valid, allowed = all(map(integer(1).accepts, crop.SIZE)), "two integers >= 1"
+        if crop.TYPE == "absolute_range":
+            valid, allowed = valid and crop.SIZE[0] <= crop.SIZE[1], f"{allowed}, the larger last"
+    if not valid:
+        raise ValueError(
+            f"INPUT.CROP.SIZE must be {allowed} with INPUT.CROP.TYPE {crop.TYPE}, "
+            f"got {shorten(crop.SIZE)}"
+        )
+
+
+def _check_batch(cfg: CfgNode, processes: int) -> None:
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch % (cfg.SOLVER.REFERENCE_WORLD_SIZE or processes):
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH must be a multiple of the {processes} processes, got {batch}"
+        )
+
+
+def _check_shares(cfg: CfgNode, processes: int) -> None:  # noqa: ARG001 - one kind of function
+    shares, names = cfg.DATASETS.TRAIN_SHARES, cfg.DATASETS.TRAIN
+    if not shares:
+        return
+    if len(shares) != len(names) or sum(shares) <= 0:
+        raise ValueError(
+            f"DATASETS.TRAIN_SHARES needs a number >= 0 for each of the {len(names)} data sets of "
+            f"DATASETS.TRAIN, and one above 0; got {shorten(list(shares))}"
+        )
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ValueError(
+            "DATASETS.TRAIN_SHARES says how often images are drawn, and so does "
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r}; leave one of them out"
+        )
+
+
+def _check_sync_norm(cfg: CfgNode, processes: int) -> None:
+    if processes == 1 or not str(cfg.MODEL.DEVICE).startswith("cpu"):
+        return
+    for node in ("RESNETS", "FPN", "SOLO", "SEM_SEG_HEAD"):
+        norm = cfg.MODEL[node].NORM
+        if norm in ("SyncBN", "nnSyncBN"):
+            raise ValueError(
+                f"MODEL.{node}.NORM must be another one for several processes on the CPU, such as "
+                f"GN or naiveSyncBN, got {norm!r}"
+            )
+
+
+def _check_packages(cfg: CfgNode, processes: int) -> None:  # noqa: ARG001
+    """Detectron2 cuts polygons with shapely, whatever `INPUT.MASK_FORMAT`."""
+    if not cfg.INPUT.CROP.ENABLED:
+        return
+    try:
+        importlib.import_module("shapely.geometry")
+    except ImportError as error:
+        raise ValueError(
+            "INPUT.CROP.ENABLED must be False without shapely, got True; pip install shapely"
+        ) from error
+
+
+COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (_check_schedule, _check_sizes, _check_crop)
+"""Raise a `ValueError` for a config that cannot run."""
+
+TRAINING_COMBINATIONS: tuple[Callable[[CfgNode, int], None], ...] = (
+    *(_check_batch, _check_shares, _check_sync_norm, _check_packages),
+)
+"""Raise a `ValueError` for a training with so many processes that cannot start."""

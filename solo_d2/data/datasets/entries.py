@@ -1,0 +1,235 @@
+"""The lists of an annotation file: ids, categories and images, checked before they are used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from ...io.errors import shown
+from ...io.image import MAX_PIXELS, read_size
+from ...io.json_reader import read_json_object
+from ...io.paths import printable
+from .files import find_file, missing_files
+from .problems import listed
+
+__all__ = [
+    "Ids",
+    "class_names",
+    "image_records",
+    "index_entries",
+    "read_coco",
+    "stated_size",
+    "whole_number",
+]
+
+_LARGEST_ID = 2**63 - 1
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """Read a file with the lists of COCO; "annotations" is empty where the file has none.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; pass the COCO json of the dataset")
+    content = read_json_object(path)
+    if content.get("annotations") is None:
+        content["annotations"] = []
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise ValueError(
+                f"{path} is not in COCO format: expected the lists 'images', 'categories' and, "
+                f"but for a test set, 'annotations', got the keys {listed(sorted(content))}"
+            )
+    if not content["categories"]:
+        raise ValueError(f"{path} has no categories; list at least one {{'id', 'name'}}")
+    if not content["images"]:
+        raise ValueError(f"{path} lists no images")
+    return content
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a value that is a whole number, also one written as a float; None for any other."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None
+
+
+def index_entries(
+    path: Path, kind: str, entries: Sequence[Any], keys: tuple[str, ...]
+) -> dict[Any, dict[str, Any]]:
+    """Return the entries of one list by their ids.
+
+    Args:
+        path: of the file.
+        kind: name of the list.
+        entries: of the list.
+        keys: that each must have, besides "id".
+
+    Returns:
+        The entries by id, in the order of the file; whole numbers are ints.
+
+    Raises:
+        ValueError: an entry of another type, without a key, with an id that is no id or that
+            comes twice; ids of two types.
+    """
+    needed = {"id", *keys}
+    for entry in entries:
+        if type(entry) is not dict or not needed <= entry.keys():
+            missing = sorted(needed if type(entry) is not dict else needed - entry.keys())
+            raise ValueError(f"{path}: an entry of '{kind}' lacks {missing}: {shown(entry)}")
+    ids = [entry["id"] for entry in entries]
+    if set(map(type, ids)) != {int}:
+        ids = [_checked_id(path, kind, value) for value in ids]
+    by_id = dict(zip(ids, entries, strict=True))
+    if len(by_id) < len(ids):
+        seen: set[Any] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise ValueError(f"{path}: the id {shown(twice)} comes twice in '{kind}'; make it unique")
+    numbers = [i for i in by_id if type(i) is int]
+    if numbers and len(numbers) < len(by_id):
+        text = next(i for i in by_id if type(i) is str)
+        raise ValueError(
+            f"{path}: the ids in '{kind}' are of two types, as {numbers[0]} and {shown(text)}; "
+            "make all of them numbers, or all texts"
+        )
+    if numbers and max(map(abs, numbers)) > _LARGEST_ID:
+        raise ValueError(
+            f"{path}: the id {shown(max(numbers, key=abs))} in '{kind}' is too large for a scorer"
+        )
+    return by_id
+
+
+def _checked_id(path: Path, kind: str, value: Any) -> int | str:
+    number = whole_number(value)
+    if number is not None:
+        return number
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(
+        f"{path}: an entry of '{kind}' has the id {shown(value)}; expected a whole number or a text"
+    )
+
+
+class Ids:
+    """The ids of one list, to which entries of another list refer.
+
+    Args:
+        ids: as `index_entries` returns them.
+    """
+
+    def __init__(self, ids: Sequence[Any]) -> None:
+        self._ids = set(ids)
+        self._by_text = {str(i): i for i in ids}
+
+    def find(self, value: Any) -> Any:
+        """Return the id that is meant, also a number by its text and the reverse, or None."""
+        if type(value) is bool or not isinstance(value, (int, float, str)):
+            return None
+        if value in self._ids:
+            return int(value) if isinstance(value, float) else value
+        number = whole_number(value)
+        return self._by_text.get(str(value if number is None else number))
+
+
+def class_names(path: Path, categories: dict[Any, dict[str, Any]]) -> tuple[dict[Any, str], str]:
+    """Return the names of categories by id, in the order of the ids, and what to say about them.
+
+    Names that come twice are made different by their ids, since classes are known by their names.
+
+    Raises:
+        ValueError: a name that is none.
+    """
+    names = {}
+    for key in sorted(categories):
+        name = categories[key]["name"]
+        if type(name) is int:
+            name = str(name)
+        if not isinstance(name, str) or not name.strip() or not _is_clean(name):
+            raise ValueError(
+                f"{path}: the category {shown(key)} has the name {shown(name)}; expected a text"
+            )
+        names[key] = name
+    known = list(names.values())
+    if len(set(known)) == len(known):
+        return names, ""
+    twice = sorted({name for name in known if known.count(name) > 1})
+    unique = {k: f"{v} (id {k})" if v in twice else v for k, v in names.items()}
+    return unique, f"categories share the names {listed(twice)}; their ids were added"
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a text can be written anywhere: half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def image_records(
+    path: Path,
+    images: dict[Any, dict[str, Any]],
+    root: Path,
+    name_of: Callable[[dict[str, Any]], Any] = itemgetter("file_name"),
+) -> dict[Any, dict[str, Any]]:
+    """Return Detectron2's records of images by id, in the order of the ids, without annotations.
+
+    Sizes that the file does not give are those of the images' headers.
+
+    Args:
+        path: of the annotation file.
+        images: its entries by id.
+        root: folder of the images.
+        name_of: gives the name of an image relative to `root`.
+
+    Raises:
+        ValueError: no folder, images that it lacks, a bad name or a bad size.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; it should hold the images of {path}")
+    folder = os.fspath(root)
+    files = {}
+    for key, image in images.items():
+        try:
+            files[key] = find_file(folder, name_of(image))
+        except ValueError as error:
+            raise ValueError(f"{path}: the image {shown(key)} {error}") from error
+    missing = missing_files(list(files.values()))
+    if missing:
+        count = f"{len(missing)} of {len(files)} images are missing; " if len(missing) > 1 else ""
+        raise ValueError(
+            f"{printable(missing[0][:400])}, named in {path}, does not exist; {count}file names "
+            "are taken relative to the image folder"
+        )
+    records = {}
+    for key in sorted(images):
+        size = stated_size(path, key, images[key]) or read_size(files[key])
+        records[key] = {
+            "file_name": files[key],
+            "image_id": key,
+            "height": size[0],
+            "width": size[1],
+            "annotations": [],
+        }
+    return records
+
+
+def stated_size(path: Path, key: Any, image: dict[str, Any]) -> tuple[int, int] | None:
+    """Return (height, width) of an entry of "images"; None where the file does not say.
+
+    Raises:
+        ValueError: a size that no image has.
+    """
+    height, width = image.get("height"), image.get("width")
+    if height is None or width is None:
+        return None
+    rows, columns = whole_number(height), whole_number(width)
+    if rows is None or columns is None or not (0 < rows and 0 < columns <= MAX_PIXELS // rows):
+        raise ValueError(
+            f"{path}: the image {shown(key)} has the height {shown(height)} and the width "
+            f"{shown(width)}; expected whole numbers from 1, of at most {MAX_PIXELS} pixels"
+        )
+    return rows, columns
