@@ -1,11 +1,16 @@
-"""Instance masks of pictures, a video or a camera.
+"""Instance masks of images, a video or a camera.
 
     python demo/demo.py --config-file NAME_OR_YAML --weights FILE --input PATHS... --output DIR
     python demo/demo.py --config-file NAME_OR_YAML --video-input in.mp4 --output out.mp4
     python demo/demo.py --config-file NAME_OR_YAML --webcam
 
-Exit code: 0 all done; 1 some input could not be used (one line names each), the rest is done;
-2 nothing to do, or a wrong argument, config or weights file.
+Exit code: 0 all done; 1 some input could not be used (one line names each), or an output could not
+be written to its end; 2 nothing to do, or a wrong argument, config or weights file; 130, 143 after
+Ctrl-C and SIGTERM.
+
+Outputs grow beside their place, as NAME.partial-ID.EXT, and replace an older file when they are
+whole. Whatever ends the run, results and video so far can be used: at their place if there was
+no older file, otherwise where the last line says.
 """
 
 from __future__ import annotations
@@ -16,16 +21,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from solo_d2.inference.cli import (
-    find_images,
-    load_class_names,
-    load_stuff_names,
-    output_paths,
-    split_overrides,
-)
+from solo_d2.inference.cli import load_class_names, load_stuff_names, split_overrides
+from solo_d2.inference.inputs import find_images
+from solo_d2.inference.interrupt import Interrupted, signals_as_interrupts
+from solo_d2.inference.outputs import check_results_file, output_paths, video_path
 from solo_d2.inference.predictor import SOLOPredictor
 from solo_d2.inference.runner import InferenceRun, show_in_window
-from solo_d2.io.results import save_json
+from solo_d2.io.paths import printable, refuse_overwriting
+from solo_d2.io.results_file import ResultsFile
 from solo_d2.model_zoo.model_zoo import load_config
 
 DEFAULT_OUTPUT = "output/predictions"
@@ -52,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--input",
         nargs="+",
         metavar="PATH",
-        help='pictures, folders of pictures, or quoted globs ("**" goes into subfolders)',
+        help='images, folders of images, or quoted globs ("**" goes into subfolders)',
     )
     source.add_argument("--video-input", metavar="FILE", help="a video file")
     source.add_argument(
@@ -61,14 +64,19 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--output",
         metavar="PATH",
-        help="folder, or for one picture or a video a file (default: "
+        help="folder, or for one image or a video a file (default: "
         f"{DEFAULT_OUTPUT}; a window for a camera)",
     )
     add("--confidence-threshold", type=float, default=0.3, metavar="T", help="default: 0.3")
     add("--device", default="auto", help='"auto" (default), "cpu", "cuda", "cuda:1", ...')
-    add("--save-json", metavar="FILE", help="write COCO results with RLE masks; docs/panoptic.md")
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures at once (default: 1)")
-    add("--no-draw", action="store_true", help="write no pictures, only --save-json")
+    add(
+        "--save-json",
+        metavar="FILE",
+        help="write COCO results with RLE masks, image by image; a name with .jsonl has a line "
+        "for each instead of one list; of panoptic models see docs/panoptic.md",
+    )
+    add("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    add("--no-draw", action="store_true", help="write no images, only --save-json")
     add(
         "--class-names",
         metavar="FILE",
@@ -97,41 +105,83 @@ def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun
 
 
 RunMaker = Callable[[argparse.Namespace, Sequence[str]], InferenceRun]
+Job = Callable[[InferenceRun], None]
 
 
-def run_images(
-    args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker
-) -> InferenceRun:
-    """`--input`: the pictures that match."""
+def plan_images(args: argparse.Namespace) -> Job:
+    """`--input`: the images that match; what can be wrong is found before the model is built."""
     files, problems = find_images(args.input)
-    if not files:  # before the model is built
+    if not files:
         raise ValueError(" ".join(problems))
-    targets = output_paths(files, Path(args.output or DEFAULT_OUTPUT))
-    run = make_run(args, overrides)
-    for problem in problems:
-        run.fail(problem)
-    run.images(files, targets, batch_size=args.batch_size)
-    return run
+    if args.batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {args.batch_size}.")
+    targets = files if args.no_draw else output_paths(files, args.output or DEFAULT_OUTPUT)
+    check_outputs(args, files, [] if args.no_draw else targets)
+
+    def job(run: InferenceRun) -> None:
+        for problem in problems:
+            run.fail(problem)
+        run.images(files, targets, batch_size=args.batch_size)
+
+    return job
 
 
-def run_video(
-    args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker
-) -> InferenceRun:
+def plan_video(args: argparse.Namespace) -> Job:
     """`--video-input` or `--webcam`: a window for a camera without `--output`, else a file."""
-    camera = args.video_input is None
-    source = args.webcam if camera else args.video_input
-    if camera and args.output is None:
-        run = make_run(args, overrides)
-        run.video(source, show=show_in_window)
-        return run
-    output = Path(args.output or DEFAULT_OUTPUT)
-    if output.suffix.lower() != ".mp4":
-        output /= f"camera_{source}.mp4" if camera else f"{Path(source).stem}.mp4"
-    if not camera and output.resolve() == Path(source).resolve():
-        raise ValueError(f"{output}: is the input itself. Name another --output.")
+    source = args.webcam if args.video_input is None else args.video_input
+    window = args.video_input is None and args.output is None
+    output = None if window else video_path(source, args.output or DEFAULT_OUTPUT)
+    check_outputs(args, [args.video_input], [] if output is None else [output])
+    return lambda run: run.video(source, output, show=show_in_window if window else None)
+
+
+def check_outputs(
+    args: argparse.Namespace, inputs: Sequence[str | Path | None], outputs: Sequence[Path]
+) -> None:
+    """Refuse outputs that some other file would be lost to, or that cannot be written."""
+    names = ("config_file", "weights", "class_names", "background")  # the last one of matting.py
+    beside = [path for name in names if (path := getattr(args, name, None)) is not None]
+    refuse_overwriting(outputs, beside)
+    if args.save_json:
+        check_results_file(args.save_json, [*inputs, *beside], outputs)
+    elif args.no_draw:
+        raise ValueError("--no-draw without --save-json leaves nothing to do.")
+
+
+def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker) -> int:
+    """Run the job; returns the exit code."""
+    job = plan_images(args) if args.input else plan_video(args)
     run = make_run(args, overrides)
-    run.video(source, output)
-    return run
+    results = ResultsFile(args.save_json) if args.save_json else None
+    run.sink = results
+    whole = False
+    try:
+        job(run)
+        whole = run.interrupted is None or args.webcam is not None
+    finally:
+        finish_results(run, results, whole)
+        if run.video_file is not None and not whole:
+            print(f"the video so far: {printable(run.video_file)}", file=sys.stderr)
+    print(f"{run.found} instances found, {len(run.failures)} inputs skipped")
+    if not args.no_draw and (args.input or args.video_input or args.output):
+        print(f"pictures: {printable(args.output or DEFAULT_OUTPUT)}")
+    if isinstance(run.interrupted, Interrupted):
+        return run.interrupted.exit_code
+    return 1 if run.failures else 0
+
+
+def finish_results(run: InferenceRun, results: ResultsFile | None, whole: bool) -> None:
+    """Finish `--save-json`, and say where it is."""
+    if results is None:
+        return
+    if not run.done:
+        results.discard()
+        return
+    path = results.finish(whole=whole)
+    if whole:
+        print(f"results: {printable(path)}")
+    else:
+        print(f"the results so far: {printable(path)}", file=sys.stderr)
 
 
 def main(
@@ -147,22 +197,23 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     parser = make_parser()
     try:
-        arguments, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
-        args = parser.parse_args(arguments)
-        if args.no_draw and not args.save_json:
-            raise ValueError("--no-draw without --save-json leaves nothing to do.")
-        run = (run_images if args.input else run_video)(args, overrides, make_run)
-        if args.save_json:
-            save_json(args.save_json, run.content)
+        with signals_as_interrupts():
+            arguments, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+            return work(parser.parse_args(arguments), overrides, make_run)
+    except Interrupted as stop:  # before the first image
+        return complain(parser.prog, f"interrupted ({stop})", stop.exit_code)
     except ValueError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(run.results)} instances found, {len(run.failures)} inputs skipped")
-    if args.save_json:
-        print(f"results: {args.save_json}")
-    if not args.no_draw and (args.input or args.video_input or args.output):
-        print(f"pictures: {args.output or DEFAULT_OUTPUT}")
-    return 1 if run.failures else 0
+        return complain(parser.prog, str(error), 2)
+    except Exception as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        return complain(parser.prog, text, 1)
+
+
+def complain(program: str, text: str, code: int) -> int:
+    """Say in one line on stderr why the command ends; returns the exit code."""
+    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -14,21 +14,33 @@ import numpy as np
 from detectron2.structures import Instances
 from torch import Tensor
 
+from ..io.paths import printable
 from ..io.results import panoptic_things
 from .colors import instance_colors, stuff_colors
 
-__all__ = ["draw_instances", "draw_panoptic"]
+__all__ = ["draw_instances", "draw_panoptic", "drawable"]
+
+_LONGEST_NAME = 40  # characters of a class name
 
 
 def _labels(instances: Instances, class_names: Sequence[str] | None) -> list[str]:
     """Class name (or number) of every instance, and its score in percent if it has one."""
     names = list(class_names or [])
     labels = instances.pred_classes.tolist()
-    texts = [names[label] if label < len(names) else f"class {label}" for label in labels]
+    texts = [drawable(names[label]) if label < len(names) else f"class {label}" for label in labels]
     if not instances.has("scores"):
         return texts
     scores = instances.scores.tolist()
     return [f"{text} {score:.0%}" for text, score in zip(texts, scores, strict=True)]
+
+
+def drawable(name: str) -> str:
+    """Return a name of any characters as one that OpenCV can draw: short, in one line, encodable.
+
+    Surrogates and control characters would end the process, or the text.
+    """
+    name = printable(str(name))
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
 
 
 def draw_instances(
@@ -86,7 +98,7 @@ def draw_panoptic(
     masks = [ids == segment["id"] for segment in stuff]
     kinds = [segment["category_id"] for segment in stuff]
     names = list(stuff_names or [])
-    texts = [names[kind] if kind < len(names) else f"stuff {kind}" for kind in kinds]
+    texts = [drawable(names[kind]) if kind < len(names) else f"stuff {kind}" for kind in kinds]
     things = panoptic_things(*panoptic_seg)
     colors = instance_colors(range(len(things))) if colors is None else colors
     # In one go: segments do not overlap, and no mask may be painted over a label.

@@ -8,6 +8,8 @@ foreground F is what its pixels would show if they were opaque.
 from __future__ import annotations
 
 import importlib
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,8 @@ __all__ = [
     "set_levels",
     "union_matte",
 ]
+
+_logger = logging.getLogger(__name__)
 
 _BAND_PIXELS = 2**21  # of a picture that is blurred, at a time
 _GAMMA = 2.2
@@ -132,6 +136,8 @@ def load_pymatting(module: str) -> Any:
     Raises:
         ValueError: it is not installed.
     """
+    if f"pymatting.{module}" not in sys.modules:
+        _logger.warning("loading pymatting, which compiles itself at its first use (minutes)")
     try:
         return importlib.import_module(f"pymatting.{module}")
     except ImportError as error:

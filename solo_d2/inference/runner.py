@@ -1,101 +1,129 @@
-"""Running a predictor over many pictures or a video: drawing, collecting results, going on."""
+"""Running a predictor over many images or a video: drawing, collecting results, going on."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
-from detectron2.structures import Instances
+import torch
 from tqdm import tqdm
 
-from ..io.image import read_image
-from ..io.results import (
-    coco_category_ids,
-    instances_to_coco_results,
-    panoptic_things,
-    panoptic_to_json,
-)
+from ..io.image import read_image, write_image
+from ..io.paths import fit_name, printable
+from ..io.results import coco_category_ids, instances_to_coco_results, panoptic_to_json
+from ..io.results_file import ResultList
 from ..io.video import VideoReader, VideoWriter
-from .colors import InstanceColors
-from .drawing import draw_instances, draw_panoptic
+from .failures import BadFrames, describe, raise_if_hopeless
 from .predictor import SOLOPredictor
+from .renderers import DrawingRenderer, Renderer
 
-__all__ = ["InferenceRun", "show_in_window", "write_image"]
+__all__ = ["InferenceRun", "ResultSink", "show_in_window", "write_image"]
+
+_Images = dict[str, np.ndarray]
+
+
+class ResultSink(Protocol):
+    """Takes the results of one image after the other."""
+
+    def add(self, results: Sequence[dict[str, Any]], panoptic: dict[str, Any] | None) -> None:
+        """Take COCO results, and of a panoptic model its segments (`panoptic_to_json`)."""
 
 
 class InferenceRun:
-    """One run of a predictor over many inputs, which a bad input does not end.
+    """One run of a predictor over many inputs, which continues past those that cannot be used.
 
     Args:
         predictor: Gives the instances and the class names.
-        draw: Whether pictures and videos are drawn and written.
+        draw: Whether images and videos are rendered and written.
+        renderer: Makes what is written; by default a `DrawingRenderer`.
 
     Attributes:
+        sink: Takes the results: by default a `ResultList`; None for nobody.
         failures: One line for each input that could not be used; each was reported on stderr.
-        results: COCO results of all inputs so far.
-        panoptic: of a panoptic model, the segments of all inputs so far (`panoptic_to_json`).
+        done: Images and frames that the model has seen.
+        found: Instances in them.
+        interrupted: What has ended the run before its inputs did: Ctrl-C or another signal.
+        video_file: Where the latest video is; None if none was written.
     """
 
-    def __init__(self, predictor: SOLOPredictor, *, draw: bool = True) -> None:
+    def __init__(
+        self, predictor: SOLOPredictor, *, draw: bool = True, renderer: Renderer | None = None
+    ) -> None:
         self.predictor = predictor
-        self.draw = draw
+        self.sink: ResultSink | None = ResultList()
         self.failures: list[str] = []
-        self.results: list[dict[str, Any]] = []
-        self.panoptic: list[dict[str, Any]] = []
-        self._names = predictor.metadata.get("thing_classes", None)
-        self._category_ids = coco_category_ids(
-            predictor.metadata.get("thing_dataset_id_to_contiguous_id", None)
-        )
-        self._stuff_names = predictor.metadata.get("stuff_classes", None)
-        self._stuff_ids = coco_category_ids(
-            predictor.metadata.get("stuff_dataset_id_to_contiguous_id", None)
-        )
+        self.done = self.found = 0
+        self.interrupted: KeyboardInterrupt | None = None
+        self.video_file: Path | None = None
+        get = predictor.metadata.get
+        self._names = get("thing_classes", None)
+        self._category_ids = coco_category_ids(get("thing_dataset_id_to_contiguous_id", None))
+        self._stuff_names = get("stuff_classes", None)
+        self._stuff_ids = coco_category_ids(get("stuff_dataset_id_to_contiguous_id", None))
+        if renderer is None:
+            renderer = DrawingRenderer(self._names, self._stuff_names)
+        self.renderer = renderer if draw else None
 
     @property
-    def content(self) -> list[dict[str, Any]] | dict[str, Any]:
-        """For a file: `results`; of a panoptic model a dict of ``results`` and ``panoptic``."""
-        if not self.panoptic:
-            return self.results
-        return {"results": self.results, "panoptic": self.panoptic}
+    def results(self) -> list[dict[str, Any]]:
+        """COCO results of all inputs so far, if they are kept in memory."""
+        return self.sink.results if isinstance(self.sink, ResultList) else []
+
+    @property
+    def panoptic(self) -> list[dict[str, Any]]:
+        """Segments of all inputs so far, of a panoptic model and if they are kept in memory."""
+        return self.sink.panoptic if isinstance(self.sink, ResultList) else []
 
     def fail(self, problem: object) -> None:
         """Report an input that cannot be used, and remember it."""
-        self.failures.append(str(problem))
-        tqdm.write(f"skipped: {problem}", file=sys.stderr)
+        self.failures.append(printable(str(problem)))
+        tqdm.write(f"skipped: {self.failures[-1]}", file=sys.stderr)
 
     def images(
         self, files: Sequence[Path], targets: Sequence[Path], *, batch_size: int = 1
     ) -> None:
-        """Predict, draw and collect pictures; their `image_id` counts `files` from 1.
+        """Predict, render and collect images; their `image_id` counts `files` from 1.
+
+        Ctrl-C ends the run, and what is done by then is kept.
 
         Args:
-            files: The pictures.
-            targets: The file to draw each on.
-            batch_size: Pictures read and predicted together, 1 or more.
+            files: The images.
+            targets: The file to write for each.
+            batch_size: Images read and predicted together, 1 or more.
+
+        Raises:
+            OutputError: The results cannot be written any further.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
-        with tqdm(total=len(files), unit="picture", disable=None) as progress:
+        before = self.done
+        with (
+            self._interruptible(lambda: f"{self.done - before} of {len(files)} images"),
+            tqdm(total=len(files), unit="image", disable=None) as progress,
+        ):
             for batch in self._read(files, batch_size):
-                predictions = self.predictor([image for _, image in batch])
-                for (index, image), prediction in zip(batch, predictions, strict=True):
-                    self._collect(prediction, index + 1, str(files[index]))
-                    if self.draw:
-                        self._write(targets[index], self._draw(image, prediction))
+                for (index, image), prediction in self._predict(files, batch):
+                    with self._named(files[index]):
+                        self._collect(prediction, index + 1, printable(files[index]))
+                    if self.renderer is not None:
+                        with self._named(files[index]):
+                            self._write(targets[index], self.renderer.image(image, prediction))
                 progress.update(batch[-1][0] + 1 - progress.n)
             progress.update(len(files) - progress.n)
 
     def _read(self, files: Iterable[Path], size: int) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """Readable pictures with their index, in groups of `size`; the others are reported."""
+        """Readable images with their index, in groups of `size`; the others are reported."""
+        white = getattr(self.predictor, "max_value", 0)
         batch: list[tuple[int, np.ndarray]] = []
         for index, file in enumerate(files):
             try:
-                batch.append((index, read_image(file, "BGR")))
+                batch.append((index, read_image(file, "BGR", max_value=white)))
             except ValueError as error:
                 self.fail(error)
             if len(batch) == size:
@@ -104,27 +132,50 @@ class InferenceRun:
         if batch:
             yield batch
 
-    def _write(self, target: Path, drawing: np.ndarray) -> None:
+    def _predict(
+        self, files: Sequence[Path], batch: list[tuple[int, np.ndarray]]
+    ) -> Iterator[tuple[tuple[int, np.ndarray], dict[str, Any]]]:
+        """Images of a batch with their predictions, without those that fail."""
         try:
-            write_image(target, drawing)
-        except ValueError as error:
-            self.fail(error)
+            yield from zip(batch, self.predictor([image for _, image in batch]), strict=True)
+            return
+        except Exception as error:
+            raise_if_hopeless(error)
+            if len(batch) == 1:
+                self.fail(f"{files[batch[0][0]]}: {describe(error)}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for single in batch if len(batch) > 1 else ():  # one alone may be the one that fails
+            yield from self._predict(files, [single])
 
-    def _draw(
-        self,
-        image: np.ndarray,
-        prediction: dict[str, Any],
-        colors: Callable[[Instances], np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """What the model found: segments of a panoptic model, else instances."""
-        if "panoptic_seg" not in prediction:
-            found = prediction["instances"].to("cpu")
-            chosen = None if colors is None else colors(found)
-            return draw_instances(image, found, self._names, chosen)
-        found = panoptic_things(*prediction["panoptic_seg"])
-        chosen = None if colors is None else colors(found)
-        segments = prediction["panoptic_seg"]
-        return draw_panoptic(image, segments, self._names, self._stuff_names, chosen)
+    @contextmanager
+    def _named(self, file: Path | str) -> Iterator[None]:
+        """Turn whatever goes wrong with one input, but for its results' file, into a failure."""
+        try:
+            yield
+        except Exception as error:
+            raise_if_hopeless(error)
+            self.fail(f"{file}: {describe(error)}")
+
+    @contextmanager
+    def _interruptible(self, done: Callable[[], str]) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            self.interrupted = stop
+            signal = f" ({stop})" if str(stop) else ""
+            tqdm.write(f"interrupted{signal} after {done()}", file=sys.stderr)
+
+    def _write(self, target: Path, images: _Images) -> None:
+        """Write the images of one input, with the endings of their names."""
+        if not images:
+            self.fail(f"{target.stem}: no instance as asked for was found")
+        for ending, image in images.items():
+            suffix = f"{ending}.png" if ending else target.suffix
+            try:
+                write_image(target.with_name(fit_name(target.stem, suffix)), image)
+            except ValueError as error:
+                self.fail(error)
 
     def video(
         self,
@@ -133,84 +184,108 @@ class InferenceRun:
         *,
         show: Callable[[np.ndarray], bool] | None = None,
     ) -> None:
-        """Predict, draw and collect frames; their `image_id` counts from 0.
+        """Predict, render and collect frames; their `image_id` counts from 0.
 
         Colours follow the objects from frame to frame. Ctrl-C ends the run, and what is done by
-        then is kept.
+        then is kept. A frame that cannot be used stays as it is in the video.
 
         Args:
             source: A video file or the number of a camera.
-            output: The mp4 file to write.
-            show: Called with every drawn frame; the run ends when it returns False.
+            output: The video to write, or, with a `separate` renderer, a folder of that name
+                without its extension.
+            show: Called with every rendered frame; the run ends when it returns False.
 
         Raises:
             ValueError: The source cannot be read, or the output not be written.
+            OutputError: An output cannot be written any further.
         """
         with VideoReader(source) as reader:
-            if output is None or not self.draw:
-                self._frames(reader, show)
-                return
-            with VideoWriter(output, reader.fps) as writer:
+            if output is None or self.renderer is None:
+                self._frames(reader, None, show)
+            elif self.renderer.separate:
+                folder = Path(output).with_suffix("")
 
-                def write(frame: np.ndarray) -> bool:
-                    writer.write(frame)
-                    return show is None or show(frame)
+                def write_images(number: int, images: _Images) -> None:
+                    if images:
+                        self._write(folder / f"{number:06d}.png", images)
 
-                self._frames(reader, write)
+                self._frames(reader, write_images, show)
+            else:
+                self._video_file(reader, VideoWriter(output, reader.fps), show)
 
-    def _frames(self, reader: VideoReader, show: Callable[[np.ndarray], bool] | None) -> None:
-        colors = InstanceColors()
-        progress = tqdm(reader, total=reader.frame_count, unit="frame", disable=None)
+    def _video_file(
+        self,
+        reader: VideoReader,
+        writer: VideoWriter,
+        show: Callable[[np.ndarray], bool] | None,
+    ) -> None:
+        def write(_number: int, images: _Images) -> None:
+            writer.write(images[""], reader.seconds)
+
         try:
+            with writer:
+                self._frames(reader, write, show)
+                # A camera is always ended so.
+                writer.close(whole=self.interrupted is None or reader.camera)
+        finally:
+            self.video_file = writer.written
+
+    def _frames(
+        self,
+        reader: VideoReader,
+        write: Callable[[int, _Images], None] | None,
+        show: Callable[[np.ndarray], bool] | None,
+    ) -> None:
+        bad, before = BadFrames(), self.done
+        renderer = None if self.renderer is None else self.renderer.for_video()
+        progress = tqdm(reader, total=reader.frame_count, unit="frame", disable=None)
+        name = printable(reader.name)
+        with self._interruptible(lambda: f"{self.done - before} frames of {name}"), progress:
             for number, frame in enumerate(progress):
-                prediction = self.predictor(frame)
-                self._collect(prediction, number, reader.name)
-                if not self.draw or show is None:
+                images: _Images = {}
+                try:
+                    prediction = self.predictor(frame)
+                    self._collect(prediction, number, name)
+                    if renderer is not None:
+                        images = renderer.image(frame, prediction)
+                except Exception as error:
+                    raise_if_hopeless(error)
+                    bad.add(number, error)
+                if renderer is None:
                     continue
-                if not show(self._draw(frame, prediction, colors)):
+                if not (images or renderer.separate):
+                    images = {"": frame}
+                if write is not None:
+                    write(number, images)
+                if show is not None and not show(images.get("", frame)):
                     break
-        except KeyboardInterrupt:
-            progress.write(f"{reader.name}: interrupted", file=sys.stderr)
+        if bad.count:
+            self.fail(f"{name}: {bad}")
 
     def _collect(self, prediction: dict[str, Any], image_id: int, file_name: str) -> None:
-        self.results += instances_to_coco_results(
+        self.done += 1
+        self.found += len(prediction["instances"])
+        if self.sink is None:
+            return
+        results = instances_to_coco_results(
             prediction["instances"],
             image_id,
             file_name=file_name,
             category_ids=self._category_ids,
             class_names=self._names,
         )
+        segments = None
         if "panoptic_seg" in prediction:
-            self.panoptic.append(
-                panoptic_to_json(
-                    prediction["panoptic_seg"],
-                    image_id,
-                    file_name=file_name,
-                    thing_ids=self._category_ids,
-                    stuff_ids=self._stuff_ids,
-                    thing_names=self._names,
-                    stuff_names=self._stuff_names,
-                )
+            segments = panoptic_to_json(
+                prediction["panoptic_seg"],
+                image_id,
+                file_name=file_name,
+                thing_ids=self._category_ids,
+                stuff_ids=self._stuff_ids,
+                thing_names=self._names,
+                stuff_names=self._stuff_names,
             )
-
-
-def write_image(path: str | PathLike[str], image: np.ndarray) -> None:
-    """Write a picture in the format of the file name, making its folder.
-
-    Args:
-        path: The file.
-        image: uint8 BGR, shape (H, W, 3).
-
-    Raises:
-        ValueError: It cannot be written.
-    """
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        written = cv2.imwrite(str(path), image)
-    except (OSError, cv2.error) as error:
-        raise ValueError(f"{path}: cannot be written ({' '.join(str(error).split())}).") from error
-    if not written:
-        raise ValueError(f"{path}: cannot be written. Is its folder writable?")
+        self.sink.add(results, segments)
 
 
 def show_in_window(frame: np.ndarray) -> bool:

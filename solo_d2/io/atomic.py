@@ -13,7 +13,14 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["AtomicFile", "atomic_write", "host_name", "is_running", "remove_leftovers"]
+__all__ = [
+    "AtomicFile",
+    "atomic_write",
+    "host_name",
+    "is_running",
+    "remove_leftovers",
+    "sync_folder",
+]
 
 _SUFFIX = ".partial"
 _LEFTOVER = re.compile(r"\.(?P<host>[\w-]+)-(?P<pid>\d+)-[0-9a-f]{8}" + re.escape(_SUFFIX) + r"\Z")
@@ -30,6 +37,7 @@ class AtomicFile:
         path: the file; its folder must exist.
         sync: wait until the disk has it, so that it also survives a power failure; of thousands of
             small files that takes longer than making them.
+        buffering: as of `open`; 0 for none.
 
     Attributes:
         file: the temporary file, open for writing bytes.
@@ -38,7 +46,9 @@ class AtomicFile:
         OSError: nothing can be written there.
     """
 
-    def __init__(self, path: str | PathLike[str], *, sync: bool = True) -> None:
+    def __init__(
+        self, path: str | PathLike[str], *, sync: bool = True, buffering: int = -1
+    ) -> None:
         self._sync = sync
         self._target = Path(os.path.realpath(path))
         if self._target.exists() and not self._target.is_file():
@@ -47,7 +57,7 @@ class AtomicFile:
         owner = f"{host_name()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # Names have at most 255 bytes, a character up to four.
         self._temporary = self._target.with_name(f".{self._target.name[:32]}.{owner}{_SUFFIX}")
-        self.file: BinaryIO = open(self._temporary, "xb")
+        self.file: BinaryIO = open(self._temporary, "xb", buffering=buffering)
         _open.add(self._temporary)
 
     def commit(self) -> None:
@@ -63,7 +73,7 @@ class AtomicFile:
             raise
         _open.discard(self._temporary)
         if self._sync:
-            _sync_folder(self._target.parent)
+            sync_folder(self._target.parent)
 
     def discard(self) -> None:
         """Delete what was written; what was there before stays."""
@@ -146,8 +156,9 @@ def is_running(pid: int) -> bool:
     return state not in (b"Z", b"X")
 
 
-def _sync_folder(folder: Path) -> None:
-    # Without it a power failure may undo the renaming. Not every system opens folders.
+def sync_folder(folder: Path) -> None:
+    """Write a folder's names to the disk: without it a power failure may undo a renaming."""
+    # Not every system opens folders.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["file_key", "fit_name", "not_a_file", "printable", "refuse_overwriting"]
+__all__ = [
+    "file_key",
+    "fit_name",
+    "not_a_file",
+    "output_problem",
+    "printable",
+    "refuse_overwriting",
+]
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -86,18 +93,20 @@ def file_key(path: str | PathLike[str]) -> object:
 
 
 def refuse_overwriting(
-    outputs: Iterable[str | PathLike[str]], inputs: Iterable[str | PathLike[str]]
+    outputs: Iterable[str | PathLike[str]],
+    inputs: Iterable[str | PathLike[str]],
+    what: str = "drawing",
 ) -> None:
     """Raise a `ValueError` if an output is one of the inputs, whatever names they have."""
     keys = {file_key(path) for path in inputs}
     for path in outputs:
         if file_key(path) in keys:
             raise ValueError(
-                f"{printable(path)}: is an input, which would be replaced. Name another output."
+                f"{printable(path)}: is an input, {what} would replace it. Name another output."
             )
 
 
-def parent_problem(path: str | PathLike[str]) -> str | None:
+def output_problem(path: str | PathLike[str]) -> str | None:
     """Tell why no file of this name can be written, without writing; None if nothing is known."""
     target = Path(os.path.realpath(path))
     what = not_a_file(target)
@@ -109,5 +118,5 @@ def parent_problem(path: str | PathLike[str]) -> str | None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return f"cannot be written, since {printable(folder)} is no folder"
-    return None if os.access(folder, os.W_OK) else f"cannot be written into {printable(folder)}"
+        return f"{printable(folder)} is no folder"
+    return None if os.access(folder, os.W_OK) else f"{printable(folder)} is write-protected"

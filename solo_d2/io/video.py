@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
+import os
+import tempfile
+import time
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import ExitStack
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -14,44 +18,82 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ["VideoReader", "VideoWriter"]
+from .growing import check_output
+from .paths import not_a_file, printable
+from .video_encoders import CONTAINERS, AVEncoder, OpenCVEncoder
+
+__all__ = ["VIDEO_EXTENSIONS", "VideoReader", "VideoWriter", "writable_extensions"]
+
+VIDEO_EXTENSIONS = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".ogv", ".ts", ".webm", ".wmv"),
+)
+"""File name extensions (lower case) of videos; which of them can be read is OpenCV's matter."""
 
 _DEFAULT_FPS = 30.0
 _logger = logging.getLogger(__name__)
 
 
 class VideoReader:
-    """Frames of a video file or a camera, one at a time; a context manager.
+    """Frames of a video file or a camera, one at a time, upright; a context manager.
 
     Args:
         source: A video file that OpenCV reads, or the number of a camera.
 
     Attributes:
         name: The file, or "camera N".
-        fps: Frames per second; 30 where the source does not say.
+        camera: Whether it is one.
+        fps: Frames per second, on average; 30 where the source does not say.
         frame_count: Number of frames that the file promises (an estimate in some formats);
             None for a camera or where the file does not say.
+        seconds: When the latest frame is shown, from the first one on.
 
     Raises:
         ValueError: There is no such file or camera, or it has no frame that can be decoded.
     """
 
     def __init__(self, source: str | PathLike[str] | int) -> None:
-        camera = isinstance(source, int)
+        self.camera = isinstance(source, int)
         self.name = f"camera {source}" if isinstance(source, int) else fspath(source)
-        if not camera and not Path(self.name).is_file():
-            raise ValueError(f"{self.name}: no such video file. Check the path.")
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else self.name)
+        self._resources = ExitStack()
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else self._file())
         # The first frame is read here: a header alone does not make a video.
         found, self._first = self._capture.read()
         if not found:
             self.close()
-            remedy = "Is it connected and free?" if camera else "Convert it to H.264 mp4."
-            raise ValueError(f"{self.name}: no frame can be read. {remedy}")
+            raise ValueError(f"{printable(self.name)}: no frame can be read{self._doubt()}")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else _DEFAULT_FPS
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = None if camera or count <= 0 else count
+        self.frame_count = None if self.camera or count <= 0 else count
+        self.seconds = 0.0
+        self._start = self._clock()
+
+    def _file(self) -> str:
+        """The file under a name that OpenCV takes."""
+        if "://" in self.name:
+            raise ValueError(f"{printable(self.name)}: streams are not read. Save it as a file.")
+        problem = not_a_file(self.name)
+        if problem is not None:
+            problem = "no such video file" if problem == "no such file" else problem
+            raise ValueError(f"{printable(self.name)}: {problem}. Check the path.")
+        if printable(self.name) == self.name:
+            return self.name
+        # OpenCV ends the process for names that are not UTF-8.
+        folder = self._resources.enter_context(tempfile.TemporaryDirectory())
+        link = Path(folder) / f"video{printable(Path(self.name).suffix)}"
+        link.symlink_to(os.path.abspath(self.name))
+        return str(link)
+
+    def _doubt(self) -> str:
+        if self.camera:
+            return ". Is it connected and free?"
+        if not os.path.getsize(self.name):
+            return ": the file is empty. Get it again."
+        return (
+            ": it is damaged or cut off, or in a format that OpenCV does not know. Get the file "
+            "again, or convert it to H.264 mp4."
+        )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The frames once, uint8 BGR (H, W, 3); warns where a file ends too early."""
@@ -62,17 +104,27 @@ class VideoReader:
             seen += 1
             found, decoded = self._capture.read()
             frame = decoded if found else None
+            # Not every format has times, and damaged ones jump back.
+            now = self._clock() - self._start
+            self.seconds = now if now > self.seconds else self.seconds + 1 / self.fps
         if self.frame_count is not None and seen < self.frame_count:
             _logger.warning(
-                "%s: ended after %d of %d frames; it may be truncated",
-                self.name,
+                "%s: ended after %d of %d frames; the file may be damaged or cut off",
+                printable(self.name),
                 seen,
                 self.frame_count,
             )
 
+    def _clock(self) -> float:
+        if self.camera:
+            return time.monotonic()
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return seconds if math.isfinite(seconds) else 0.0
+
     def close(self) -> None:
         """Free the file or camera."""
         self._capture.release()
+        self._resources.close()
 
     def __enter__(self) -> VideoReader:
         return self
@@ -87,84 +139,102 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes an mp4 file frame by frame; a context manager.
+    """Writes a video frame by frame; a context manager.
 
     With PyAV (`pip install "solo_d2[video]"`) the file is H.264 in yuv420p, which every browser
-    plays. Without it OpenCV writes MPEG-4 Part 2, which most players, but few browsers, play.
-    The file is made with the first frame: without frames there is none.
+    plays, in .mp4, .m4v, .mov or .mkv, or VP9 in .webm. Without it OpenCV writes MPEG-4 Part 2 in
+    .mp4, which most players, but few browsers, play. The file is made with the first frame:
+    without frames there is none.
+
+    It grows under another name (see `GrowingFile`), and an older file is replaced when it is whole.
+    With PyAV it can be played whatever ends the process, up to the last second or so.
 
     Args:
-        path: The file, ending in .mp4. An existing one is replaced.
+        path: The file.
         fps: Frames per second, above 0.
 
     Attributes:
-        codec: "h264" or "mpeg4".
+        codec: "h264", "vp9" or "mpeg4".
+        written: Where the file is, once it is closed; None without frames.
 
     Raises:
-        ValueError: The path has another ending or its folder cannot be written, or `fps` is not
-            above 0.
+        ValueError: The path has an ending that is not written here, the file cannot be written, or
+            `fps` is not above 0.
     """
 
     def __init__(self, path: str | PathLike[str], fps: float) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() != ".mp4":
-            raise ValueError(f"{self.path}: a video is written as .mp4. Name it so.")
+        self._av = _import_av()
+        extension = self.path.suffix.lower()
+        if extension not in writable_extensions():
+            more = "" if self._av else ' (others with pip install "solo_d2[video]")'
+            raise ValueError(
+                f"{printable(self.path)}: a video is written as {' '.join(writable_extensions())}"
+                f"{more}. Name it so."
+            )
         if not fps > 0:
             raise ValueError(f"fps must be above 0, got {fps}.")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"{self.path.parent}: cannot make this folder ({error}).") from error
+        check_output(path)
         self.fps = float(fps)
-        self._av = _import_av()
-        self.codec = "mpeg4" if self._av is None else "h264"
+        self.codec = "vp9" if extension == ".webm" else "h264" if self._av else "mpeg4"
+        self.written: Path | None = None
         self._size: tuple[int, int] | None = None
-        self._sink: _H264Sink | _OpenCVSink | None = None
+        self._seconds = -1 / self.fps
+        self._encoder: AVEncoder | OpenCVEncoder | None = None
 
-    def write(self, frame: np.ndarray) -> None:
+    def write(self, frame: np.ndarray, seconds: float | None = None) -> None:
         """Add one frame.
 
         Args:
             frame: uint8 BGR, shape (H, W, 3), of one size for the whole video. Odd sides are
                 padded by repeating the last row or column, since the format knows even ones only.
+            seconds: When it is shown, above that of the frame before; by default 1 / fps later.
+                OpenCV's files have a constant rate all the same.
 
         Raises:
             ValueError: The frame has another type or shape than the first one, or the file cannot
-                be written.
+                be made.
+            OutputError: The file cannot be written any further.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise ValueError(f"A frame is uint8 (H, W, 3), got {frame.dtype} {frame.shape}.")
         height, width = frame.shape[:2]
-        if self._size is None:
+        if self._encoder is None:
             self._size = (height, width)
-            self._sink = self._open(height + height % 2, width + width % 2)
+            self._encoder = self._open(height + height % 2, width + width % 2)
         if (height, width) != self._size:
             raise ValueError(
                 f"Frames of one video have one size: {self._size}, got {(height, width)} "
                 "(height, width). Resize them."
             )
-        assert self._sink is not None
-        self._sink.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+        later = self._seconds + 1 / self.fps
+        self._seconds = later if seconds is None or seconds <= self._seconds else seconds
+        padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        self._encoder.write(padded, self._seconds)
 
-    def _open(self, height: int, width: int) -> _H264Sink | _OpenCVSink:
-        try:
-            self.path.open("wb").close()  # PyAV would find out with the first packet only
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot be written ({error}).") from error
+    def _open(self, height: int, width: int) -> AVEncoder | OpenCVEncoder:
         if self._av is not None:
-            return _H264Sink(self._av, self.path, height, width, self.fps)
+            return AVEncoder(self._av, self.path, height, width, self.fps)
         _logger.warning(
             "%s: written as MPEG-4 Part 2, which browsers do not play. "
             'For H.264: pip install "solo_d2[video]"',
-            self.path,
+            printable(self.path),
         )
-        return _OpenCVSink(self.path, height, width, self.fps)
+        return OpenCVEncoder(self.path, height, width, self.fps)
 
-    def close(self) -> None:
-        """Finish the file; without this it cannot be played."""
-        if self._sink is not None:
-            self._sink.close()
-            self._sink = None
+    def close(self, *, whole: bool = True) -> None:
+        """Finish the file.
+
+        Args:
+            whole: Nothing is missing. Otherwise an older file stays, and what there is stays
+                beside it under a name of its own.
+
+        Raises:
+            OutputError: It cannot be finished.
+        """
+        if self._encoder is not None:
+            encoder, self._encoder = self._encoder, None
+            self.written = encoder.close(whole=whole)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -175,7 +245,12 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(whole=kind is None)
+
+
+def writable_extensions() -> tuple[str, ...]:
+    """Return the file name extensions (lower case) that `VideoWriter` knows here."""
+    return (".mp4",) if _import_av() is None else tuple(CONTAINERS)
 
 
 def _import_av() -> Any:
@@ -184,41 +259,3 @@ def _import_av() -> Any:
         return importlib.import_module("av")
     except ImportError:
         return None
-
-
-class _H264Sink:
-    """H.264 in yuv420p through PyAV."""
-
-    def __init__(self, av: Any, path: Path, height: int, width: int, fps: float) -> None:
-        self._av = av
-        # The index in front, so that a browser starts before it has the whole file.
-        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-        rate = Fraction(fps).limit_denominator(1001)  # 30000 / 1001 and the like stay exact
-        self._stream = self._container.add_stream("libx264", rate=rate)
-        self._stream.height, self._stream.width = height, width
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
-
-    def write(self, frame: np.ndarray) -> None:
-        picture = self._av.VideoFrame.from_ndarray(frame, format="bgr24")
-        self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-
-class _OpenCVSink:
-    """MPEG-4 Part 2 through OpenCV."""
-
-    def __init__(self, path: Path, height: int, width: int, fps: float) -> None:
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(path), fourcc, fps, (width, height))
-        if not self._writer.isOpened():
-            raise ValueError(f'{path}: OpenCV cannot write mp4 here. Install the extra "video".')
-
-    def write(self, frame: np.ndarray) -> None:
-        self._writer.write(frame)
-
-    def close(self) -> None:
-        self._writer.release()

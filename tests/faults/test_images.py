@@ -435,7 +435,7 @@ def test_an_output_is_never_an_input(tmp_path, link):
         os.link(path, output)
     else:
         output = path if link == "the same" else tmp_path / "sub" / ".." / "a.png"
-    with pytest.raises(ValueError, match="is an input, which would be replaced"):
+    with pytest.raises(ValueError, match="is an input, drawing would replace it"):
         refuse_overwriting([tmp_path / "new.png", output], [path])
     refuse_overwriting([tmp_path / "new.png"], [path])
 

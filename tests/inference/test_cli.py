@@ -86,7 +86,9 @@ def test_outputs_keep_names_and_never_collide():
 
 def test_one_picture_may_name_its_output_file(tmp_path):
     assert output_paths([Path("a.jpg")], Path("out/b.png")) == [Path("out/b.png")]
-    two = output_paths([Path("a.jpg"), Path("c.jpg")], Path("b.png"))
+    with pytest.raises(ValueError, match=r"b\.png: is one file, there are 2 images"):
+        output_paths([Path("a.jpg"), Path("c.jpg")], Path("b.png"))
+    two = output_paths([Path("a.jpg"), Path("c.jpg")], "b.png/")
     assert two == [Path("b.png/a.jpg"), Path("b.png/c.jpg")]
 
 
