@@ -13,26 +13,38 @@ See README.md and `--help`.
 import argparse
 import sys
 
+import torch
+
 from solo_d2.checkpoint import load_weights
 from solo_d2.engine import SOLOTrainer, check_data, launch, parse_arguments, setup
+from solo_d2.engine.log import end_log
+from solo_d2.io.errors import one_line
+from solo_d2.io.lock import unlock_all
+
+EXPECTED = (ValueError, OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError)
+"""Errors of the input or the machine, for which one line is enough."""
 
 
 def main(args: argparse.Namespace) -> None:
     """Run in one process."""
-    cfg = setup(args)
-    if args.eval_only:
-        if not cfg.DATASETS.TEST:
-            raise ValueError("--eval-only needs a data set: --val-json and --val-images")
-        check_data(cfg, cfg.DATASETS.TEST)
-        model = SOLOTrainer.build_model(cfg)
-        load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
-        SOLOTrainer.test(cfg, model)
-        if cfg.TEST.AUG.ENABLED:
-            SOLOTrainer.test_with_TTA(cfg, model)
-        return
-    trainer = SOLOTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
-    trainer.train()
+    try:
+        cfg = setup(args)
+        if args.eval_only:
+            if not cfg.DATASETS.TEST:
+                raise ValueError("--eval-only needs a data set: --val-json and --val-images")
+            check_data(cfg, cfg.DATASETS.TEST)
+            model = SOLOTrainer.build_model(cfg)
+            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
+            SOLOTrainer.test(cfg, model)
+            if cfg.TEST.AUG.ENABLED:
+                SOLOTrainer.test_with_TTA(cfg, model)
+            return
+        trainer = SOLOTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
+        trainer.train()
+    finally:
+        unlock_all()
+        end_log()
 
 
 def invoke_main(argv: list[str] | None = None) -> int:
@@ -47,8 +59,18 @@ def invoke_main(argv: list[str] | None = None) -> int:
             dist_url=args.dist_url,
             args=(args,),
         )
-    except (ValueError, FloatingPointError, OSError) as error:
-        print(f"train_net.py: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:  # of SIGTERM
+        return stop.code if isinstance(stop.code, int) else 1
+    except (
+        ValueError,
+        OSError,
+        FloatingPointError,
+        MemoryError,
+        torch.cuda.OutOfMemoryError,
+    ) as error:
+        print(f"train_net.py: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     return 0
 

@@ -58,7 +58,7 @@ def _register() -> None:
         ImportError: There is no torch or no Detectron2; the last line is the command to run.
     """
     try:
-        for room in ("modeling", "model_zoo"):
+        for room in ("modeling", "model_zoo", "solver"):
             importlib.import_module(f".{room}", __name__)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -153,6 +153,7 @@ def is_module(name):
 MODELING = "modeling."
 ALLOWED = {
     "config": ["io", "config"],
+    "solver": [],
     "layers": ["layers"],
     "modeling.grid": ["layers"],
     "modeling.structures": ["layers"],

@@ -144,9 +144,13 @@ def _add_training(cfg: CN) -> None:
     # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
     # instance masks (paper A.3.2); [] draws every image as often as any other.
     cfg.DATASETS.TRAIN_SHARES = []
+    # What happens at an image that cannot be read: training saves and stops, or, with True, another
+    # image takes its place, and the log counts them.
+    cfg.DATALOADER.SKIP_UNREADABLE = False
 
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
-    # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both.
+    # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both; CLIP_GRADIENTS.CLIP_TYPE may
+    # also be "full_model", which limits the norm of all gradients together.
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0

@@ -1,58 +1,62 @@
-"""The training loader: which mapper a model needs, and how several data sets are mixed."""
+"""The training loader of a config: which images are drawn, how often, and from which data sets."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.samplers import RepeatFactorTrainingSampler
-from torch.utils.data import DataLoader
+from detectron2.utils import comm
+from torch import Tensor
+
+from ..io.errors import one_line
+from .loader import SeededImages, TrainLoader
+from .stream import ImageStream, derive_seed
+
+_SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 
 
-def build_train_loader(cfg: CfgNode, mapper: DatasetMapper) -> DataLoader:
-    """Detectron2's training loader, with the shares that `DATASETS.TRAIN_SHARES` asks for.
+def build_train_loader(
+    cfg: CfgNode, mapper: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> TrainLoader:
+    """Build the endless training loader of a config.
+
+    It obeys `DATASETS.TRAIN_SHARES` and Detectron2's keys of the training loader. The seed is
+    `SEED`, or drawn where that is negative, and the same for all processes.
 
     Args:
         cfg: names the data sets.
-        mapper: from a record to the model's input.
+        mapper: from a record to the model's input; None for a record that is not to be used.
 
     Returns:
         An endless loader of batches.
 
     Raises:
-        ValueError: shares that do not fit the data sets, or a data set without usable images.
+        ValueError: keys that contradict each other, a data set without usable images, or with a
+            class that the model lacks.
     """
-    if not cfg.DATASETS.TRAIN_SHARES:
-        return build_detection_train_loader(cfg, mapper=mapper)
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise ValueError(
-            "DATASETS.TRAIN_SHARES says how often images are drawn, and so does "
-            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r}; leave one of them out"
-        )
-    records: list[dict[str, Any]] = []
-    sizes = []
-    for name in cfg.DATASETS.TRAIN:
-        try:
-            part = get_detection_dataset_dicts(
-                name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            )
-        except AssertionError as error:  # nothing is left
-            raise ValueError(f"the data set {name!r} has no image with objects") from error
-        sizes.append(len(part))
-        records.extend(part)
-    factors = repeat_factors(sizes, cfg.DATASETS.TRAIN_SHARES)
-    return build_detection_train_loader(
-        cfg, mapper=mapper, dataset=records, sampler=RepeatFactorTrainingSampler(factors)
+    parts = [_read(cfg, name) for name in cfg.DATASETS.TRAIN]
+    records = list(itertools.chain.from_iterable(parts)) if len(parts) > 1 else parts[0]
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    indices, factors = _draws(cfg, records, [len(part) for part in parts], seed)
+    groups = None
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        groups = [int(x.get("width", 0) <= x.get("height", 0)) for x in records]
+    return TrainLoader(
+        SeededImages(records, mapper, seed, skip=cfg.DATALOADER.SKIP_UNREADABLE),
+        ImageStream(indices, seed, factors, groups),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        workers=cfg.DATALOADER.NUM_WORKERS,
+        fingerprint=_fingerprint(records, factors),
     )
 
 
-def repeat_factors(sizes: list[int], shares: list[float]) -> torch.Tensor:
+def repeat_factors(sizes: list[int], shares: list[float]) -> Tensor:
     """How often each image must come in a pass for data sets to have their shares.
 
     Args:
@@ -77,3 +81,70 @@ def repeat_factors(sizes: list[int], shares: list[float]) -> torch.Tensor:
             for size, share in zip(sizes, shares, strict=True)
         ]
     )
+
+
+def _read(cfg: CfgNode, name: str) -> Sequence[dict[str, Any]]:
+    """Records of a data set that are trained on, checked against the classes of the model."""
+    try:
+        records = get_detection_dataset_dicts(
+            name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+    except AssertionError as error:
+        empty = str(error).startswith(("No valid data", "Dataset"))
+        reason = "has no image with objects" if empty else f"cannot be used: {one_line(error)}"
+        raise ValueError(f"the data set {name!r} {reason}") from error
+    known = range(cfg.MODEL.SOLO.NUM_CLASSES)
+    for record in records:
+        for annotation in record.get("annotations", ()):
+            if annotation.get("category_id") not in known:
+                raise ValueError(
+                    f"the data set {name!r} has the class {annotation.get('category_id')!r} in "
+                    f"{record.get('file_name')}; the model knows 0 to {len(known) - 1} "
+                    "(MODEL.SOLO.NUM_CLASSES)"
+                )
+    return records
+
+
+def _draws(
+    cfg: CfgNode, records: Sequence[dict[str, Any]], sizes: list[int], seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Indices (N,) of the images to draw, and how often each comes in a pass; None for once."""
+    name, everything = cfg.DATALOADER.SAMPLER_TRAIN, torch.arange(len(records))
+    if name not in _SAMPLERS:
+        raise ValueError(
+            f"DATALOADER.SAMPLER_TRAIN must be one of {', '.join(_SAMPLERS)}, got {name!r}"
+        )
+    if cfg.DATASETS.TRAIN_SHARES:
+        if name != "TrainingSampler":
+            raise ValueError(
+                "DATASETS.TRAIN_SHARES says how often images are drawn, and so does "
+                f"DATALOADER.SAMPLER_TRAIN {name!r}; leave one of them out"
+            )
+        return everything, repeat_factors(sizes, cfg.DATASETS.TRAIN_SHARES)
+    if name == "RandomSubsetTrainingSampler":
+        # Like the one below, a key of newer versions of Detectron2.
+        share = cfg.DATALOADER.get("RANDOM_SUBSET_RATIO", 0)
+        if not 0 < share <= 1 or int(share * len(records)) < 1:
+            raise ValueError(
+                "DATALOADER.RANDOM_SUBSET_RATIO must lie in (0, 1] and leave an image of "
+                f"{len(records)}, got {share}"
+            )
+        generator = torch.Generator().manual_seed(derive_seed(seed, "subset"))
+        chosen = torch.randperm(len(records), generator=generator)[: int(share * len(records))]
+        return chosen, None
+    if name == "RepeatFactorTrainingSampler":
+        more = {"sqrt": cfg.DATALOADER.REPEAT_SQRT} if "REPEAT_SQRT" in cfg.DATALOADER else {}
+        return everything, RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            records, cfg.DATALOADER.REPEAT_THRESHOLD, **more
+        )
+    return everything, None
+
+
+def _fingerprint(records: Sequence[dict[str, Any]], factors: Tensor | None) -> str:
+    """Text that differs where the same position in the order would mean other images."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record.get('file_name')}\n".encode(errors="surrogateescape"))
+    if factors is not None:
+        digest.update(factors.numpy().tobytes())
+    return digest.hexdigest()[:16]

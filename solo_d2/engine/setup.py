@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser, defaults
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.env import seed_all_rng
 
 from ..config import resolve_device, split_overrides, validate_config
 from ..data.checks import thing_classes
@@ -20,8 +21,11 @@ from ..data.datasets.cityscapes import register_cityscapes
 from ..data.datasets.coco_json import register_coco_json
 from ..data.datasets.lvis import register_lvis_json
 from ..data.scenes.register import register_built
+from ..io.lock import lock_folder
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
+from .folder import check_folder, check_weights, has_training, on_main_process
+from .log import begin_log, end_log, open_log
 from .panoptic_setup import (
     add_panoptic_arguments,
     names_panoptic_data,
@@ -104,7 +108,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Make the config of a run and prepare its output folder and log.
+    """Make the config of a run, check all that can be checked, and open its log.
+
+    A training takes its folder for itself. An evaluation in the folder of a training writes to
+    ``eval`` in it.
 
     Args:
         args: of `argument_parser`.
@@ -113,11 +120,32 @@ def setup(args: argparse.Namespace) -> CfgNode:
         A frozen config.
 
     Raises:
-        ValueError: no config, a bad key, or data sets that cannot be used.
+        ValueError: no config, a bad key, data sets or weights that cannot be used, or a folder that
+            another training writes to.
+        OSError: the folder cannot be written to.
     """
+    begin_log()
+    try:
+        cfg = _make_config(args)
+        check_weights(cfg, resume=args.resume and not args.eval_only)
+        on_main_process(lambda: _take_folder(cfg, lock=not args.eval_only))
+        open_log(cfg.OUTPUT_DIR, comm.get_rank())
+    except BaseException:
+        end_log()
+        raise
+    _log_start(cfg, args)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    return cfg
+
+
+def _make_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, register the data sets, and bring both together."""
     if not args.config_file:
         raise ValueError("--config-file is missing; configs/README.md lists the configs")
     cfg = load_config(args.config_file, args.opts)
+    on_main_process(lambda: check_folder(cfg.OUTPUT_DIR))
     panoptic = is_panoptic(cfg)
     if names_panoptic_data(args) and not panoptic:
         raise ValueError(
@@ -137,17 +165,30 @@ def setup(args: argparse.Namespace) -> CfgNode:
         use_stuff(cfg, next(iter(own.values())), fixed=fixed)
     if args.more_json or args.more_images:
         add_training_data(cfg, args.more_json, args.more_images)
-    without_gpu = cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available()
-    if without_gpu and "MODEL.DEVICE" not in args.opts[::2]:
-        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        if "MODEL.DEVICE" not in args.opts[::2]:
+            cfg.MODEL.DEVICE = "cpu"
+            _logger.warning("There is no CUDA device here; running on the CPU.")
     cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
     validate_config(cfg, processes=None if args.eval_only else comm.get_world_size())
+    if args.eval_only and has_training(cfg.OUTPUT_DIR):
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "eval")
+        _logger.info("The folder has a training; the evaluation writes to %s", cfg.OUTPUT_DIR)
     cfg.freeze()
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="solo_d2")
-    if without_gpu:
-        _logger.warning("There is no CUDA device here; running on the CPU.")
     return cfg
+
+
+def _take_folder(cfg: CfgNode, lock: bool) -> None:
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    if lock:
+        lock_folder(cfg.OUTPUT_DIR)
+
+
+def _log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Note who runs what where; the long texts go to the file alone."""
+    _logger.info("Process %d of %d, %s", comm.get_rank(), comm.get_world_size(), args)
+    _logger.debug("Environment:\n%s", defaults.collect_env_info())
+    _logger.debug("Config:\n%s", cfg.dump())
 
 
 def register_own_data(args: argparse.Namespace) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Detectron2's `DefaultTrainer` with this package's mapper, evaluators and checks."""
+"""The trainer of SOLO: this package's mappers, evaluators and checks."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import HookBase, hooks
 from detectron2.engine import defaults as detectron2_defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ..checkpoint import Require, SOLOCheckpointer
+from ..checkpoint import Require
 from ..config import validate_config
 from ..data.build import build_train_loader
 from ..data.checks import check_classes, check_stuff, stuff_classes, thing_classes
 from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
+from ..data.loader import TrainLoader
 from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
 from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
+from ..solver import build_optimizer
+from .checkpointer import BestCheckpointer, TrainingCheckpointer
+from .hooks import BestCheckpoint
+from .loop import ResumableTrainer
 
 _logger = logging.getLogger(__name__)
 
@@ -40,33 +44,29 @@ _MAPPERS: dict[type[nn.Module], type[SOLODatasetMapper]] = {
 }
 
 
-class SOLOTrainer(DefaultTrainer):
+class SOLOTrainer(ResumableTrainer):
     """`DefaultTrainer` for SOLO.
 
     It adds to Detectron2's: mixed precision and several processes also without CUDA, a check that
-    model and data sets have the same classes, and a checkpoint of the best evaluation so far
-    (``model_best.pth``, by segm AP, else the first metric that the evaluator reports).
+    model and data sets have the same classes, a checkpoint of the best evaluation so far
+    (``model_best.pth``, by segm AP), and all that `ResumableTrainer` keeps.
     """
-
-    checkpointer: SOLOCheckpointer
 
     def __init__(self, cfg: CfgNode) -> None:
         validate_config(cfg, processes=comm.get_world_size())
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty; name at least one registered data set")
-        if cfg.SOLVER.AMP.ENABLED and not _on_cuda(cfg):
+        plain = cfg.clone()
+        autocast = cfg.SOLVER.AMP.ENABLED and not _on_cuda(cfg)
+        if autocast:
             # Detectron2's AMPTrainer is for CUDA only; `build_model` has seen the original config.
-            plain = cfg.clone()
             plain.defrost()
             plain.SOLVER.AMP.ENABLED = False
             plain.freeze()
-            self._autocast = True
-        else:
-            plain, self._autocast = cfg, False
         with _ddp_on_any_device():
-            super().__init__(plain)
-        if self._autocast:
+            super().__init__(cfg, plain)
+        if autocast:
             model = self._trainer.model
             model.forward = functools.wraps(model.forward)(
                 torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
@@ -88,31 +88,11 @@ class SOLOTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Build the optimizer that `SOLVER.OPTIMIZER` names.
-
-        Raises:
-            ValueError: unknown name.
-        """
-        solver = cfg.SOLVER
-        if solver.OPTIMIZER not in ("SGD", "ADAMW"):
-            raise ValueError(f'SOLVER.OPTIMIZER must be "SGD" or "ADAMW", got {solver.OPTIMIZER!r}')
-        groups = get_default_optimizer_params(
-            model,
-            base_lr=solver.BASE_LR,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-            bias_lr_factor=solver.BIAS_LR_FACTOR,
-            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        )
-        groups = _scale_backbone(groups, model, solver.BASE_LR, solver.BACKBONE_MULTIPLIER)
-        common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
-        if solver.OPTIMIZER == "ADAMW":
-            return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, **common)
-        return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
-            groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common
-        )
+        """Build the optimizer of `SOLVER`, see `solo_d2.solver.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> DataLoader:
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Build the loader of `DATASETS.TRAIN` with the ground truth that the model needs."""
         return build_train_loader(cfg, _mapper_class(cfg)(cfg, is_train=True))
 
@@ -172,27 +152,17 @@ class SOLOTrainer(DefaultTrainer):
         """Add the best-checkpoint hook behind the evaluation, on the main process."""
         # Here, since the hooks are the first who get to know Detectron2's checkpointer.
         plain = self.checkpointer
-        self.checkpointer = SOLOCheckpointer(plain.model, plain.save_dir, **plain.checkpointables)
+        self.checkpointer = TrainingCheckpointer(self._config, plain.model, **plain.checkpointables)
         added = super().build_hooks()
+        position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
         if self.cfg.TEST.AUG.ENABLED:
-            position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
             after_training = hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model))
             added.insert(position + 1, after_training)
         if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
             name = self.cfg.DATASETS.TEST[0]
             prefix = f"{name}/" if len(self.cfg.DATASETS.TEST) > 1 else ""
-            checkpointer = _UntaggedCheckpointer(
-                self.checkpointer.model,
-                self.cfg.OUTPUT_DIR,
-                **self.checkpointer.checkpointables,
-            )
-            best = hooks.BestCheckpointer(
-                self.cfg.TEST.EVAL_PERIOD,
-                checkpointer,
-                f"{prefix}segm/AP",
-                file_prefix="model_best",
-            )
-            position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
+            saver = BestCheckpointer(self._config, plain.model, **plain.checkpointables)
+            best = BestCheckpoint(self.cfg.TEST.EVAL_PERIOD, saver, f"{prefix}segm/AP")
             added.insert(position + 1, best)
         return added
 
@@ -206,30 +176,6 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
     check_classes(names, cfg.MODEL.SOLO.NUM_CLASSES)
     if is_panoptic(cfg):
         check_stuff(names, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
-
-
-class _UntaggedCheckpointer(SOLOCheckpointer):
-    """Saves beside the regular checkpoints: `--resume` must go on from the last, not the best."""
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Leave the file `last_checkpoint` alone."""
-
-
-def _scale_backbone(
-    groups: list[dict[str, Any]], model: nn.Module, base_lr: float, factor: float
-) -> list[dict[str, Any]]:
-    """Split parameter groups so that the network below the FPN learns `factor` times as fast."""
-    backbone = model.get_submodule("backbone")
-    backbone = getattr(backbone, "bottom_up", backbone)
-    inside = {id(parameter) for parameter in backbone.parameters()}
-    scaled = []
-    for group in groups:
-        for is_inside in (True, False):
-            chosen = [p for p in group["params"] if (id(p) in inside) == is_inside]
-            if chosen:
-                lr = group.get("lr", base_lr) * (factor if is_inside else 1.0)
-                scaled.append({**group, "params": chosen, "lr": lr})
-    return scaled
 
 
 def _mapper_class(cfg: CfgNode) -> type[SOLODatasetMapper]:

@@ -8,7 +8,6 @@ import json
 import pytest
 from builders import tiny_config
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.samplers import RepeatFactorTrainingSampler
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -87,21 +86,6 @@ def test_images_are_drawn_in_the_shares_of_the_key(sets, monkeypatch):
     assert share_of_mattes(sets, [1, 1]) == pytest.approx(0.5, abs=0.08)
     assert share_of_mattes(sets, [9.0, 1.0]) == pytest.approx(0.9, abs=0.08)
     assert share_of_mattes(sets, [0, 1]) == 0
-
-
-def test_processes_draw_different_parts_of_one_sequence(monkeypatch):
-    factors = repeat_factors(list(SIZES.values()), [2, 1])
-
-    def drawn(rank, world, seed=5):
-        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: rank)
-        monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: world)
-        sampler = RepeatFactorTrainingSampler(factors, seed=seed)
-        return list(itertools.islice(iter(sampler), 60 // world))
-
-    alone = drawn(0, 1)
-    assert alone == drawn(0, 1)
-    assert alone != drawn(0, 1, seed=6)
-    assert [drawn(0, 2), drawn(1, 2)] == [alone[::2], alone[1::2]]
 
 
 def test_shares_and_another_sampler_exclude_each_other(sets):

@@ -1,0 +1,309 @@
+"""The training loader: equal data for any number of workers, and a position that can be saved."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.utils import comm
+from detectron2.utils.serialize import PicklableWrapper
+from torch.utils.data import DataLoader, Dataset
+
+from ..io.errors import one_line
+from .stream import Draw, ImageStream, Position, derive_seed
+
+_logger = logging.getLogger(__name__)
+
+Sample = dict[str, Any]
+_UNREADABLE = (ValueError, OSError, MemoryError)
+_TRIES = 100
+
+
+class LoadingError(OSError):
+    """Training data that cannot be loaded; one line that names the file."""
+
+
+class Failure(NamedTuple):
+    """Why an image could not be loaded; plain, so that it comes out of a worker as it is."""
+
+    file: str
+    reason: str
+    unreadable: bool
+    details: str
+
+
+class SeededImages(Dataset):
+    """Images by (number of the draw, index); every draw has random numbers of its own.
+
+    Args:
+        records: of the images, in Detectron2's format.
+        mapper: from a record to the model's input.
+        seed: of the random numbers.
+        skip: whether another image takes the place of one that cannot be read.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Sample],
+        mapper: Callable[[Sample], Sample | None],
+        seed: int,
+        *,
+        skip: bool = False,
+    ) -> None:
+        is_list = isinstance(records, list)  # other kinds keep their content in a way of their own
+        self.records = DatasetFromList(records, copy=False) if is_list else records
+        self.mapper = PicklableWrapper(mapper)
+        self.seed = seed
+        self.skip = skip
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, draw: Draw) -> tuple[Sample | None, list[Failure]]:
+        """Load an image, or what takes its place; None where that fails, too."""
+        number, index = draw
+        failures = []
+        for attempt in range(_TRIES):
+            seed_all(derive_seed(self.seed, "image", number, attempt), cuda=False)
+            loaded = self._load(index)
+            if isinstance(loaded, Failure):
+                failures.append(loaded)
+                if not (self.skip and loaded.unreadable):
+                    break
+            elif loaded is not None:  # so mappers ask for another image
+                return loaded, failures
+            index = derive_seed(self.seed, "instead", number, attempt) % len(self)
+        return None, failures
+
+    def _load(self, index: int) -> Sample | Failure | None:
+        record = self.records[index]
+        file = str(record.get("file_name", f"image {index}"))
+        try:
+            return self.mapper(record)
+        except Exception as error:  # whatever it is, the main process is told, in one line
+            unreadable = isinstance(error, _UNREADABLE)
+            reason = one_line(error) if unreadable else f"{type(error).__name__}: {one_line(error)}"
+            reason = reason if file in reason else f"{file}: {reason}"
+            return Failure(file, reason, unreadable, traceback.format_exc())
+
+
+class TrainLoader:
+    """Batches of images without end.
+
+    What a step sees depends on the seed and on the images that were drawn before, and not on the
+    number of workers. The random numbers of the step itself are seeded with its batch.
+
+    Args:
+        images: loads them.
+        stream: draws them.
+        batch_size: images of a step over all processes, a multiple of their number.
+        workers: processes that load images; 0 loads them here.
+        fingerprint: of the data, by which a saved position is known to fit.
+
+    Attributes:
+        position: of the stream behind the batch that was handed out last.
+        check: is called before every batch with the error of loading it, or None, and may raise.
+        waiting: makes a context in which the loader waits for its images.
+    """
+
+    def __init__(
+        self,
+        images: SeededImages,
+        stream: ImageStream,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        fingerprint: str = "",
+    ) -> None:
+        processes = comm.get_world_size()
+        if batch_size < 1 or batch_size % processes:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the {processes} processes, "
+                f"got {batch_size}"
+            )
+        self.images = images
+        self.stream = stream
+        self.batch_size = batch_size // processes
+        self.workers = workers
+        self.fingerprint = fingerprint
+        self.position = Position()
+        self.check: Callable[[LoadingError | None], None] = _raise
+        self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self._left_out: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        """Go on behind `position`; it is looked at when the first batch is asked for."""
+        behind: deque[Position] = deque()
+        rank = comm.get_rank()
+        items = _start(self._loader(behind))
+        while True:
+            batch, error = [], None
+            with self.waiting():
+                try:
+                    batch = [self._accept(*next(items)) for _ in range(self.batch_size)]
+                except LoadingError as caught:
+                    error = caught
+                except RuntimeError as caught:  # torch's, for a worker that is no more
+                    if "DataLoader worker" not in str(caught):
+                        raise
+                    error = LoadingError(
+                        f"a loading process has died ({one_line(caught)}); if memory was short, "
+                        "lower DATALOADER.NUM_WORKERS"
+                    )
+            self.check(error)
+            self.position = behind.popleft()
+            seed_all(derive_seed(self.images.seed, "step", self.position.drawn, rank))
+            yield batch
+
+    def _loader(self, behind: deque[Position]) -> DataLoader:
+        rank, processes = comm.get_rank(), comm.get_world_size()
+
+        def draws() -> Iterator[Draw]:
+            for batches, position in self.stream.steps(self.position, self.batch_size, processes):
+                behind.append(position)
+                yield from batches[rank]
+
+        # Two batches are in flight, however few workers there are.
+        ahead = math.ceil(2 * self.batch_size / max(self.workers, 1))
+        return DataLoader(
+            self.images,
+            sampler=_Once(draws()),
+            batch_size=None,
+            collate_fn=_unchanged,
+            num_workers=self.workers,
+            prefetch_factor=max(ahead, 2) if self.workers else None,
+            worker_init_fn=_start_worker,
+        )
+
+    def _accept(self, sample: Sample | None, failures: list[Failure]) -> Sample:
+        """Count what was left out, and stop where too much was."""
+        for failure in failures:
+            _logger.debug("%s", failure.details)
+            if not failure.unreadable:
+                raise LoadingError(failure.reason)
+            if not self.images.skip:
+                raise LoadingError(
+                    f"{failure.reason}. (DATALOADER.SKIP_UNREADABLE True leaves such images out.)"
+                )
+            if failure.file not in self._left_out:
+                _logger.warning("Left out: %s", failure.reason)
+            self._left_out[failure.file] = self._left_out.get(failure.file, 0) + 1
+        bad, total = len(self._left_out), len(self.images)
+        if sample is None or 2 * bad > total:
+            last = failures[-1].file if failures else "not one came out of the mapper"
+            raise LoadingError(
+                f"{bad} of {total} images cannot be read, too many to leave out; the last: {last}"
+            )
+        return sample
+
+    def summary(self) -> str:
+        """Return a line about the images that were left out; "" if there were none."""
+        if not self._left_out:
+            return ""
+        return (
+            f"{len(self._left_out)} of {len(self.images)} images could not be read and were left "
+            f"out, {sum(self._left_out.values())} times in all"
+        )
+
+    def state_dict(self, position: Position | None = None) -> dict[str, Any]:
+        """Return the seed and the position, or an earlier one, as plain types."""
+        return {
+            "seed": self.images.seed,
+            "data": self.fingerprint,
+            "position": (position or self.position)._asdict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, keep_seed: bool = False) -> bool:
+        """Go on where another loader was; before the first batch.
+
+        Args:
+            state: of `state_dict`.
+            keep_seed: use the own seed instead of the saved one.
+
+        Returns:
+            Whether the order of the images goes on. With other data, or another seed, a new pass
+            over them begins.
+
+        Raises:
+            ValueError: It is no such state.
+        """
+        try:
+            saved = dict(state["position"])
+            waiting = tuple((int(number), int(index)) for number, index in saved.pop("waiting"))
+            counts = {key: int(value) for key, value in saved.items()}
+            position = Position(**counts, waiting=waiting)
+            seed, data = int(state["seed"]), str(state["data"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the position in the data is damaged ({one_line(error)})") from error
+        seed = self.images.seed if keep_seed else seed
+        goes_on = data == self.fingerprint and seed == int(state["seed"])
+        if not goes_on:
+            position = Position(position.epoch + 1, 0, position.drawn, ())
+        self.images.seed = self.stream.seed = seed
+        self.position = position
+        return goes_on
+
+
+def seed_all(seed: int, *, cuda: bool = True) -> None:
+    """Seed the random numbers of Python, NumPy and torch, of the current GPU where `cuda`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
+    # torch.manual_seed looks for all kinds of devices, which takes as long as loading an image.
+    torch.default_generator.manual_seed(seed)
+    if cuda and torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+
+
+class _Once:
+    """An iterator as a sampler; a loader asks for it once."""
+
+    def __init__(self, draws: Iterator[Draw]) -> None:
+        self.draws = draws
+
+    def __iter__(self) -> Iterator[Draw]:
+        return self.draws
+
+
+def _raise(error: LoadingError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _unchanged(sample: Any) -> Any:
+    return sample
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches all processes; the main one ends its workers when it has saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _start(loader: DataLoader) -> Iterator[tuple[Sample | None, list[Failure]]]:
+    """Start the workers, without torch's handler that raises their death at any point.
+
+    It could do so between the updates of two parameters. The death is seen when the next image is
+    asked for, within five seconds.
+    """
+    if not loader.num_workers or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    number = getattr(signal, "SIGCHLD", None)
+    before = number and signal.getsignal(number)
+    items = iter(loader)
+    if number and _is_torchs(signal.getsignal(number)):
+        signal.signal(number, signal.SIG_DFL if _is_torchs(before) else before or signal.SIG_DFL)
+    return items
+
+
+def _is_torchs(handler: Any) -> bool:
+    return getattr(handler, "__module__", None) == "torch.utils.data._utils.signal_handling"

@@ -1,0 +1,98 @@
+"""The folder of a run: checked before anything is done, and written by one training at a time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..io.atomic import atomic_write
+from ..io.errors import one_line
+from ..io.lock import LOCK, lock_folder
+
+_WRITTEN = ("config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth")
+
+
+def on_main_process(action: Callable[[], None]) -> None:
+    """Run something on the main process; its error is raised in all of them."""
+    failure: Exception | None = None
+    if comm.is_main_process():
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            failure = error
+    failure = comm.all_gather(failure)[0]
+    if failure is not None:
+        raise failure
+
+
+def check_folder(folder: str) -> None:
+    """Check that a run can write to its folder, without making it.
+
+    Raises:
+        ValueError: No name, something else in its place, or a folder where a file is written.
+        OSError: It cannot be written to.
+    """
+    if not folder.strip():
+        raise ValueError("OUTPUT_DIR is empty; name a folder for checkpoints, log and results")
+    path = Path(folder)
+    for name in _WRITTEN:
+        if Path(path, name).is_dir():
+            raise ValueError(f"{path / name} is a folder; a training writes a file of this name")
+    there = next(x for x in (path, *path.absolute().parents) if x.exists() or x.is_symlink())
+    if not there.is_dir():
+        raise ValueError(f"OUTPUT_DIR {folder}: {there} is not a folder; choose another one")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise OSError(
+            f"OUTPUT_DIR {folder}: nothing can be written to {there} ({one_line(error)})"
+        ) from error
+
+
+def has_training(folder: str) -> bool:
+    """Whether a folder holds the checkpoints or the log of a training, or one runs there."""
+    return has_checkpoints(folder) or any(
+        Path(folder, name).exists() for name in ("metrics.json", LOCK)
+    )
+
+
+def has_checkpoints(folder: str) -> bool:
+    """Whether a folder holds something that `--resume` looks at."""
+    return Path(folder, "last_checkpoint").exists() or any(Path(folder).glob("*.pth"))
+
+
+def check_weights(cfg: CfgNode, resume: bool) -> None:
+    """Check that a local file of `MODEL.WEIGHTS` exists, where it is going to be read.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    name = cfg.MODEL.WEIGHTS
+    if not name or "://" in name or (resume and has_checkpoints(cfg.OUTPUT_DIR)):
+        return
+    if not os.path.exists(name) and not os.path.exists(name.partition("?")[0]):
+        raise ValueError(f"{name}: no such file. Check the path in MODEL.WEIGHTS.")
+
+
+def open_run(cfg: CfgNode) -> None:
+    """Take the folder for a training and write its config there; all processes call it.
+
+    Raises:
+        FolderInUseError: Another training has it.
+        ValueError: See `check_folder`.
+        OSError: It cannot be written to.
+    """
+
+    def action() -> None:
+        check_folder(cfg.OUTPUT_DIR)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        lock_folder(cfg.OUTPUT_DIR)
+        with atomic_write(Path(cfg.OUTPUT_DIR, "config.yaml")) as file:
+            file.write(cfg.dump().encode())
+
+    on_main_process(action)

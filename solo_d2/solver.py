@@ -1,0 +1,100 @@
+"""The optimizers that `SOLVER` names, in this package's trainer and in Detectron2's own."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import build as detectron2_solver
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+from torch.optim import Optimizer
+
+_OPTIMIZERS = ("SGD", "ADAMW")
+_CLIP_TYPES = ("value", "norm", "full_model")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """Build the optimizer that `SOLVER.OPTIMIZER` names.
+
+    `SOLVER.BACKBONE_MULTIPLIER` and `SOLVER.CLIP_GRADIENTS` apply to each; besides Detectron2's
+    types of clipping there is "full_model", of the norm of all gradients together.
+
+    Raises:
+        ValueError: an unknown name, or a limit that is not positive.
+    """
+    solver, clip = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+    if solver.OPTIMIZER not in _OPTIMIZERS:
+        raise ValueError(f'SOLVER.OPTIMIZER must be "SGD" or "ADAMW", got {solver.OPTIMIZER!r}')
+    if clip.ENABLED and clip.CLIP_TYPE not in _CLIP_TYPES:
+        raise ValueError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE must be one of {', '.join(_CLIP_TYPES)}, got "
+            f"{clip.CLIP_TYPE!r}"
+        )
+    if clip.ENABLED and not clip.CLIP_VALUE > 0:
+        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be > 0, got {clip.CLIP_VALUE}")
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    if solver.BACKBONE_MULTIPLIER != 1.0:
+        groups = _scale_backbone(groups, model, solver.BASE_LR, solver.BACKBONE_MULTIPLIER)
+    kind: Callable[..., Optimizer] = torch.optim.AdamW
+    settings = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY}
+    if solver.OPTIMIZER == "SGD":
+        kind = torch.optim.SGD
+        settings.update(momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    if clip.ENABLED and clip.CLIP_TYPE == "full_model":
+        optimizer = kind(groups, **settings)
+        optimizer.register_step_pre_hook(functools.partial(_clip, clip.CLIP_VALUE, clip.NORM_TYPE))
+        return optimizer
+    return maybe_add_gradient_clipping(cfg, kind)(groups, **settings)
+
+
+def install() -> None:
+    """Let Detectron2's `DefaultTrainer` build the same optimizer for configs of this package."""
+    plain = detectron2_solver.build_optimizer
+
+    @functools.wraps(plain)
+    def build(cfg: CfgNode, model: nn.Module) -> Optimizer:
+        own = "SOLO" in cfg.MODEL and "BACKBONE_MULTIPLIER" in cfg.SOLVER
+        return build_optimizer(cfg, model) if own else plain(cfg, model)
+
+    # The name is copied where it is imported; `defaults` may come later, and copies this one then.
+    for name in ("detectron2.solver.build", "detectron2.solver", "detectron2.engine.defaults"):
+        module: Any = sys.modules.get(name)
+        if getattr(module, "build_optimizer", None) is plain:
+            module.build_optimizer = build
+
+
+def _clip(limit: float, norm_type: float, optimizer: Optimizer, *_: Any) -> None:
+    """Scale all gradients by one factor, so that their common norm is at most `limit`."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, limit, norm_type)
+
+
+def _scale_backbone(
+    groups: list[dict[str, Any]], model: nn.Module, base_lr: float, factor: float
+) -> list[dict[str, Any]]:
+    """Split parameter groups so that the network below the FPN learns `factor` times as fast."""
+    backbone = model.get_submodule("backbone")
+    backbone = getattr(backbone, "bottom_up", backbone)
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    scaled = []
+    for group in groups:
+        for is_inside in (True, False):
+            chosen = [p for p in group["params"] if (id(p) in inside) == is_inside]
+            if chosen:
+                lr = group.get("lr", base_lr) * (factor if is_inside else 1.0)
+                scaled.append({**group, "params": chosen, "lr": lr})
+    return scaled
+
+
+install()
