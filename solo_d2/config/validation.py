@@ -24,7 +24,11 @@ _CHOICES = (
     ),
     Choice(
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
-        lambda: {"norm": ("SOLVER.CLIP_GRADIENTS.NORM_TYPE",), "value": ()},
+        lambda: {
+            "norm": ("SOLVER.CLIP_GRADIENTS.NORM_TYPE",),
+            "full_model": ("SOLVER.CLIP_GRADIENTS.NORM_TYPE",),
+            "value": (),
+        },
     ),
     Choice(
         "DATALOADER.SAMPLER_TRAIN",

@@ -23,7 +23,7 @@ if "NUM_DECAYS" in get_cfg().SOLVER:  # newer than Detectron2 0.6
 SAMPLERS = ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"]
 """Values of `DATALOADER.SAMPLER_TRAIN`; a trainer with samplers of its own adds their names."""
 
-CLIP_TYPES = ["value", "norm"]
+CLIP_TYPES = ["value", "norm", "full_model"]
 """Values of `SOLVER.CLIP_GRADIENTS.CLIP_TYPE`."""
 
 NONE = exactly(None)
