@@ -23,17 +23,30 @@ if TYPE_CHECKING:
     from . import model_zoo
     from .config import add_solo_config
     from .inference import SOLOPredictor
-    from .modeling import SOLO, SOLO_HEAD_REGISTRY
+    from .model_zoo import load_config
+    from .modeling import SOLO, SOLO_HEAD_REGISTRY, PanopticSOLO, SoftSOLO
 
 __version__ = "0.1.0"
 
-__all__ = ["SOLO", "SOLO_HEAD_REGISTRY", "SOLOPredictor", "add_solo_config", "model_zoo"]
+__all__ = [
+    "SOLO",
+    "SOLO_HEAD_REGISTRY",
+    "PanopticSOLO",
+    "SOLOPredictor",
+    "SoftSOLO",
+    "add_solo_config",
+    "load_config",
+    "model_zoo",
+]
 
 _ROOMS = {
     "SOLO": "modeling",
     "SOLO_HEAD_REGISTRY": "modeling",
+    "PanopticSOLO": "modeling",
     "SOLOPredictor": "inference",
+    "SoftSOLO": "modeling",
     "add_solo_config": "config",
+    "load_config": "model_zoo",
     "model_zoo": "model_zoo",
 }
 """Module of every public name; a module stands for itself."""

@@ -13,6 +13,7 @@ from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
 from solo_d2.model_zoo.model_zoo import load_config
+from solo_d2.modeling.test_time_augmentation import TestScales
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 README = (CONFIGS / "README.md").read_text()
@@ -68,6 +69,17 @@ def train_and_predict(cfg):
     found = output["instances"]
     assert found.pred_masks.shape == (len(found), 40, 60)
     assert found.scores.isfinite().all()
+
+
+@pytest.mark.parametrize("name", solo_yaml_files())
+def test_multi_scale_testing_lies_around_the_plain_size(name):
+    cfg = load_config(CONFIGS / name)
+    plain, sizes = cfg.INPUT.MIN_SIZE_TEST, list(cfg.TEST.AUG.MIN_SIZES)
+    assert sizes == [plain * 3 // 4, plain, plain * 5 // 4]
+    assert not cfg.TEST.AUG.FLIP
+    shapes = TestScales.from_config(cfg).shapes((plain, 2 * plain))
+    ratio = shapes[1][1] / shapes[1][0]
+    assert all(width / height == pytest.approx(ratio, rel=0.01) for height, width in shapes)
 
 
 def test_there_are_configs():

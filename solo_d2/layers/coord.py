@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_tensors
+
 
 def append_coords(x: Tensor, axes: str = "xy") -> Tensor:
     """Append normalised coordinates as the last channels of a feature map.
@@ -16,7 +18,13 @@ def append_coords(x: Tensor, axes: str = "xy") -> Tensor:
     Returns:
         (N, C + len(axes), H, W); coordinates run from -1 (first column or row) to 1 (last), both
         ends included, as in the published models.
+
+    Raises:
+        ValueError: `x` is no such tensor, or an axis is none of these.
     """
+    check_tensors("append_coords", ("x", x, "floating", "N C H W"))
+    if set(axes) - set("xy"):
+        raise ValueError(f'append_coords expects axes of "x" and "y", got {axes!r}')
     height, width = x.shape[-2:]
     steps = {
         "x": torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, width),

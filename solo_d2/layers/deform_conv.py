@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from .checks import check_tensors
+
 
 def offset_channels(kernel_size: int, deform_groups: int, modulated: bool) -> int:
     """Channels of the convolution that predicts offsets, and masks if `modulated` (v2)."""
@@ -33,6 +35,11 @@ def deform_conv(x: Tensor, prediction: Tensor, conv: nn.Conv2d, *, modulated: bo
     Returns:
         (N, conv.out_channels, H, W) of the type of `x`.
     """
+    check_tensors(
+        "deform_conv",
+        ("x", x, "floating", "N C h w"),
+        ("prediction", prediction, "floating", "N P H W"),
+    )
     mask = None
     if modulated:
         # Three equal parts, of which two are offsets.

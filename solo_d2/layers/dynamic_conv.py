@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capture import capturing
+from .checks import check_tensors
+
 
 def dynamic_conv(
     feature: Tensor, kernels: Tensor, kernel_size: int = 1, bias: Tensor | None = None
@@ -20,7 +23,11 @@ def dynamic_conv(
 
     Returns:
         (K, H, W), in the type that `in_one_type` gives to the arguments.
+
+    Raises:
+        ValueError: tensors of another type, or sizes that do not fit.
     """
+    _check(feature, kernels, kernel_size, bias)
     feature, kernels = in_one_type(feature, kernels)
     channels, height, width = feature.shape
     if kernel_size == 1 or len(kernels) == 0:  # no kernels are no kernels of any size
@@ -32,6 +39,25 @@ def dynamic_conv(
         return logits.view(-1, height, width)
     weight = kernels.unflatten(1, (channels, kernel_size, kernel_size))
     return F.conv2d(feature[None], weight, padding=kernel_size // 2)[0]
+
+
+def _check(feature: Tensor, kernels: Tensor, kernel_size: int, bias: Tensor | None) -> None:
+    inputs = [("feature", feature, "floating", "E H W"), ("kernels", kernels, "floating", "K D")]
+    if bias is not None:
+        inputs.append(("bias", bias, "floating", "K"))
+    check_tensors("dynamic_conv", *inputs)
+    if capturing():
+        return
+    weights = feature.shape[0] * kernel_size**2
+    if kernel_size % 2 == 0 or (bias is not None and kernel_size > 1) or kernel_size < 1:
+        raise ValueError(
+            f"dynamic_conv expects an odd kernel size, 1 where there is a bias, got {kernel_size}"
+        )
+    if kernels.shape[1] != weights:
+        raise ValueError(
+            f"dynamic_conv expects kernels of {weights} weights for {feature.shape[0]} channels "
+            f"and a side of {kernel_size}, got {kernels.shape[1]}"
+        )
 
 
 def in_one_type(*tensors: Tensor) -> list[Tensor]:

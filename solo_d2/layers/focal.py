@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .checks import check_tensors
+
 _CLASSES_AT_A_TIME = 128
 
 
@@ -27,7 +29,20 @@ def category_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: flo
 
     Returns:
         A scalar, float32 (float64 for such logits).
+
+    Raises:
+        ValueError: tensors of another type, or shapes that do not fit.
     """
+    check_tensors(
+        "category_focal_loss",
+        ("logits", logits, "floating", "N C S S"),
+        ("labels", labels, "integer", "N T"),
+    )
+    if labels.shape[1] != logits.shape[2] * logits.shape[3]:
+        raise ValueError(
+            "category_focal_loss expects a label for each of the "
+            f"{logits.shape[2] * logits.shape[3]} cells of an image, got {labels.shape[1]}"
+        )
     return _FocalSum.apply(logits, labels, alpha, gamma)
 
 

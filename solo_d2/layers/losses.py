@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_tensors
 from .mask_ops import mask_areas
 
 # Added to each of the two sums of the denominator, as in the published models: with an empty
@@ -29,7 +30,7 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
     Returns:
         One loss per mask (K,), in [0, 1].
     """
-    _check_shapes("dice_loss", probs, targets)
+    _check_masks("dice_loss", probs, targets)
     probs, targets = probs.flatten(1), targets.flatten(1)
     if targets.dtype == torch.bool:
         # The same sums; autograd then keeps no float copy of the targets.
@@ -44,6 +45,9 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
 def mae_loss(probs: Tensor, targets: Tensor) -> Tensor:
     """Mean absolute error of soft masks (paper Eq. 12, L_mae).
 
+    The paper does not say what the mean is over. Here it is all pixels, padding included, so that
+    the loss is the metric MSE's sister; small objects are left to the Dice loss beside it.
+
     Args:
         probs: soft masks (K, ...) in [0, 1].
         targets: masks (K, ...) in [0, 1], of the same shape; boolean or soft.
@@ -51,7 +55,7 @@ def mae_loss(probs: Tensor, targets: Tensor) -> Tensor:
     Returns:
         The mean over all pixels, one loss per mask (K,), in [0, 1].
     """
-    _check_shapes("mae_loss", probs, targets)
+    _check_masks("mae_loss", probs, targets)
     return (probs - targets.to(probs.dtype)).abs().flatten(1).mean(1)
 
 
@@ -96,15 +100,22 @@ def focal_mask_loss(
 
 def _log_probs(name: str, probs: Tensor, targets: Tensor) -> Tensor:
     """Logarithm of the probability that every pixel gives to its target."""
-    _check_shapes(name, probs, targets)
+    _check_masks(name, probs, targets)
     if targets.dtype != torch.bool:
         raise ValueError(f"{name} expects boolean targets, got {targets.dtype}")
     return torch.where(targets, probs, 1 - probs).clamp(PROB_EPS, 1 - PROB_EPS).log()
 
 
-def _check_shapes(name: str, probs: Tensor, targets: Tensor) -> None:
+def _check_masks(name: str, probs: Tensor, targets: Tensor) -> None:
+    check_tensors(
+        name, ("probs", probs, "floating", "K ..."), ("targets", targets, "real", "K ...")
+    )
     if probs.shape != targets.shape:
         raise ValueError(
             f"{name} expects masks of one shape, got {tuple(probs.shape)} "
             f"and {tuple(targets.shape)}"
+        )
+    if targets.dtype != torch.bool and not targets.is_floating_point():
+        raise ValueError(
+            f"{name} expects targets that are boolean or in [0, 1], got {targets.dtype}"
         )

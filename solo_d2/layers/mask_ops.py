@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .capture import capturing
+from .checks import check_tensors
 from .products import BLOCK_ROWS, common_ones
 
 # Eight boolean pixels share one 64-bit word; a byte lane holds a count of at most 255.
@@ -53,7 +54,7 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Row counts (K, H) and column counts (K, W), int32. Area, box and centroid follow from them.
     """
-    _check_masks(masks)
+    check_tensors("mask_profiles", ("masks", masks, "boolean", "K H W"))
     count, height, width = masks.shape
     if masks.numel() == 0:
         return (
@@ -70,7 +71,7 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def mask_areas(masks: Tensor) -> Tensor:
     """Count the foreground pixels of boolean masks (K, H, W); returns (K,) int64."""
-    _check_masks(masks)
+    check_tensors("mask_areas", ("masks", masks, "boolean", "K H W"))
     if masks.numel() == 0:
         return torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
     if capturing():
@@ -89,6 +90,7 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
         Masks (K, h, w) boolean, areas (K,) in pixels, and maskness (K,), the mean probability of
         the foreground; 0 for an empty mask.
     """
+    check_tensors("binarize", ("probs", probs, "floating", "K h w"))
     masks = probs > threshold
     areas = mask_areas(masks)
     foreground = F.threshold(probs, threshold, 0.0, inplace=True).sum((1, 2))
@@ -97,6 +99,7 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
 
 def mask_occupancy(masks: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W)."""
+    check_tensors("mask_occupancy", ("masks", masks, "boolean", "K H W"))
     if masks.numel() == 0 or capturing():
         return masks.any(2), masks.any(1)
     pixels = masks.view(torch.uint8)  # on a CPU amax is ten times faster than any
@@ -116,6 +119,9 @@ def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
 
 def profiles_to_boxes(rows: Tensor, columns: Tensor) -> Tensor:
     """Tight boxes (K, 4) from the profiles of `mask_profiles`; all zero for an empty mask."""
+    check_tensors(
+        "profiles_to_boxes", ("rows", rows, "real", "K H"), ("columns", columns, "real", "K W")
+    )
     y0, y1 = _extent(rows)
     x0, x1 = _extent(columns)
     return torch.stack([x0, y0, x1, y1], dim=1).float()
@@ -140,6 +146,11 @@ def profiles_to_centroids(rows: Tensor, columns: Tensor) -> Tensor:
     Float64, because a quotient of integers that is itself an integer must come out exact: a
     centre on the border of two grid cells belongs to the next cell. NaN for an empty mask.
     """
+    check_tensors(
+        "profiles_to_centroids",
+        ("rows", rows, "integer", "K H"),
+        ("columns", columns, "integer", "K W"),
+    )
     area = rows.sum(1).double()
     x = (columns * torch.arange(columns.shape[1], device=columns.device)).sum(1)
     y = (rows * torch.arange(rows.shape[1], device=rows.device)).sum(1)
@@ -159,7 +170,7 @@ def downsample_masks(masks: Tensor, stride: int) -> Tensor:
     Returns:
         Boolean (K, H / stride, W / stride).
     """
-    _check_masks(masks)
+    check_tensors("downsample_masks", ("masks", masks, "boolean", "K H W"))
     height, width = masks.shape[-2:]
     if stride < 2 or stride % 2 or height % stride or width % stride:
         raise ValueError(
@@ -182,7 +193,7 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
     Returns:
         (K, K) float32, exact integers (up to 2**24 pixels a mask); 0 for pairs of different labels.
     """
-    _check_masks(masks)
+    _check_masks_and_labels("pairwise_intersection", masks, labels)
     if masks.numel() == 0:
         return torch.zeros((len(masks), len(masks)), device=masks.device)
     if labels is None:
@@ -216,15 +227,15 @@ def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:
     Returns:
         (K, K) float32 in [0, 1]; 0 where both masks are empty or the labels differ.
     """
+    _check_masks_and_labels("pairwise_mask_iou", masks, labels)
     intersection = pairwise_intersection(masks, labels)
     area = intersection.diagonal()
     union = area[:, None] + area[None, :] - intersection
     return intersection / union.clamp(min=1)
 
 
-def _check_masks(masks: Tensor) -> None:
-    if masks.dtype != torch.bool or masks.dim() != 3:
-        raise ValueError(
-            f"expected boolean masks of shape (K, H, W), got {masks.dtype} of shape "
-            f"{tuple(masks.shape)}; threshold soft masks first"
-        )
+def _check_masks_and_labels(function: str, masks: Tensor, labels: Tensor | None) -> None:
+    inputs = [("masks", masks, "boolean", "K H W")]
+    if labels is not None:
+        inputs.append(("labels", labels, "real", "K"))
+    check_tensors(function, *inputs)

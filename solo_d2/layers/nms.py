@@ -3,7 +3,8 @@
 All four mask NMS functions have one contract: boolean masks (K, H, W), labels (K,) and scores (K,)
 in any order go in, and new scores (K,) in the same order come out. Suppression lowers a score,
 removal sets it to 0. Masks of different labels do not interact. Of two equal scores the one that
-comes first in the input counts as the higher.
+comes first in the input counts as the higher. All raise a `ValueError` for tensors of another type,
+shapes that do not fit, and options out of range; on a CPU also for scores that are not finite.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_finite, check_tensors
 from .mask_ops import pairwise_mask_iou
 
 KERNELS = ("gaussian", "linear")
@@ -31,7 +33,11 @@ def point_nms(scores: Tensor) -> Tensor:
 
     Returns:
         (N, C, S, S).
+
+    Raises:
+        ValueError: tensors of another type or shape.
     """
+    check_tensors("point_nms", ("scores", scores, "floating", "N C S T"))
     # max_pool2d does the same, but a small window on many classes costs it 28 ms instead of 1 for
     # 3872 cells and 80 classes on one CPU core.
     outside = -float("inf")
@@ -61,13 +67,12 @@ def matrix_nms(
         Decayed scores (K,), input order.
 
     Raises:
-        ValueError: unknown kernel, sigma not positive, or shapes that do not fit.
+        ValueError: unknown kernel, sigma not positive, or tensors that do not fit.
     """
     if kernel not in KERNELS:
         raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
-    if sigma <= 0:
-        raise ValueError(f"matrix_nms expects sigma > 0, got {sigma}")
-    order, ious = _ranked_ious(masks, labels, scores)
+    _check_sigma("matrix_nms", sigma)
+    order, ious = _ranked_ious("matrix_nms", masks, labels, scores)
     if len(order) == 0:
         return scores
     ious = ious.triu(diagonal=1)  # [i, j]: overlap of j with the higher-scored i
@@ -94,7 +99,8 @@ def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
     Returns:
         Scores (K,), input order, 0 where removed.
     """
-    order, ious = _ranked_ious(masks, labels, scores)
+    _check_threshold("fast_nms", threshold)
+    order, ious = _ranked_ious("fast_nms", masks, labels, scores)
     if len(order) == 0:
         return scores
     return _unrank(order, scores, ious.triu(diagonal=1).amax(0) <= threshold)
@@ -114,7 +120,8 @@ def hard_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
     Returns:
         Scores (K,), input order, 0 where removed.
     """
-    order, ious = _ranked_ious(masks, labels, scores)
+    _check_threshold("hard_nms", threshold)
+    order, ious = _ranked_ious("hard_nms", masks, labels, scores)
     overlaps = (ious > threshold).triu(diagonal=1).cpu().numpy()
     removed = np.zeros(len(order), dtype=bool)
     for rank, row in enumerate(overlaps):
@@ -138,9 +145,8 @@ def soft_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, sigma: float = 0.
     Returns:
         Decayed scores (K,), input order.
     """
-    if sigma <= 0:
-        raise ValueError(f"soft_nms expects sigma > 0, got {sigma}")
-    order, ious = _ranked_ious(masks, labels, scores)
+    _check_sigma("soft_nms", sigma)
+    order, ious = _ranked_ious("soft_nms", masks, labels, scores)
     penalty = torch.exp(-ious.square() / sigma).cpu()
     decay = torch.ones(len(order))
     remaining = scores[order].float().cpu()
@@ -159,20 +165,35 @@ MASK_NMS: dict[str, Callable[..., Tensor]] = {
     "soft": soft_nms,
     "hard": hard_nms,
 }
-"""Mask NMS by the value of `MODEL.SOLO.NMS_TYPE`; open to functions of the same contract.
+"""Mask NMS by the value of `MODEL.SOLO.NMS_TYPE`; open to functions of your own.
 
-A function gets those of the keywords `kernel`, `sigma` and `threshold` that it declares, from
-`MODEL.SOLO.NMS_KERNEL`, `NMS_SIGMA` and `NMS_THRESH_TEST`.
+Each is called as ``f(masks, labels, scores)``, with the tensors and the result that this module
+describes. It also gets those of the keywords `kernel`, `sigma` and `threshold` that it declares,
+from `MODEL.SOLO.NMS_KERNEL`, `NMS_SIGMA` and `NMS_THRESH_TEST`.
 """
 
 
-def _ranked_ious(masks: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+def _check_sigma(function: str, sigma: float) -> None:
+    if not sigma > 0:
+        raise ValueError(f"{function} expects sigma > 0, got {sigma}")
+
+
+def _check_threshold(function: str, threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"{function} expects a threshold in [0, 1], got {threshold}")
+
+
+def _ranked_ious(
+    function: str, masks: Tensor, labels: Tensor, scores: Tensor
+) -> tuple[Tensor, Tensor]:
     """Order by descending score (K,), and the IoU (K, K) of equal labels in that order."""
-    if not len(masks) == len(labels) == len(scores) or labels.dim() != 1 or scores.dim() != 1:
-        raise ValueError(
-            "expected K masks, K labels and K scores, got shapes "
-            f"{tuple(masks.shape)}, {tuple(labels.shape)} and {tuple(scores.shape)}"
-        )
+    check_tensors(
+        function,
+        ("masks", masks, "boolean", "K H W"),
+        ("labels", labels, "real", "K"),
+        ("scores", scores, "floating", "K"),
+    )
+    check_finite(function, "scores", scores)
     order = scores.argsort(descending=True, stable=True)
     # Permuting the (K, K) result is cheaper than permuting K masks.
     return order, pairwise_mask_iou(masks, labels)[order[:, None], order[None, :]]

@@ -7,11 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from .checks import check_tensors
+
 ALIGN_MODES = ("bilinear", "adaptive_max_pool", "region_grid")
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (N, C, h, w) to (N, C, *size) bilinearly with half-pixel centres."""
+    check_tensors("resize_bilinear", ("x", x, "floating", "N C H W"))
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
@@ -29,8 +32,9 @@ def align_to_grid(x: Tensor, size: int, mode: str = "bilinear") -> Tensor:
         (N, C, S, S).
 
     Raises:
-        ValueError: unknown mode.
+        ValueError: unknown mode, or `x` is no such tensor.
     """
+    check_tensors("align_to_grid", ("x", x, "floating", "N C H W"))
     if mode == "bilinear":
         return resize_bilinear(x, (size, size))
     if mode == "adaptive_max_pool":

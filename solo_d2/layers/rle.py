@@ -7,7 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pycocotools.mask as mask_util
+import torch
 from torch import Tensor
+
+from .checks import check_tensors
 
 # COCO writes a count in digits of five bits, lowest first, as text: another bit says that more
 # digits follow, and the offset makes them printable.
@@ -30,13 +33,11 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
     Raises:
         ValueError: masks of another type or shape.
     """
-    if masks.dim() != 3 or masks.dtype.is_floating_point or masks.element_size() != 1:
-        raise ValueError(
-            f"encode_masks expects boolean masks (K, H, W), got {masks.dtype} of shape "
-            f"{tuple(masks.shape)}; threshold soft masks first"
-        )
+    if isinstance(masks, Tensor) and masks.dtype in (torch.uint8, torch.int8):
+        masks = masks.bool()  # as pycocotools has them
+    check_tensors("encode_masks", ("masks", masks, "boolean", "K H W"))
     count, height, width = masks.shape
-    pixels = masks.bool().cpu().numpy().view(np.uint8)
+    pixels = masks.cpu().numpy().view(np.uint8)
     used = pixels.max(1, initial=0) > 0  # (K, W)
     first, last = used.argmax(1), width - used[:, ::-1].argmax(1)
     encoded = []

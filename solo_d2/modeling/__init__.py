@@ -6,6 +6,7 @@ from .backbone import (
     build_merged_resnet_backbone,
     build_timm_fpn_backbone,
 )
+from .criterion import MASK_LOSSES
 from .grid import GridSpec
 from .heads import (
     SOLO_HEAD_REGISTRY,
@@ -22,6 +23,7 @@ from .meta_arch import SOLO, PanopticSOLO, SoftSOLO
 from .semantic import SOLOSemSegHead
 
 __all__ = [
+    "MASK_LOSSES",
     "SOLO",
     "SOLO_HEAD_REGISTRY",
     "DecoupledDynamicSOLOHead",

@@ -28,7 +28,12 @@ MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": mae_loss,
     "matte": matte_loss,
 }
-"""Losses (K,) of soft masks and their targets, both (K, H, W) (paper Tables 4c and S4b)."""
+"""The values of `MODEL.SOLO.MASK_LOSS` (paper Tables 4c and S4b); a function can be added.
+
+Each is called as ``f(probs, targets)`` with soft masks (K, H, W) in [0, 1] and their targets of the
+same shape, boolean, or in [0, 1] for mattes; it returns one loss per mask (K,), differentiable in
+`probs`, also for K = 0.
+"""
 
 # Pixels of float32 masks in one piece of the mask loss. At stride 4 all masks are one piece; those
 # at full resolution would need gigabytes, and are made anew, piece by piece, in the backward pass.
@@ -39,7 +44,9 @@ class SOLOCriterion:
     """L = category_weight · L_cate + mask_weight · L_mask (Eq. 4 and 5).
 
     Both terms are divided by the number of positive cells, averaged over all processes and at
-    least 1, so that the gradient of several processes is that of one with the whole batch.
+    least 1, so that the gradient of several processes is that of one with the whole batch. That is
+    Eq. 5; the text of §A.3.2 divides the losses of mattes by the number of instances, which would
+    need another weight for every size of object: a large one has up to nine cells a level.
 
     Args:
         num_classes: C; the label C means background.

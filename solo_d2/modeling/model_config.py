@@ -17,6 +17,7 @@ from ..layers.resize import ALIGN_MODES
 from .backbone.timm import check_timm_name
 from .criterion import MASK_LOSSES
 from .heads import SOLO_HEAD_REGISTRY
+from .heads.base import PYRAMID_REMEDY
 from .heads.dynamic import KERNEL_SIZES, MASK_FEATURE_TYPES
 from .postprocessing import nms_parameters
 from .towers import DEFORM_TYPES
@@ -282,7 +283,9 @@ def check_feature_names(cfg: CfgNode, key: str, *, merged: bool = False) -> None
     if known is None:
         return
     if not names or not set(names) <= set(known):
-        raise ValueError(f"{key} is {shorten(names)}, but the backbone yields {known}")
+        raise ValueError(
+            f"{key} is {shorten(names)}, but the backbone yields {known}; {PYRAMID_REMEDY}"
+        )
     places = [known.index(name) for name in names]
     stages = [int(name[-1]) if name != "stem" else 1 for name in names]
     if places != sorted(places) or stages[0] > 5:

@@ -37,7 +37,7 @@ def build_nms(name: str, *, kernel: str, sigma: float, threshold: float) -> Call
     """Choose the mask NMS: a function of masks, labels and scores that returns new scores.
 
     Args:
-        name: one of `MASK_NMS`.
+        name: one of `MASK_NMS`; the function gets those of the options that it has.
         kernel: of Matrix NMS.
         sigma: of Matrix NMS and Soft-NMS.
         threshold: IoU above which Fast and Hard NMS remove.

@@ -15,6 +15,7 @@ from detectron2.modeling.meta_arch import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ..layers import resize_bilinear
+from .heads.base import check_features
 from .heads.mask_features import UnifiedMaskFeature
 from .towers import LayerStyle, init_convs
 
@@ -56,11 +57,7 @@ class SOLOSemSegHead(nn.Module):
         ignore_value: int,
     ) -> None:
         super().__init__()
-        if not in_features or any(name not in input_shape for name in in_features):
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(in_features)}, but the backbone yields "
-                f"{list(input_shape)}"
-            )
+        check_features("SEM_SEG_HEAD.IN_FEATURES", in_features, list(input_shape))
         finest = input_shape[in_features[0]]
         if finest.stride != common_stride:
             raise ValueError(

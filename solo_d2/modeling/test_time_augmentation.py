@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .meta_arch import SOLO
+from .meta_arch.solo import check_image
 from .postprocessing import category_scores
 from .views import Frame, View, finish, join_views, move_view
+
+_logger = logging.getLogger(__name__)
 
 
 def resized_shape(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
@@ -74,13 +78,22 @@ class TestScales:
         Raises:
             ValueError: a size that makes no sense.
         """
-        node = cfg.TEST.AUG
-        return cls(
+        node, plain = cfg.TEST.AUG, int(cfg.INPUT.MIN_SIZE_TEST)
+        scales = cls(
             min_sizes=tuple(int(size) for size in node.MIN_SIZES),
             max_size=int(node.MAX_SIZE),
             flip=bool(node.FLIP),
-            reference=(int(cfg.INPUT.MIN_SIZE_TEST), int(cfg.INPUT.MAX_SIZE_TEST)),
+            reference=(plain, int(cfg.INPUT.MAX_SIZE_TEST)),
         )
+        if plain and not min(scales.min_sizes) <= plain <= max(scales.min_sizes):
+            _logger.warning(
+                "The sizes %s of TEST.AUG.MIN_SIZES do not lie around %d, INPUT.MIN_SIZE_TEST, for "
+                "which the model is meant; for example (%d, %d, %d) do",
+                scales.min_sizes,
+                plain,
+                *(round(plain * factor) for factor in (0.75, 1, 1.25)),
+            )
+        return scales
 
     def shapes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Sizes (height, width) at which a picture of `size` is tested, smallest first."""
@@ -116,10 +129,7 @@ class SOLOWithTTA(nn.Module):
         super().__init__()
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        if not isinstance(model, SOLO) or any(
-            getattr(type(model), name) is not getattr(SOLO, name)
-            for name in ("forward", "inference", "inference_single_image")
-        ):
+        if not isinstance(model, SOLO) or not model.supports_tta:
             raise ValueError(
                 "TEST.AUG.ENABLED is for instance segmentation with the meta-architecture SOLO; "
                 f"got {type(model).__name__}. Set it to False"
@@ -154,6 +164,7 @@ class SOLOWithTTA(nn.Module):
     def _detect(self, inputs: dict[str, Any]) -> Instances:
         if "image" not in inputs:
             raise ValueError(f'expected "image" in every input, got {sorted(inputs)}')
+        check_image(inputs["image"], len(self.model.pixel_mean))
         picture = inputs["image"].permute(1, 2, 0).cpu().numpy()
         size = picture.shape[:2]
         output = (int(inputs.get("height", size[0])), int(inputs.get("width", size[1])))

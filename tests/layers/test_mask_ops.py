@@ -190,5 +190,5 @@ def test_sizes_that_the_stride_does_not_divide_are_refused(size, stride):
     [mask_profiles, masks_to_boxes, pairwise_intersection, lambda m: downsample_masks(m, 2)],
 )
 def test_soft_or_flat_masks_are_refused(function, masks):
-    with pytest.raises(ValueError, match="threshold soft masks first"):
+    with pytest.raises(ValueError, match=r"boolean masks \(K, H, W\), got"):
         function(masks)

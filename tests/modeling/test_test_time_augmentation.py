@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 from torch import nn
 
 from solo_d2 import SOLOPredictor
-from solo_d2.modeling import SOLO, GridSpec
+from solo_d2.modeling import SOLO, GridSpec, PanopticSOLO, SoftSOLO
 from solo_d2.modeling import output as output_module
 from solo_d2.modeling.criterion import SOLOCriterion
 from solo_d2.modeling.postprocessing import InferenceSettings, build_nms
@@ -295,19 +295,56 @@ def test_sizes_that_make_no_sense_are_refused(overrides, message):
 
 def test_models_of_which_instances_are_not_all_are_refused():
     class MoreThanInstances(SOLO):
+        supports_tta = False
+
+    classes = (MoreThanInstances, PanopticSOLO, SoftSOLO)
+    models = [(x.__new__(x), x.__name__) for x in classes]
+    for other, name in (*models, (nn.Identity(), "Identity")):
+        with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED is for.*got {name}"):
+            SOLOWithTTA(aug_config((64,)), other)
+
+
+def test_a_subclass_that_wraps_a_method_is_tested_at_several_sizes():
+    class Counting(SOLO):
+        calls = 0
+
+        def predict(self, features, images):
+            self.calls += 1
+            return super().predict(features, images)
+
         def forward(self, batched_inputs):
             return super().forward(batched_inputs)
 
-    model = MoreThanInstances.__new__(MoreThanInstances)
-    for other, name in ((model, "MoreThanInstances"), (nn.Identity(), "Identity")):
-        with pytest.raises(ValueError, match=f"TEST.AUG.ENABLED is for.*got {name}"):
-            SOLOWithTTA(aug_config((64,)), other)
+    model = tiny_model(*LIVELY).eval()
+    expected = SOLOWithTTA(aug_config((48, 64)), model)([noise_input((50, 77))])
+    model.__class__ = Counting
+    found = SOLOWithTTA(aug_config((48, 64)), model)([noise_input((50, 77))])
+    assert_same(found[0]["instances"], expected[0]["instances"])
+    assert model.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "plain", "warned"),
+    [
+        ((600, 800, 1000), 800, False),
+        ((600, 1000), 800, False),
+        ((800,), 800, False),
+        ((600, 800, 1000), 1024, True),
+        ((600, 800, 1000), 512, True),
+        ((600, 800, 1000), 0, False),  # pictures as they are
+    ],
+)
+def test_sizes_that_do_not_lie_around_the_plain_one_are_warned_of(caplog, sizes, plain, warned):
+    SOLOWithTTA(aug_config(sizes, "INPUT.MIN_SIZE_TEST", plain), channel_model())
+    assert ("do not lie around" in caplog.text) == warned
 
 
 def test_inputs_that_cannot_be_used_are_refused():
     augmented = SOLOWithTTA(aug_config((64,)), channel_model())
     with pytest.raises(ValueError, match=r'expected "image".*file_name'):
         augmented([{"file_name": "a.png"}])
+    with pytest.raises(ValueError, match="got ndarray"):
+        augmented([{"image": noise_input((64, 96))["image"].numpy()}])
     with pytest.raises(ValueError, match="evaluation mode"):
         augmented.train()([scene((64, 96), [])])
 

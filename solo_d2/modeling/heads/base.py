@@ -251,8 +251,16 @@ def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | Non
 
 
 def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a `ValueError` unless the backbone yields `names`, the value of `MODEL.SOLO.<key>`."""
+    """Raise a `ValueError` unless the backbone yields `names`, the value of ``MODEL.<key>``."""
     if not names or any(name not in known for name in names):
         raise ValueError(
-            f"MODEL.SOLO.{key} is {list(names)}, but the backbone yields {list(known)}"
+            f"MODEL.{key} is {list(names)}, but the backbone yields {list(known)}; {PYRAMID_REMEDY}"
         )
+
+
+PYRAMID_REMEDY = (
+    "name some of these, or take a backbone with a feature pyramid, such as MODEL.BACKBONE.NAME "
+    '"build_resnet_fpn_backbone" with MODEL.RESNETS.OUT_FEATURES and MODEL.FPN.IN_FEATURES '
+    '["res2", "res3", "res4", "res5"], which yields "p2" to "p6"'
+)
+"""What to do about features that the backbone does not have."""

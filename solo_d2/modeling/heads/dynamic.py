@@ -137,5 +137,5 @@ class DynamicSOLOHead(SOLOHead):
 def _unified_from(node: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, int] | None:
     if node.TYPE == "separate":
         return None
-    check_features("MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
+    check_features("SOLO.MASK_FEATURE.IN_FEATURES", node.IN_FEATURES, list(input_shape))
     return {name: input_shape[name].stride for name in node.IN_FEATURES}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -42,7 +42,7 @@ class PanopticSOLO(SOLO):
         **kwargs: as for `SOLO`.
     """
 
-    supports_tta = False
+    supports_tta: ClassVar[bool] = False  # stuff would have to be joined as well
 
     @configurable
     def __init__(

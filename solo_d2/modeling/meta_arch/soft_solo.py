@@ -30,8 +30,7 @@ class SoftSOLO(SOLO):
     """
 
     assigner_class: ClassVar = MatteTargetAssigner
-
-    supports_tta = False
+    supports_tta: ClassVar[bool] = False  # mattes would have to be joined as well
     provides_image = True
 
     @classmethod
@@ -45,7 +44,7 @@ class SoftSOLO(SOLO):
             )
         if cfg.MODEL.SOLO.MASK_LOSS not in MATTE_LOSSES:
             raise ValueError(
-                f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {MATTE_LOSSES}, "
+                f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {sorted(MATTE_LOSSES)}, "
                 f"got {cfg.MODEL.SOLO.MASK_LOSS!r}"
             )
 
@@ -74,5 +73,5 @@ class SoftSOLO(SOLO):
         return make_instances(scores, labels, masks, masks_to_boxes(masks), pred_mattes=mattes)
 
 
-MATTE_LOSSES = ("matte", "mae", "dice")
-"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for soft targets."""
+MATTE_LOSSES = {"matte", "mae", "dice"}
+"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for soft targets; others can be added."""

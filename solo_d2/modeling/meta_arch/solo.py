@@ -99,7 +99,7 @@ class SOLO(nn.Module):
         node = cfg.MODEL.SOLO
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        check_features("IN_FEATURES", node.IN_FEATURES, list(shapes))
+        check_features("SOLO.IN_FEATURES", node.IN_FEATURES, list(shapes))
         strides = [shapes[name].stride for name in node.IN_FEATURES]
         grid = GridSpec.build(node.NUM_GRIDS, node.SCALE_RANGES, strides)
         head = build_solo_head(cfg, shapes, grid)
@@ -192,7 +192,7 @@ class SOLO(nn.Module):
             ValueError: an input without an image tensor of the model's channels.
         """
         for inputs in batched_inputs:
-            _check_image(inputs.get("image"), len(self.pixel_mean))
+            check_image(inputs.get("image"), len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         images = [
             ((x - self.pixel_mean) / self.pixel_std).to(self.pixel_mean.dtype) for x in images
@@ -272,7 +272,8 @@ class SOLO(nn.Module):
         return View(candidates, cell_masks)
 
 
-def _check_image(image: Any, channels: int) -> None:
+def check_image(image: Any, channels: int) -> None:
+    """Raise a `ValueError` unless `image` is a tensor (channels, H, W) with a pixel."""
     if not isinstance(image, Tensor):
         raise ValueError(
             f'every input needs "image", a tensor ({channels}, H, W) of values from 0 to 255; got '
