@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import tiny_config, tiny_model
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import defaults
 from detectron2.structures import Boxes, BoxMode, Instances
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
+from solo_d2.checkpoint.files import save_checkpoint
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.data.datasets.lvis import register_lvis_json, write_lvis
 from solo_d2.data.datasets.panoptic import register_coco_panoptic
@@ -41,6 +44,9 @@ from solo_d2.io.atomic import AtomicFile, atomic_write, host_name, remove_leftov
 from solo_d2.io.json_file import JsonListWriter, save_json
 from solo_d2.io.panoptic_png import read_panoptic_png, write_panoptic_png
 from solo_d2.layers import masks_to_boxes
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import train_net
 
 NAME = "faulty"
 H, W = 50, 70
@@ -483,7 +489,7 @@ def crowded(count):
     ("objects", "limit", "expected"),
     [
         (100, None, 100),
-        (101, None, 100 * 101 * 0 + 99.0099),  # recalls above 100/101 have no precision
+        (101, None, 99.0099),  # recalls 0, 0.01 ... 0.99 of 101, as 100/101 are found
         (300, None, 33.6634),  # recalls 0, 0.01 ... 0.33 of 101
         (300, 300, 100),
         (300, 150, 50.495),  # 51 of 101
@@ -523,8 +529,6 @@ def test_the_trainer_hands_on_the_limit(tmp_path, tiny_cfg):
 
 
 def test_more_detections_than_candidates_are_refused():
-    from builders import tiny_model
-
     keys = ("MODEL.SOLO.PRE_NMS_TOPK_TEST", 60, "TEST.DETECTIONS_PER_IMAGE")
     with pytest.raises(ValueError, match=r"PER_IMAGE 61 .*PRE_NMS_TOPK_TEST to at least 61"):
         tiny_model(*keys, 61)
@@ -532,7 +536,7 @@ def test_more_detections_than_candidates_are_refused():
 
 
 def test_candidates_that_are_cut_are_said_once(caplog, monkeypatch):
-    from builders import noise_input, tiny_model
+    from builders import noise_input
     from detectron2.utils import logger as detectron2_logger
 
     monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", type(detectron2_logger._LOG_COUNTER)())
@@ -1185,3 +1189,51 @@ def test_what_a_kill_leaves_lacks_the_bracket_alone(tmp_path):
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "r.json")], check=False)
     (file,) = tmp_path.iterdir()
     assert json.loads(file.read_text() + "]") == [{"a": 1}, {"a": 2}]
+
+
+# The command, on a test set.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A config file and weights of a model of two classes that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("trained")
+    keys = ("MODEL.SOLO.NUM_CLASSES", 2, "MODEL.SOLO.SCORE_THRESH_TEST", 0.0)
+    keys += ("MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 5)
+    keys += ("INPUT.MIN_SIZE_TEST", 64, "DATALOADER.NUM_WORKERS", 0)
+    (folder / "config.yaml").write_text(tiny_config(*keys).dump())
+    save_checkpoint({"model": tiny_model(*keys).state_dict()}, folder / "model.pth")
+    return folder
+
+
+@pytest.mark.parametrize("annotations", [[], None], ids=["empty list", "no list"])
+@pytest.mark.parametrize("kind", ["coco", "lvis"])
+def test_a_test_set_is_predicted_and_the_command_says_where(
+    tmp_path, trained, monkeypatch, kind, annotations
+):
+    monkeypatch.setattr(defaults, "collect_env_info", lambda: "")  # takes seconds
+    changed = content()
+    del changed["annotations"]
+    if annotations is not None:
+        changed["annotations"] = annotations
+    if kind == "lvis":
+        for category in changed["categories"]:
+            category["frequency"] = "f"
+    file = write(tmp_path, changed, "image_info_test-dev2017.json")
+    arguments = ["--config-file", trained / "config.yaml", "--eval-only", "--data-format", kind]
+    arguments += ["--val-json", file, "--val-images", tmp_path]
+    arguments += ["OUTPUT_DIR", tmp_path / "out", "MODEL.WEIGHTS", trained / "model.pth"]
+    try:
+        assert train_net.invoke_main([str(x) for x in arguments]) == 0
+    finally:
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            if "own_val" in catalog.list():
+                catalog.remove("own_val")
+    (results,) = (tmp_path / "out").rglob(f"{kind}_instances_results.json")
+    entries = json.loads(results.read_text())
+    assert {x["image_id"] for x in entries} == {1, 2}
+    assert {x["category_id"] for x in entries} <= {3, 17}
+    assert len(entries) == 10
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"no annotations: results for the evaluation server are in {results}" in log
+    assert "AP50" not in log
