@@ -125,7 +125,11 @@ class JsonListWriter:
         with self._named():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._pending = AtomicFile(self.path, buffering=0)
-            self._list = JsonList(self._pending.file, opening, closing)
+            try:
+                self._list = JsonList(self._pending.file, opening, closing)
+            except BaseException:
+                self._pending.discard()
+                raise
 
     @property
     def count(self) -> int:

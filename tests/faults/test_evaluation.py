@@ -40,6 +40,7 @@ from solo_d2.evaluation import (
     coco,
 )
 from solo_d2.evaluation.panoptic_truth import own_names
+from solo_d2.io import json_file
 from solo_d2.io.atomic import AtomicFile, atomic_write, host_name, remove_leftovers
 from solo_d2.io.json_file import JsonListWriter, save_json
 from solo_d2.io.panoptic_png import read_panoptic_png, write_panoptic_png
@@ -711,8 +712,6 @@ def test_results_never_replace_the_annotations(tmp_path):
 
 
 def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch):
-    from solo_d2.io import json_file
-
     ours(tmp_path, content())
     evaluator = COCOInstanceEvaluator(NAME, str(tmp_path / "out"))
     feed(evaluator)
@@ -1133,14 +1132,13 @@ def test_an_empty_list_is_a_list(tmp_path, head):
     assert content == ([] if head is None else {"a": 1, "annotations": []})
 
 
-@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SystemExit, MemoryError])
-def test_what_ends_the_block_keeps_the_old_list_or_the_new_entries(tmp_path, keep, error):
+def test_what_ends_the_block_keeps_the_old_list(tmp_path, error):
     (tmp_path / "r.json").write_text("[0]")
-    with pytest.raises(error), JsonListWriter(tmp_path / "r.json", keep=keep) as file:
+    with pytest.raises(error), JsonListWriter(tmp_path / "r.json") as file:
         file.extend([1, 2])
         raise error
-    assert json.loads((tmp_path / "r.json").read_text()) == ([1, 2] if keep else [0])
+    assert json.loads((tmp_path / "r.json").read_text()) == [0]
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -1168,16 +1166,28 @@ def test_a_target_that_cannot_be_written_is_known_at_once(tmp_path, write, place
 def test_a_disk_that_gets_full_leaves_the_old_list(tmp_path):
     """``/dev/full`` in place of the temporary file."""
     (tmp_path / "r.json").write_text("[0]")
-    writer = JsonListWriter(tmp_path / "r.json")
-    writer._pending.file.close()
-    writer._pending.file = open("/dev/full", "wb")
-    with pytest.raises(ValueError, match=r"r\.json: cannot be written.*No space"), writer:
+    with (
+        open("/dev/full", "wb", buffering=0) as full,
+        pytest.raises(ValueError, match=r"r\.json: cannot be written.*No space"),
+        JsonListWriter(tmp_path / "r.json") as writer,
+    ):
+        writer._list._file = full
         writer.extend([1])
     assert json.loads((tmp_path / "r.json").read_text()) == [0]
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_a_kill_leaves_lacks_the_bracket_alone(tmp_path):
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json_file, "JsonList", full)
+    with pytest.raises(ValueError, match=r"r\.json: cannot be written.*No space"):
+        JsonListWriter(tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_leaves_is_a_whole_list(tmp_path):
     script = (
         "import os, signal, sys\n"
         "from solo_d2.io.json_file import JsonListWriter\n"
@@ -1188,7 +1198,7 @@ def test_what_a_kill_leaves_lacks_the_bracket_alone(tmp_path):
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "r.json")], check=False)
     (file,) = tmp_path.iterdir()
-    assert json.loads(file.read_text() + "]") == [{"a": 1}, {"a": 2}]
+    assert json.loads(file.read_text()) == [{"a": 1}, {"a": 2}]
 
 
 # The command, on a test set.
