@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from _ablation_rows import Row, Table
+from _ablation_tables import Row, Table
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,18 +1,13 @@
-"""Rows of the paper's tables, and how a row is made small without losing what it varies.
-
-The rows and the paper's numbers are those of ``configs/README.md``; nothing is typed twice.
-"""
+"""Shrink a row of the paper's tables to a small budget without losing what the table varies."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from _ablation_tables import Table
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -27,12 +22,6 @@ FULL_SIZE = 800  # short side of the paper's inputs, which its sizes in pixels r
 NORM_GROUPS = 32  # of "GN"
 FULL_SCHEDULE = 270_000  # iterations of the paper's 3x schedule
 
-FOUR_HEADS = {
-    "SOLO": "COCO-InstanceSegmentation/solo_R_50_FPN_3x.yaml",
-    "D-SOLO": "COCO-InstanceSegmentation/decoupled_solo_R_50_FPN_3x.yaml",
-    "SOLOv2": "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml",
-    "D-SOLOv2": "Ablations/table6c_decoupled_on.yaml",
-}
 HEAD, GRIDS, DEPTH = "MODEL.SOLO.HEAD", "MODEL.SOLO.NUM_GRIDS", "MODEL.SOLO.NUM_CONVS"
 WIDTHS = ("MODEL.SOLO.CONV_DIM", "MODEL.SOLO.KERNEL_DIM", "MODEL.SOLO.MASK_FEATURE.CONV_DIM")
 SIZES = tuple(f"INPUT.{end}_SIZE_{when}" for end in ("MIN", "MAX") for when in ("TRAIN", "TEST"))
@@ -47,64 +36,6 @@ def build_merged_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MergedBa
     bottom_up = build_timm_fpn_backbone(cfg, input_shape).bottom_up
     node = cfg.MODEL.FPN
     return MergedBackbone(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, node.NORM)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Attributes:
-        name: on the command line and in file names.
-        label: as in the paper.
-        config: relative to ``configs/``.
-        published: the paper's AP, or what it says instead.
-    """
-
-    name: str
-    label: str
-    config: str
-    published: str
-
-    @property
-    def paper(self) -> float | None:
-        """The paper's AP in percent, where it gives one."""
-        return float(self.published) if re.fullmatch(r"[\d.]+", self.published) else None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper: what it is called here, its heading, its rows."""
-
-    key: str
-    title: str
-    rows: list[Row] = field(default_factory=list)
-
-
-def read_tables() -> dict[str, Table]:
-    """All tables of ``configs/README.md`` with files in ``Ablations/``, and the four heads."""
-    text = Path(model_zoo.get_config_file("README.md")).read_text(encoding="utf-8")
-    tables: dict[str, Table] = {}
-    title, published = "", {}
-    for line in text.splitlines():
-        title = line[4:] if line.startswith("### ") else title
-        found = re.match(r"\| (.+?) \| \[.*?\]\((.+?)\.yaml\) \|", line)
-        if not found:
-            continue
-        label, config = found.groups()
-        cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
-        folder, stem = config.split("/")
-        published[f"{config}.yaml"] = cells[3 if folder == "Ablations" else 2]
-        if folder == "Ablations":
-            prefix, name = stem.split("_", 1)
-            key = prefix.removeprefix("table")
-            row = Row(name, label, f"{config}.yaml", published[f"{config}.yaml"])
-            tables.setdefault(key, Table(key, title)).rows.append(row)
-    heads = [
-        Row(label.lower(), label, config, published[config] + (" (R101)" if "6c" in config else ""))
-        for label, config in FOUR_HEADS.items()
-    ]
-    tables["heads"] = Table("heads", "Tables 1 and 6(c), the four heads: R50 3x", heads)
-    return tables
 
 
 def flatten(node: CfgNode, prefix: str = "") -> dict[str, Any]:

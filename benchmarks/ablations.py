@@ -27,16 +27,14 @@ import torch
 from _ablation_report import METRICS, Outcome, markdown, plot
 from _ablation_rows import (
     BUDGETS,
-    Row,
-    Table,
     budget_config,
     differing,
     dropped,
     fingerprint,
     flatten,
-    read_tables,
     resolve,
 )
+from _ablation_tables import Row, Table, read_tables, readme_tables
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
@@ -60,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--table", nargs="+", default=[], metavar="TABLE", help="tables to run, see --list")
     add("--rows", nargs="+", default=[], metavar="ROW", help="only these rows, see --list")
     add("--list", action="store_true", help="list tables and rows, and stop")
+    add("--markdown", action="store_true", help="print the tables of configs/README.md, and stop")
     add("--dry-run", action="store_true", help="print how the rows differ, and stop")
     add("--iterations", type=int, metavar="N", help="of a run (default: the budget's config)")
     add("--seeds", type=int, default=1, metavar="K", help="runs of a row (default: 1)")
@@ -306,6 +305,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for table in read_tables().values():
                 print(f"{table.key}: {table.title}")
                 print("".join(f"  {row.name}" for row in table.rows))
+            return 0
+        if args.markdown:
+            print(readme_tables())
             return 0
         plans = make_plans(args, overrides)
         if args.dry_run:

@@ -18,16 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import ablations
 from _ablation_report import Outcome, agreement, markdown, plot
 from _ablation_rows import (
-    Row,
-    Table,
     budget_config,
     differing,
     dropped,
     fingerprint,
     flatten,
-    read_tables,
     resolve,
 )
+from _ablation_tables import Row, Table, read_tables, readme_tables
 
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.shapes import ShapesSource
@@ -58,8 +56,19 @@ def test_every_file_is_a_row_of_one_table():
         ("heads", [36.8, 37.4, 38.8, None]),  # the last is on another backbone
     ],
 )
-def test_the_papers_numbers_are_those_of_the_readme(key, published):
+def test_the_papers_numbers(key, published):
     assert [row.paper for row in TABLES[key].rows] == published
+
+
+def test_the_tables_of_the_readme_are_the_data(capsys):
+    readme = (ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    between = readme.partition("### 4(a)")[2].partition("\n6(d), multi-scale")[0]
+    assert f"### 4(a){between}".strip() == readme_tables()
+    assert ablations.main(["--markdown"]) == 0
+    assert capsys.readouterr().out.strip() == readme_tables()
+    for row in TABLES["heads"].rows[:3]:  # in Table 1 of the readme, which has no data
+        (line,) = [line for line in readme.splitlines() if f"]({row.config})" in line]
+        assert line.split(" | ")[2] == row.published
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,7 @@ def runs(flags):
         (["--table", "4b", "MODEL.SOLO.NUM_COORD_CONVS", "1"], "NUM_COORD_CONVS is what the rows"),
         (["--table", "5g", "INPUT.MIN_SIZE_TRAIN", "(64,)"], "MIN_SIZE_TRAIN is what the rows"),
         (["--table", "4b", "MODEL.SOLO.NO_KEY", "1"], "NO_KEY"),
-        (["--table", "4b", "--data", "no/such"], "no stamps data set in no/such/stamps"),
+        (["--table", "4b", "--data", "no/such"], "no stamps dataset in no/such/stamps"),
     ],
 )
 def test_bad_arguments_end_with_one_clear_line(arguments, said, capsys):

@@ -155,13 +155,6 @@ def test_the_table_of_configs_lists_every_file(name):
     assert f"`{name}`" in README or f"]({name})" in README
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("Ablations/*.yaml")), ids=lambda p: p.stem)
-def test_the_table_shows_the_line_that_makes_a_row(path):
-    (row,) = [line for line in README.splitlines() if f"(Ablations/{path.name})" in line]
-    for line in re.findall(r"^MODEL: {SOLO: {(.*)}}$", path.read_text(), flags=re.MULTILINE):
-        assert f"`{line}`" in row
-
-
 def test_the_recipe_for_torchvision_weights_fills_the_backbone(tmp_path, monkeypatch):
     source = torchvision.models.resnet18()
     monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: source)
