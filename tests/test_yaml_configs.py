@@ -13,6 +13,7 @@ from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
 from solo_d2.model_zoo.model_zoo import load_config
+from solo_d2.modeling import SOLO_HEAD_REGISTRY
 from solo_d2.modeling.test_time_augmentation import TestScales
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -35,7 +36,7 @@ def shrunken(name):
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
     resnet = cfg.MODEL.RESNETS
-    if resnet.DEPTH >= 50:
+    if "resnet" in cfg.MODEL.BACKBONE.NAME and resnet.DEPTH >= 50:
         resnet.DEPTH, resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = 50, 16, 32
         resnet.NUM_GROUPS, resnet.WIDTH_PER_GROUP = min(resnet.NUM_GROUPS, 2), 8
     cfg.MODEL.FPN.OUT_CHANNELS = 32
@@ -43,8 +44,11 @@ def shrunken(name):
     node.NUM_CLASSES = 3
     node.NUM_GRIDS = [size // 4 for size in node.NUM_GRIDS]
     node.NUM_CONVS = max(1, node.NUM_CONVS // 2, node.NUM_COORD_CONVS)
-    node.CONV_DIM = node.MASK_FEATURE.CONV_DIM = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
-    node.KERNEL_DIM = 32 * node.NUM_KERNEL_GROUPS
+    node.CONV_DIM = 32
+    if "KERNEL_DIM" in SOLO_HEAD_REGISTRY.get(node.HEAD).uses:
+        node.MASK_FEATURE.CONV_DIM, node.KERNEL_DIM = 32, 32 * node.NUM_KERNEL_GROUPS
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticSOLO":
+        cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
     return cfg
 
 
