@@ -16,7 +16,14 @@ import sys
 import torch
 
 from solo_d2.checkpoint import load_weights
-from solo_d2.engine import SOLOTrainer, check_data, launch, parse_arguments, setup
+from solo_d2.engine import (
+    SOLOTrainer,
+    check_data,
+    launch,
+    name_classes,
+    parse_arguments,
+    setup,
+)
 from solo_d2.engine.log import end_log
 from solo_d2.io.errors import one_line
 from solo_d2.io.lock import unlock_all
@@ -34,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
                 raise ValueError("--eval-only needs a data set: --val-json and --val-images")
             check_data(cfg, cfg.DATASETS.TEST)
             model = SOLOTrainer.build_model(cfg)
+            name_classes(model, cfg.DATASETS.TEST[0])
             load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
             SOLOTrainer.test(cfg, model)
             if cfg.TEST.AUG.ENABLED:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..io.atomic import atomic_write, remove_leftovers
 from ..io.errors import one_line
-from .convention import check_convention, own_info
+from .classes import check_classes, match_classes, take_classes
+from .convention import OWN, check_convention, own_info
 from .files import load_checkpoint, save_checkpoint
 from .fit import Require, check_fit, compare
 from .foreign.convert import convert_state_dict
@@ -44,6 +45,8 @@ class SOLOCheckpointer(DetectionCheckpointer):
         save_dir: folder of the checkpoints.
         save_to_disk: by default on the main process alone.
         require: how much of the model a file must fill.
+        rename: whether the model's `class_names` may differ from those of a file of the same
+            classes: its names are other words for them.
         **checkpointables: have `state_dict` and `load_state_dict`, such as ``trainer``.
 
     Attributes:
@@ -57,11 +60,14 @@ class SOLOCheckpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         require: Require = Require.EVERYTHING,
+        rename: bool = False,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.require = require
+        self.rename = rename
         self.resumed = False
+        self._loading: list[str] = []
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a file.
@@ -86,9 +92,10 @@ class SOLOCheckpointer(DetectionCheckpointer):
         checkpoint = self._load_file(str(file))
         if heuristics:
             checkpoint["matching_heuristics"] = True
+        self._loading = list(self.checkpointables if checkpointables is None else checkpointables)
         try:
             self._load_model(checkpoint)
-            for key in self.checkpointables if checkpointables is None else checkpointables:
+            for key in self._loading:
                 if key in checkpoint:
                     self._load_state(key, checkpoint.pop(key))
         except ValueError as error:
@@ -218,21 +225,30 @@ class SOLOCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Check everything first, so that a refused file leaves the model as it was."""
         _prepare(checkpoint, self.model)
-        check_fit(compare(self.model, checkpoint["model"]), self.require)
-        check_values(self.model, checkpoint["model"])
+        info = None
         if INFO_KEY in checkpoint:
             info = CheckpointInfo.from_dict(checkpoint[INFO_KEY])
+            self._match_classes(info, checkpoint)
+        check_fit(compare(self.model, checkpoint["model"]), self.require)
+        check_values(self.model, checkpoint["model"])
+        if info is not None:
             try:
                 check_convention(info, self.model)
             except ValueError as error:
                 if self.require is not Require.NOTHING:
                     raise
                 _logger.warning("The file %s", error)
-            unnamed = getattr(self.model, "class_names", None) == ()
-            if unnamed and self.require is Require.EVERYTHING:
-                self.model.class_names = info.class_names
-                self.model.stuff_names = info.stuff_names
+            if self.require is Require.EVERYTHING:
+                take_classes(self.model, info)
         return super()._load_model(checkpoint)
+
+    def _match_classes(self, info: CheckpointInfo, checkpoint: dict[str, Any]) -> None:
+        check_classes(info, checkpoint["model"])
+        # The state of an optimizer, which comes with a resumed training, is in the file's order.
+        resuming = any(key in checkpoint for key in self._loading)
+        # Names of other projects' files are not always known for certain.
+        strict = self.require is Require.EVERYTHING and info.source == OWN and not self.rename
+        match_classes(self.model, info, checkpoint["model"], strict=strict, move=not resuming)
 
     def _load_state(self, key: str, state: Any) -> None:
         try:
@@ -245,25 +261,34 @@ class SOLOCheckpointer(DetectionCheckpointer):
 
 
 def load_weights(
-    model: nn.Module, weights: str | os.PathLike[str], *, allow_partial: bool = False
+    model: nn.Module,
+    weights: str | os.PathLike[str],
+    *,
+    allow_partial: bool = False,
+    rename: bool = False,
 ) -> None:
     """Load weights for prediction into a model, in place.
 
     Args:
-        model: The model.
+        model: The model. Where it has `class_names`, those of the file are put in the same order;
+            where it has none, it gets the file's.
         weights: A file or a URL, see `SOLOCheckpointer.load`; "" leaves the model as it is, with
             a warning.
         allow_partial: Take what fits, and log by name what is left random.
+        rename: Whether the model's `class_names` may be other words than the file's for the same
+            classes.
 
     Raises:
-        ValueError: The file is missing, damaged, unsafe, of another model, or the model gets
-            another input than the weights were trained with.
+        ValueError: The file is missing, damaged, unsafe, of another model or of other classes, or
+            the model gets another input than the weights were trained with.
     """
     if not os.fspath(weights):
         _logger.warning("MODEL.WEIGHTS is empty: the model has random weights.")
         return
     require = Require.NOTHING if allow_partial else Require.EVERYTHING
-    SOLOCheckpointer(model, require=require).load(os.fspath(weights), checkpointables=[])
+    SOLOCheckpointer(model, require=require, rename=rename).load(
+        os.fspath(weights), checkpointables=[]
+    )
 
 
 def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:
@@ -283,7 +308,7 @@ def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:
     source = find_source(state)
     if source is None or any(key.startswith("head.") for key in state):
         return
-    converted = convert_state_dict(state, source)
+    converted = convert_state_dict({"model": state, "meta": checkpoint.get("meta")}, source)
     _logger.info("Converted from %s: %s", source, converted.info.architecture)
     checkpoint["model"] = dict(converted)
     checkpoint[INFO_KEY] = converted.info.to_dict()

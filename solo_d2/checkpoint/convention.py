@@ -9,6 +9,9 @@ from torch import nn
 
 from .info import CheckpointInfo, InputConvention
 
+OWN = "solo_d2"
+"""`CheckpointInfo.source` of a model that was trained here."""
+
 _TOLERANCE = 0.01
 """Between means and deviations, in units of [0, 255]: configs and files round differently."""
 
@@ -28,8 +31,9 @@ def own_info(model: nn.Module) -> dict[str, Any] | None:
     if convention is None:
         return None
     head = type(getattr(model, "head", model)).__name__
-    names = (tuple(getattr(model, key, ())) for key in ("class_names", "stuff_names"))
-    return CheckpointInfo("solo_d2", head, "", convention, *names).to_dict()
+    keys = ("class_names", "stuff_names", "category_ids", "stuff_category_ids")
+    classes = {key: tuple(getattr(model, key, ())) for key in keys}
+    return CheckpointInfo(OWN, head, "", convention, **classes).to_dict()
 
 
 def check_convention(info: CheckpointInfo, model: nn.Module) -> None:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from ..checkpoint import Require
 from ..config import validate_config
 from ..data.build import build_train_loader
-from ..data.checks import check_classes, check_stuff, stuff_classes, thing_classes
+from ..data.checks import check_classes, check_stuff
 from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
 from ..data.loader import TrainLoader
 from ..data.matting_mapper import MattingDatasetMapper
@@ -32,6 +32,7 @@ from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
+from .classes import check_names, name_classes
 from .hooks import BestCheckpoint
 from .loop import ResumableTrainer
 
@@ -71,10 +72,7 @@ class SOLOTrainer(ResumableTrainer):
             model.forward = functools.wraps(model.forward)(
                 torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
             )
-        model, name = self.checkpointer.model, cfg.DATASETS.TRAIN[0]
-        model.class_names = tuple(thing_classes(name) or ())
-        if is_panoptic(cfg):
-            model.stuff_names = tuple(stuff_classes(name))
+        name_classes(self.checkpointer.model, cfg.DATASETS.TRAIN[0])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -109,6 +107,19 @@ class SOLOTrainer(ResumableTrainer):
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
         limit = cfg.TEST.DETECTIONS_PER_IMAGE
         return build_evaluator(dataset_name, str(folder), max_dets_per_image=limit)
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """Evaluate on all of `DATASETS.TEST`.
+
+        Raises:
+            ValueError: The model has other classes than a dataset.
+        """
+        for name in cfg.DATASETS.TEST:
+            check_names(model, name)
+        return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

@@ -85,9 +85,12 @@ class SOLOPredictor:
         self.metadata = _metadata(self.cfg, class_names, stuff_names)
         if model is None:
             model = build_model(self.cfg)
-            load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial)
-        if class_names is None:
-            self.metadata = _own_metadata(model, self.metadata)
+            named = class_names is not None
+            if named:  # the weights come to this order, or these are other words for their classes
+                model.class_names = tuple(class_names or ())
+                model.stuff_names = tuple(stuff_names or ())
+            load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial, rename=named)
+        self.metadata = _own_metadata(model, self.metadata, named=class_names is not None)
         self.model = model.to(self.device).eval()
         if self.cfg.TEST.AUG.ENABLED:
             self.model = SOLOWithTTA(self.cfg, self.model)
@@ -187,13 +190,23 @@ def _metadata(
     return metadata
 
 
-def _own_metadata(model: nn.Module, known: Any) -> Any:
-    """`known`, unless the model says that its classes have other names."""
-    names = list(getattr(model, "class_names", ()))
-    if not names or names == list(known.get("thing_classes", [])):
-        return known
-    stuff = list(getattr(model, "stuff_names", ()))
-    return _Names(thing_classes=names, **({"stuff_classes": stuff} if stuff else {}))
+def _own_metadata(model: nn.Module, known: Any, *, named: bool) -> Any:
+    """`known`, unless the model says more: names, which `named` ones replace, and category ids."""
+    metadata, complete = _Names(), True
+    for kind, own, ids in (
+        ("thing", getattr(model, "class_names", ()), getattr(model, "category_ids", ())),
+        ("stuff", getattr(model, "stuff_names", ()), getattr(model, "stuff_category_ids", ())),
+    ):
+        have = known.get(f"{kind}_classes") or ()
+        names = list(have if named and have else own)
+        mapping = f"{kind}_dataset_id_to_contiguous_id"
+        if names:
+            setattr(metadata, f"{kind}_classes", names)
+        if names and len(ids) == len(names):
+            setattr(metadata, mapping, {category: label for label, category in enumerate(ids)})
+        told = hasattr(metadata, mapping) and not known.get(mapping)
+        complete = complete and (not names or list(have) == names) and not told
+    return known if complete else metadata
 
 
 class _Names(SimpleNamespace):

@@ -328,13 +328,10 @@ def test_names_of_classes_travel_with_own_checkpoints(tmp_path):
     saved.class_names, saved.stuff_names = ("cat", "dog", "cow"), ("things", "sky")
     SOLOCheckpointer(saved, str(tmp_path)).save("a")
     file = str(tmp_path / "a.pth")
-    unnamed, named = tiny_model(), tiny_model()
-    named.class_names = ("x", "y", "z")
-    for model in (unnamed, named):
-        load_weights(model, file)
+    unnamed = tiny_model()
+    load_weights(unnamed, file)
     assert unnamed.class_names == ("cat", "dog", "cow")
     assert unnamed.stuff_names == ("things", "sky")
-    assert (named.class_names, named.stuff_names) == (("x", "y", "z"), ())
     partly = tiny_model()  # what fits may leave the classes random
     load_weights(partly, file, allow_partial=True)
     assert partly.class_names == ()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..info import INFO_KEY, MSRA, TORCHVISION, CheckpointInfo, InputConvention
 from .architectures import Architecture, recognise
+from .classes import find_classes
 from .configs import closest_config, model_shapes
 from .key_maps import SIGNATURES, describe_other, find_head, find_source, rename
 
@@ -75,7 +76,10 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> C
     result = ConvertedStateDict((ours, tensors[origin[ours]]) for ours in order)
     config, result.overrides = closest_config(architecture)
     convention = _convention(source, architecture, statistics)
-    result.info = CheckpointInfo(source, str(architecture), config, convention)
+    names, ids = find_classes(state_dict, architecture.num_classes)
+    result.info = CheckpointInfo(
+        source, str(architecture), config, convention, class_names=names, category_ids=ids
+    )
     return result
 
 

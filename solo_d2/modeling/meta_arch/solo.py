@@ -47,10 +47,14 @@ class SOLO(nn.Module):
         class_names: for people, in the order of the labels; () if unknown. Training sets them, and
             they travel with its checkpoints.
         stuff_names: likewise, of a semantic branch.
+        category_ids: of the annotations, in the order of the labels; () if unknown.
+        stuff_category_ids: likewise, of a semantic branch.
     """
 
     class_names: tuple[str, ...] = ()
     stuff_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    stuff_category_ids: tuple[int, ...] = ()
 
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
     """What `from_config` makes the assigner of."""

@@ -1,0 +1,66 @@
+"""Classes of registered datasets and of models: what travels with weights, and where both meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from torch import nn
+
+from ..checkpoint.classes import describe_difference
+from ..data.checks import stuff_classes, thing_classes
+from ..io.results import coco_category_ids
+
+
+def name_classes(model: Any, dataset: str) -> None:
+    """Give a model the class names and category ids of a registered dataset.
+
+    Weights that are loaded afterwards must be of these classes, and what is saved keeps them.
+
+    Args:
+        model: A `SOLO`. Its attributes `class_names`, `category_ids`, `stuff_names` and
+            `stuff_category_ids` (with a semantic branch) are set; () for ids that the dataset
+            does not declare.
+        dataset: Name of the dataset.
+
+    Raises:
+        ValueError: The dataset is not registered, its files are missing, or a semantic branch
+            finds no stuff in it.
+    """
+    names = thing_classes(dataset) or []
+    metadata = MetadataCatalog.get(dataset)
+    ids = metadata.get("thing_dataset_id_to_contiguous_id")
+    if ids is None and metadata.get("evaluator_type") == "lvis":
+        ids = {k + 1: k for k in range(len(names))}  # as Detectron2 reads it
+    model.class_names, model.category_ids = tuple(names), _ids(ids, len(names))
+    if hasattr(model, "sem_seg_head"):
+        names, ids = stuff_classes(dataset), metadata.stuff_dataset_id_to_contiguous_id
+        model.stuff_names, model.stuff_category_ids = tuple(names), _ids(ids, len(names))
+
+
+def check_names(model: nn.Module, dataset: str) -> None:
+    """Check that the labels of a model mean what those of a dataset do.
+
+    Args:
+        model: A `SOLO`, also wrapped for several processes or sizes; others are not checked.
+        dataset: Name of a registered dataset.
+
+    Raises:
+        ValueError: Both have class names, and these are others or in another order.
+    """
+    inner: Any = model
+    while not hasattr(inner, "class_names") and isinstance(inner, nn.Module):
+        inner = getattr(inner, "module", getattr(inner, "model", None))
+    own = list(getattr(inner, "class_names", ()))
+    expected = thing_classes(dataset)
+    if own and expected and own != expected:
+        raise ValueError(
+            f"the model cannot be evaluated on {dataset}: it "
+            f"{describe_difference(expected, own)}. Call solo_d2.engine.name_classes before "
+            "loading its weights, which then brings them to the order of the dataset"
+        )
+
+
+def _ids(contiguous: Any, count: int) -> tuple[int, ...]:
+    ids = tuple(coco_category_ids(contiguous) or ())
+    return ids if len(ids) == count and all(type(x) is int for x in ids) else ()
