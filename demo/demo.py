@@ -159,7 +159,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
         job(run)
         whole = run.interrupted is None or args.webcam is not None
     finally:
-        finish_results(run, results, whole)
+        finish_results(args, run, results, whole)
         if run.video_file is not None and not whole:
             print(f"the video so far: {printable(run.video_file)}", file=sys.stderr)
     print(f"{run.found} instances found, {len(run.failures)} inputs skipped")
@@ -170,7 +170,9 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     return 1 if run.failures else 0
 
 
-def finish_results(run: InferenceRun, results: ResultsFile | None, whole: bool) -> None:
+def finish_results(
+    args: argparse.Namespace, run: InferenceRun, results: ResultsFile | None, whole: bool
+) -> None:
     """Finish `--save-json`, and say where it is."""
     if results is None:
         return
@@ -179,7 +181,7 @@ def finish_results(run: InferenceRun, results: ResultsFile | None, whole: bool) 
         return
     path = results.finish(whole=whole)
     if whole:
-        print(f"results: {printable(path)}")
+        print(f"results: {printable(args.save_json)}")
     else:
         print(f"the results so far: {printable(path)}", file=sys.stderr)
 

@@ -62,9 +62,9 @@ class InferenceRun:
         self.interrupted: KeyboardInterrupt | None = None
         self.video_file: Path | None = None
         get = predictor.metadata.get
-        self._names = get("thing_classes", None)
+        self._names = _printable_names(get("thing_classes", None))
         self._category_ids = coco_category_ids(get("thing_dataset_id_to_contiguous_id", None))
-        self._stuff_names = get("stuff_classes", None)
+        self._stuff_names = _printable_names(get("stuff_classes", None))
         self._stuff_ids = coco_category_ids(get("stuff_dataset_id_to_contiguous_id", None))
         if renderer is None:
             renderer = DrawingRenderer(self._names, self._stuff_names)
@@ -286,6 +286,11 @@ class InferenceRun:
                 stuff_names=self._stuff_names,
             )
         self.sink.add(results, segments)
+
+
+def _printable_names(names: Sequence[str] | None) -> list[str] | None:
+    """Names that can be drawn, printed and read by every reader of JSON."""
+    return None if names is None else [printable(str(name)) for name in names]
 
 
 def show_in_window(frame: np.ndarray) -> bool:

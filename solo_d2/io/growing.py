@@ -39,6 +39,7 @@ class GrowingFile:
     Attributes:
         target: where it belongs.
         path: where it grows.
+        error: of the latest write that failed, for callers whose libraries replace it.
 
     Raises:
         ValueError: it cannot be written there.
@@ -49,6 +50,7 @@ class GrowingFile:
         self.target = Path(os.path.realpath(path))
         ending = f".partial-{uuid.uuid4().hex[:8]}{self.target.suffix}"
         self.path = self.target.with_name(fit_name(self.target.stem, ending))
+        self.error: OutputError | None = None
         folder = self.target.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +76,10 @@ class GrowingFile:
             while len(rest):
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise OutputError(
+            self.error = OutputError(
                 f"{printable(self.target)}: cannot be written ({one_line(error)})"
-            ) from error
+            )
+            raise self.error from error
         return len(data)
 
     def read(self, size: int = -1) -> bytes:

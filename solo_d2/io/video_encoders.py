@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 
 from .errors import one_line
-from .growing import GrowingFile, OutputError
+from .growing import GrowingFile
 from .paths import printable
 
 __all__ = ["CONTAINERS", "AVEncoder", "OpenCVEncoder"]
@@ -77,7 +79,18 @@ class AVEncoder:
         """
         picture = self._av.VideoFrame.from_ndarray(frame, format="bgr24")
         picture.pts, picture.time_base = round(seconds / _CLOCK), _CLOCK
-        self._container.mux(self._stream.encode(picture))
+        with self._named_errors():
+            self._container.mux(self._stream.encode(picture))
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Raise the file's own error in place of PyAV's about a call that failed."""
+        try:
+            yield
+        except Exception as error:
+            if self._file.error is not None:
+                raise self._file.error from error
+            raise
 
     def close(self, *, whole: bool) -> Path:
         """Finish the file; returns where it is.
@@ -86,11 +99,12 @@ class AVEncoder:
             OutputError: it cannot be finished.
         """
         try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-        except OSError as error:
+            with self._named_errors():
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+        except Exception as error:
             if whole:
-                raise OutputError(one_line(error)) from error
+                raise
             # What is on the disk can be played without its last second.
             _logger.debug("%s: %s", self._file.path, error)
         if whole and self._format in ("mp4", "mov") and self._put_index_in_front():
