@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,22 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
+from ..io.errors import shown
 from ..io.image import ImageError, open_image, read_image
 from ..io.panoptic_png import read_panoptic_png, semantic_labels
+from ..io.paths import printable
+from .datasets.image_sizes import size_mismatch
+from .masks import checked_masks, transform_masks
+from .records import is_crowd
 
 
 class SOLODatasetMapper(DatasetMapper):
     """Detectron2's mapper for images and instance masks, with a reader that names bad files.
 
-    It differs in three points: every kind of picture is read as `read_image` says (16-bit pictures
-    are scaled and not clipped), boxes are always those of the transformed masks, and an image
-    without objects yields empty instances, which training accepts. Crowds are dropped.
+    It differs in four points: every kind of image is read as `read_image` says (16-bit images are
+    scaled and not clipped), boxes are always those of the transformed masks and need not be in the
+    record, crops need no shapely, and an image without objects yields empty instances, which
+    training accepts. Crowds are dropped.
 
     Args:
         max_value: the value of images with more than 8 bits that becomes 255, see `read_image`.
@@ -48,22 +55,23 @@ class SOLODatasetMapper(DatasetMapper):
             The dict with ``image``, (3, H, W) uint8, and, in training, ``instances``.
 
         Raises:
-            ValueError: the image cannot be read, or annotations have no masks.
+            ValueError: the image cannot be read or has another size than its record says, or
+                annotations have no masks or impossible ones.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
         image = read_image(dataset_dict["file_name"], self.image_format, max_value=self.max_value)
-        detection_utils.check_image_size(dataset_dict, image)
+        _check_size(dataset_dict, (image.shape[0], image.shape[1]))
         augmented = T.AugInput(image, sem_seg=self._labels(dataset_dict))
         transforms = self.augmentations(augmented)
         image = augmented.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        annotations = dataset_dict.pop("annotations", [])
+        annotations = dataset_dict.pop("annotations", None) or []
         if augmented.sem_seg is not None:
             labels = np.ascontiguousarray(augmented.sem_seg, np.int64)
             dataset_dict["sem_seg"] = torch.from_numpy(labels)
         if self.is_train:
             dataset_dict["instances"] = self._instances(
-                [x for x in annotations if not x.get("iscrowd", 0)],
+                [x for x in annotations if not is_crowd(x)],
                 transforms,
                 image.shape[:2],
                 dataset_dict,
@@ -84,28 +92,47 @@ class SOLODatasetMapper(DatasetMapper):
         record: dict[str, Any],
     ) -> Instances:
         """Ground truth of an augmented image of `size`; `record` is the image's."""
-        if not annotations:
-            instances = Instances(size)
-            instances.gt_classes = torch.zeros(0, dtype=torch.int64)
+        masks = checked_masks(annotations, (record["height"], record["width"]), record["file_name"])
+        used = [i for i, mask in enumerate(masks) if mask is not None]
+        instances = Instances(size)
+        instances.gt_classes = labels_of([annotations[i] for i in used], record["file_name"])
+        if not used:
             return instances
-        bare = sum("segmentation" not in x for x in annotations)
-        if bare:
-            raise ValueError(
-                f"{bare} of {len(annotations)} annotations of {record['file_name']} have no "
-                "segmentation; SOLO learns from masks"
-            )
-        objects = [
-            detection_utils.transform_instance_annotations(x, transforms, size) for x in annotations
-        ]
-        for x in objects:
-            if isinstance(x["segmentation"], np.ndarray):
-                # Pillow, which resizes masks, hands out read-only pixels, and torch warns of them.
-                x["segmentation"] = np.require(x["segmentation"], requirements="W")
-        instances = detection_utils.annotations_to_instances(
-            objects, size, mask_format=self.instance_mask_format
+        instances.gt_masks = transform_masks(
+            [masks[i] for i in used],
+            transforms,
+            size,
+            as_polygons=self.instance_mask_format == "polygon",
         )
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
+
+
+def labels_of(annotations: Sequence[dict[str, Any]], file_name: str) -> torch.Tensor:
+    """Return the classes of annotations, int64 (I,).
+
+    Raises:
+        ValueError: a class that is no whole number.
+    """
+    labels = [x.get("category_id") for x in annotations]
+    wrong = [x for x in labels if isinstance(x, bool) or not isinstance(x, (int, np.integer))]
+    if wrong:
+        raise ValueError(
+            f"an annotation of {printable(file_name)} has the class {shown(wrong[0])}; expected a "
+            "whole number from 0"
+        )
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
+    """Compare the size of an image with that of its record, and fill in what the record lacks.
+
+    Raises:
+        ValueError: they differ.
+    """
+    stated = (record.setdefault("height", size[0]), record.setdefault("width", size[1]))
+    if stated != size:
+        raise ValueError(size_mismatch(record, size))
 
 
 class PanopticDatasetMapper(SOLODatasetMapper):

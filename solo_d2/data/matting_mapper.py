@@ -9,11 +9,10 @@ import torch
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
-from detectron2.structures.masks import polygons_to_bitmask
-from pycocotools import mask as mask_util
 
-from ..io.alpha import read_matte
-from .dataset_mapper import SOLODatasetMapper
+from ..io.alpha import annotation_matte
+from .dataset_mapper import SOLODatasetMapper, labels_of
+from .masks import checked_masks
 
 
 class MattingDatasetMapper(SOLODatasetMapper):
@@ -31,61 +30,26 @@ class MattingDatasetMapper(SOLODatasetMapper):
         size: tuple[int, int],
         record: dict[str, Any],
     ) -> Instances:
-        native = (int(record["height"]), int(record["width"]))
+        native, name = (record["height"], record["width"]), record["file_name"]
+        flat = [
+            i
+            for i, x in enumerate(annotations)
+            if "alpha" not in x and x.get("segmentation") is not None
+        ]
+        checked = checked_masks([annotations[i] for i in flat], native, name)
+        masks = dict(zip(flat, checked, strict=True))
         mattes = np.zeros((len(annotations), *size), dtype=np.uint8)
-        for matte, annotation in zip(mattes, annotations, strict=True):
-            matte[:] = transform_matte(
-                annotation_matte(annotation, native, record["file_name"]), transforms
-            )
+        for i, annotation in enumerate(annotations):
+            if i in masks:
+                mask = [] if masks[i] is None else masks[i]
+                annotation = {**annotation, "segmentation": mask}
+            mattes[i] = transform_matte(annotation_matte(annotation, native, name), transforms)
         instances = Instances(size)
-        instances.gt_classes = torch.tensor(
-            [annotation["category_id"] for annotation in annotations], dtype=torch.int64
-        )
+        instances.gt_classes = labels_of(annotations, name)
         instances.gt_mattes = torch.from_numpy(mattes)
         instances.gt_masks = BitMasks(instances.gt_mattes >= 128)
         instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(instances)
-
-
-def annotation_matte(
-    annotation: dict[str, Any], size: tuple[int, int], file_name: str
-) -> np.ndarray:
-    """The matte of an annotation, before any augmentation.
-
-    Args:
-        annotation: Detectron2's, with "alpha" (see `read_matte`), or with a mask.
-        size: (height, width) of the picture as stored.
-        file_name: of the picture, for errors.
-
-    Returns:
-        (height, width) uint8, 255 for opaque.
-
-    Raises:
-        ValueError: neither alpha nor mask, or one that does not fit the picture.
-    """
-    if "alpha" in annotation:
-        return read_matte(annotation["alpha"], size)
-    if "segmentation" not in annotation:
-        raise ValueError(
-            f"an annotation of {file_name} has neither 'alpha' nor 'segmentation'; give each "
-            "object a matte or a mask"
-        )
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, list):
-        mask = polygons_to_bitmask(segmentation, *size) if segmentation else np.zeros(size, bool)
-    elif isinstance(segmentation, dict):
-        runs = isinstance(segmentation["counts"], list)
-        mask = mask_util.decode(
-            mask_util.frPyObjects(segmentation, *size) if runs else segmentation
-        )
-    else:
-        mask = np.asarray(segmentation)
-    if mask.shape != size:
-        raise ValueError(
-            f"a mask of {file_name} has {mask.shape[1]}x{mask.shape[0]} pixels, the picture "
-            f"{size[1]}x{size[0]}"
-        )
-    return (mask != 0).astype(np.uint8) * np.uint8(255)
 
 
 def transform_matte(matte: np.ndarray, transforms: T.TransformList) -> np.ndarray:

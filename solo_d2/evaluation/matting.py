@@ -12,9 +12,8 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
-from pycocotools import mask as mask_util
 
-from ..io.alpha import read_matte
+from ..io.alpha import annotation_matte
 from ..io.json_file import save_json
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
 from .predictions import ByImage, checked, results_file
@@ -236,11 +235,4 @@ def predicted_mattes(found: Instances) -> list[np.ndarray]:
 
 def target_matte(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Matte (H, W) float32 in [0, 1] of an annotation: its "alpha", or else its mask."""
-    if "alpha" in annotation:
-        return read_matte(annotation["alpha"], size).astype(np.float32) / 255
-    mask = annotation["segmentation"]
-    if isinstance(mask, list):
-        mask = mask_util.merge(mask_util.frPyObjects(mask, *size))
-    elif isinstance(mask["counts"], list):
-        mask = mask_util.frPyObjects(mask, *size)
-    return mask_util.decode(mask).astype(np.float32)
+    return annotation_matte(annotation, size, "the dataset").astype(np.float32) / 255

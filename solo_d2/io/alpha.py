@@ -11,6 +11,7 @@ from PIL import Image
 
 from .decode import WITH_ALPHA, gray_array
 from .image import ImageError, open_image
+from .segmentation import decode_mask
 
 _GRAY = ("1", "L")
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
@@ -77,3 +78,35 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     matte = np.zeros(size, dtype=np.uint8)
     matte[y : y + height, x : x + width] = crop
     return matte
+
+
+def annotation_matte(
+    annotation: Mapping[str, Any], size: tuple[int, int], file_name: str
+) -> np.ndarray:
+    """The matte of an annotation, from its "alpha", or else from its mask.
+
+    Args:
+        annotation: Detectron2's, its "segmentation" checked.
+        size: (height, width) of the image as stored.
+        file_name: of the image, for messages.
+
+    Returns:
+        (height, width) uint8, 255 for opaque.
+
+    Raises:
+        ValueError: neither alpha nor mask, or one that does not fit the image.
+    """
+    if "alpha" in annotation:
+        return read_matte(annotation["alpha"], size)
+    if annotation.get("segmentation") is None:
+        raise ValueError(
+            f"an annotation of {file_name} has neither 'alpha' nor 'segmentation'; give each "
+            "object a matte or a mask"
+        )
+    mask = decode_mask(annotation["segmentation"], size)
+    if mask.shape != size:
+        raise ValueError(
+            f"a mask of {file_name} has {mask.shape[1]}x{mask.shape[0]} pixels, the image "
+            f"{size[1]}x{size[0]}"
+        )
+    return mask.astype(np.uint8) * np.uint8(255)

@@ -10,11 +10,11 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from ...io.errors import shown
+from ...io.segmentation import Problem, Reason, Segmentations, check_segmentations
 from .alpha import resolve_alpha
 from .boxes import BoxCheck, numbers
 from .entries import Ids
-from .problems import Findings, Problem, Reason, count_of, listed
-from .segmentations import Segmentations, check_segmentations
+from .problems import Findings, count_of, listed
 
 __all__ = ["AnnotationReader"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from .segmentations import Segmentations, mask_box
+from ...io.segmentation import Segmentations, mask_box
 
 __all__ = ["BoxCheck", "numbers"]
 

@@ -24,10 +24,10 @@ from pycocotools import mask as mask_util
 from ...io.atomic import atomic_write
 from ...io.errors import one_line, shown
 from ...io.json_reader import collector_paused
+from ...io.segmentation import check_segmentations
 from .catalog import CocoData, register_data
 from .coco_json import is_lvis, parse_coco
 from .entries import Ids, index_entries, read_coco, stated_size, whole_number
-from .segmentations import check_segmentations
 
 __all__ = ["frequency_of", "load_lvis_json", "register_lvis_json", "write_lvis"]
 

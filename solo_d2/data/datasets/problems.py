@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ...io.errors import shown
+from ...io.segmentation import Problem, Reason
 
-__all__ = ["Findings", "Problem", "Reason"]
+__all__ = ["Findings", "count_of", "listed"]
 
 _SHOWN_IDS = 5
-
-
-class Reason(Enum):
-    """Why an annotation is dropped: what such annotations do, and the share a file may have."""
-
-    NOTHING = ("cover nothing", 0.9)
-    BARE = ("have no 'segmentation'", 0.5)
-    IMAGE = ("belong to no image of the file", 0.1)
-    CATEGORY = ("have no category of the file", 0.1)
-    FORM = ("have a segmentation that is neither polygons nor RLE", 0.1)
-    ODD = ("have an odd number of coordinates", 0.1)
-    SHARES = ("have coordinates from 0 to 1", 0.1)
-    FAR = ("lie far outside of their image", 0.1)
-    OUTSIDE = ("lie outside of their image, or have x and y exchanged", 0.1)
-    RLE = ("have an RLE that is no mask of their image", 0.1)
-    SIZE = ("have an RLE of another size than their image", 0.1)
-    CROWD = ("have an 'iscrowd' that is neither 0 nor 1", 0.1)
-    ALPHA = ("have a matte that cannot be used", 0.1)
-
-    @property
-    def tolerated(self) -> float:
-        """Share of the annotations above which the file is refused."""
-        return self.value[1]
-
-    def told(self, ids: list[Any]) -> str:
-        """Return the reason as a sentence about the annotations of these ids."""
-        verb, _, rest = self.value[0].partition(" ")
-        if len(ids) == 1:
-            verb = "has" if verb == "have" else f"{verb}s"
-        return f"{count_of(len(ids), 'annotation')} {verb} {rest} ({listed(ids)})"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why one annotation is dropped.
-
-    Attributes:
-        reason: one of a few.
-        text: in full, as the second half of a sentence.
-    """
-
-    reason: Reason
-    text: str
 
 
 @dataclass
@@ -129,7 +86,15 @@ class Findings:
         return f"{self.path}: {'; '.join(parts)}" if parts else ""
 
     def _told_dropped(self) -> str:
-        return ", ".join(reason.told(ids) for reason, ids in self._dropped.items())
+        return ", ".join(_told(reason, ids) for reason, ids in self._dropped.items())
+
+
+def _told(reason: Reason, ids: list[Any]) -> str:
+    """A reason as a sentence about the annotations of these ids."""
+    verb, _, rest = reason.value[0].partition(" ")
+    if len(ids) == 1:
+        verb = "has" if verb == "have" else f"{verb}s"
+    return f"{count_of(len(ids), 'annotation')} {verb} {rest} ({listed(ids)})"
 
 
 def count_of(count: int, noun: str) -> str:

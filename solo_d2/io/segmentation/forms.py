@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...io.errors import shown
+from ..errors import shown
 
 __all__ = ["are_plain_polygons", "read_form"]
 

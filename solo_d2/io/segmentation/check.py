@@ -5,7 +5,7 @@ No C code sees a value that was not checked here: pycocotools crashes, hangs, or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,10 @@ from pycocotools import mask as mask_util
 
 from .forms import are_plain_polygons, read_form
 from .polygons import FAR, LONGEST, Outlines, covers_pixels, measure
-from .problems import Problem, Reason
+from .reasons import Problem, Reason
 from .runs import check_rles, size_problem
 
-__all__ = ["Segmentations", "check_segmentations", "mask_box"]
+__all__ = ["Segmentations", "check_segmentations", "decode_mask", "mask_box"]
 
 _FEWEST_NUMBERS = 6  # three points
 
@@ -69,6 +69,13 @@ def mask_box(segmentation: Any, size: tuple[int, int]) -> list[float]:
     low = np.clip(outlines.low.min(0), 0, size[::-1])
     high = np.clip(outlines.high.max(0), 0, size[::-1])
     return [*low.tolist(), *(high - low).tolist()]
+
+
+def decode_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return a checked segmentation, or an array, as booleans (H, W); of polygons in `size`."""
+    if isinstance(mask, list):
+        mask = mask_util.merge(mask_util.frPyObjects(mask, *size)) if mask else np.zeros(size)
+    return (mask_util.decode(mask) if isinstance(mask, Mapping) else np.asarray(mask)) != 0
 
 
 def _by_form(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ...io.errors import shown
+from ..errors import shown
 
 __all__ = ["check_rles", "encode_runs", "size_problem"]
 
