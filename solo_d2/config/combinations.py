@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
@@ -100,22 +99,10 @@ def _check_sync_norm(cfg: CfgNode, processes: int) -> None:
             )
 
 
-def _check_packages(cfg: CfgNode, processes: int) -> None:  # noqa: ARG001
-    """Detectron2 cuts polygons with shapely, whatever `INPUT.MASK_FORMAT`."""
-    if not cfg.INPUT.CROP.ENABLED:
-        return
-    try:
-        importlib.import_module("shapely.geometry")
-    except ImportError as error:
-        raise ValueError(
-            "INPUT.CROP.ENABLED must be False without shapely, got True; pip install shapely"
-        ) from error
-
-
 COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (_check_schedule, _check_sizes, _check_crop)
 """Raise a `ValueError` for a config that cannot run."""
 
 TRAINING_COMBINATIONS: tuple[Callable[[CfgNode, int], None], ...] = (
-    *(_check_batch, _check_shares, _check_sync_norm, _check_packages),
+    *(_check_batch, _check_shares, _check_sync_norm),
 )
 """Raise a `ValueError` for a training with so many processes that cannot start."""

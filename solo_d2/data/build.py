@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch import Tensor
 
-from ..io.errors import one_line
 from .loader import SeededImages, TrainLoader
+from .records import training_records
 from .stream import ImageStream, derive_seed
 
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
@@ -40,7 +39,10 @@ def build_train_loader(
         ValueError: keys that contradict each other, a data set without usable images, or with a
             class that the model lacks.
     """
-    parts = [_read(cfg, name) for name in cfg.DATASETS.TRAIN]
+    classes, filter_empty = cfg.MODEL.SOLO.NUM_CLASSES, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    parts = [
+        training_records(name, classes, filter_empty=filter_empty) for name in cfg.DATASETS.TRAIN
+    ]
     records = list(itertools.chain.from_iterable(parts)) if len(parts) > 1 else parts[0]
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     indices, factors = _draws(cfg, records, [len(part) for part in parts], seed)
@@ -81,28 +83,6 @@ def repeat_factors(sizes: list[int], shares: list[float]) -> Tensor:
             for size, share in zip(sizes, shares, strict=True)
         ]
     )
-
-
-def _read(cfg: CfgNode, name: str) -> Sequence[dict[str, Any]]:
-    """Records of a data set that are trained on, checked against the classes of the model."""
-    try:
-        records = get_detection_dataset_dicts(
-            name, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        )
-    except AssertionError as error:
-        empty = str(error).startswith(("No valid data", "Dataset"))
-        reason = "has no image with objects" if empty else f"cannot be used: {one_line(error)}"
-        raise ValueError(f"the data set {name!r} {reason}") from error
-    known = range(cfg.MODEL.SOLO.NUM_CLASSES)
-    for record in records:
-        for annotation in record.get("annotations", ()):
-            if annotation.get("category_id") not in known:
-                raise ValueError(
-                    f"the data set {name!r} has the class {annotation.get('category_id')!r} in "
-                    f"{record.get('file_name')}; the model knows 0 to {len(known) - 1} "
-                    "(MODEL.SOLO.NUM_CLASSES)"
-                )
-    return records
 
 
 def _draws(

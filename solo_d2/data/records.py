@@ -35,20 +35,21 @@ def training_records(name: str, num_classes: int, *, filter_empty: bool) -> Sequ
     records = DatasetCatalog.get(name)
     if not isinstance(records, list | tuple):
         return records
-    kept, crowds, annotations = [], 0, 0
+    kept, crowds, annotations, empty = [], 0, 0, 0
     for record in records:
         objects, others = _count(name, record, num_classes)
         annotations += objects + others
         crowds += others
+        empty += not objects
         if objects or not filter_empty:
             kept.append(record)
     if annotations == crowds:
         raise ValueError(_nothing_to_learn(name, len(records), annotations))
-    if len(kept) < len(records):
-        _logger.info(
-            "%s: %d of %d images have objects and are trained on",
-            name, len(kept), len(records),
-        )  # fmt: skip
+    _logger.info(
+        "%s: %d objects in %d images; %d images without objects are %s",
+        name, annotations - crowds, len(records) - empty, empty,
+        "left out" if filter_empty else "background",
+    )  # fmt: skip
     return kept
 
 
