@@ -113,6 +113,9 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         Returns:
             Metrics in percent under "segm" and "bbox"; empty but on the main process, without
             annotations, or where no image was processed.
+
+        Raises:
+            ValueError: the results cannot be written; the metrics are in the log then.
         """
         missing = "their objects count as missed" if img_ids is None else ""
         gathered = self._found.gather(distributed=self._distributed, missing=missing)
@@ -121,7 +124,14 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         if not gathered:
             _logger.warning("No image of %s was processed.", self._truth.dataset_name)
             return {}
-        self._write(gathered)
+        try:
+            return self._score_all(gathered, img_ids)
+        finally:  # metrics are logged even if the disk is full by now
+            self._write(gathered)
+
+    def _score_all(
+        self, gathered: Mapping[Any, EncodedInstances], img_ids: Iterable[Any] | None
+    ) -> dict[str, dict[str, float]]:
         if not self._truth.annotated:
             return {}
         numbers = self._truth.numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,12 @@ class PanopticEvaluator(DatasetEvaluator):
                 "MODEL.SOLO.NUM_CLASSES and MODEL.SEM_SEG_HEAD.NUM_CLASSES to its numbers"
             )
         kept = {key: value for key, value in segment.items() if key != "isthing"}
+        if not math.isfinite(kept.get("score", 0)):  # COCO's format needs none
+            del kept["score"]
         return {**kept, "category_id": ids[segment["category_id"]]}
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Write the results of all processes and score them.
+        """Score the results of all processes, and write them.
 
         Returns:
             Figures under ``panoptic_seg``; nothing of a model that makes no panoptic results; None
@@ -108,8 +111,6 @@ class PanopticEvaluator(DatasetEvaluator):
         if not gathered:
             _logger.info("There are no panoptic results: this model makes none.")
             return {}
-        if self._file is not None:
-            self._write(self._file, gathered)
         quality = PanopticQuality(self._categories)
         for image_id, image in self._truth.images.items():
             if image_id in gathered:
@@ -125,6 +126,8 @@ class PanopticEvaluator(DatasetEvaluator):
             for key, value in zip(("PQ", "SQ", "RQ"), quality.mean(categories), strict=True):
                 figures[key + suffix] = 100 * value
         _logger.info("Panoptic quality: %s", _text(figures))
+        if self._file is not None:
+            self._write(self._file, gathered)
         return {"panoptic_seg": figures}
 
     def _write(self, path: Path, found: dict[Any, Any]) -> None:

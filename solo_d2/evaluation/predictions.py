@@ -124,11 +124,12 @@ def results_file(output_dir: str | Path | None, name: str, dataset_name: str) ->
             f"{file} has the annotations of the dataset {dataset_name}, and results would "
             "replace it; choose another OUTPUT_DIR"
         )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        AtomicFile(file).discard()
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be written ({error}); {_REMEDY}") from error
+    if comm.is_main_process():  # the only one that writes it
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            AtomicFile(file).discard()
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be written ({error}); {_REMEDY}") from error
     return file
 
 

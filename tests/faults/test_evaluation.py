@@ -711,10 +711,12 @@ def test_results_never_replace_the_annotations(tmp_path):
         COCOInstanceEvaluator(NAME, str(tmp_path))
 
 
-def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch):
+def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     ours(tmp_path, content())
     evaluator = COCOInstanceEvaluator(NAME, str(tmp_path / "out"))
     feed(evaluator)
+    caplog.clear()
     file = tmp_path / "out" / "coco_instances_results.json"
     before = file.read_text()
 
@@ -725,6 +727,7 @@ def test_older_results_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"results\.json: cannot be written.*No space"):
         evaluator.evaluate()
     assert file.read_text() == before
+    assert "Evaluation results for bbox" in caplog.text  # metrics are not lost
 
 
 def test_the_evaluator_of_lvis_has_the_rules_of_lvis(tmp_path):
@@ -1000,6 +1003,17 @@ def test_semantic_results_of_another_shape_are_named(tmp_path, shape):
     panoptic_scene(tmp_path, ["p1.png"])
     with pytest.raises(ValueError, match=r"sem_seg has the shape .*expected \(2, 50, 70\)"):
         SemanticEvaluator(NAME).process(DatasetCatalog.get(NAME), [{"sem_seg": torch.zeros(shape)}])
+
+
+def test_a_panoptic_score_that_is_no_number_is_left_out(tmp_path):
+    ids = panoptic_scene(tmp_path, ["p1.png"])
+    output = panoptic_output(ids)
+    output["panoptic_seg"][1][1]["score"] = math.nan
+    evaluator = PanopticEvaluator(NAME, str(tmp_path / "out"))
+    evaluator.process(DatasetCatalog.get(NAME), [output])
+    evaluator.evaluate()
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert "score" not in written["annotations"][0]["segments_info"][1]
 
 
 def test_panoptic_images_that_come_twice_count_once(tmp_path, caplog):
