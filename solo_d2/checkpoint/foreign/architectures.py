@@ -46,6 +46,8 @@ class Architecture:
         deform: deformable layers of the head, "none", "last" or "all".
         modulated: these are deformable convolutions v2, otherwise v1.
         depth: of the ResNet.
+        stem_dim: channels of its first layer.
+        res2_dim: channels of its first stage's output.
         num_groups: of its 3x3 convolutions.
         width_per_group: channels of every group in the first stage.
         deform_stages: which of res2 to res5 are deformable.
@@ -63,6 +65,8 @@ class Architecture:
     deform: str = "none"
     modulated: bool = True
     depth: int = 50
+    stem_dim: int = 64
+    res2_dim: int = 256
     num_groups: int = 1
     width_per_group: int = 64
     deform_stages: tuple[bool, ...] = _PLAIN
@@ -95,7 +99,8 @@ class Architecture:
             "DEPTH": self.depth,
             "NUM_GROUPS": self.num_groups,
             "WIDTH_PER_GROUP": self.width_per_group,
-            "RES2_OUT_CHANNELS": 256 if self.bottlenecks else 64,
+            "STEM_OUT_CHANNELS": self.stem_dim,
+            "RES2_OUT_CHANNELS": self.res2_dim,
             "DEFORM_ON_PER_STAGE": list(self.deform_stages),
         }
         deformable = any(self.deform_stages)
@@ -153,6 +158,8 @@ def recognise(head: str, shapes: Shapes) -> Architecture:
         deform=deform,
         modulated=_modulated(tower[-1:]),
         depth=depth,
+        stem_dim=_shape(shapes, f"{_STEM}stem.conv1.weight")[0],
+        res2_dim=_shape(shapes, f"{_STEM}res2.0.conv{3 if depth >= 50 else 2}.weight")[0],
         num_groups=num_groups,
         width_per_group=conv1[0] // num_groups,
         deform_stages=tuple(shape is not None for shape in offsets),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -176,4 +176,4 @@ def _convention(
             if value.numel() != 3:
                 raise ValueError(f"{key} must hold three values, got the shape {value.shape}")
             stated[name] = tuple(round(x, 4) for x in value.flatten().tolist())
-    return replace(convention, **stated)
+    return InputConvention.from_dict(asdict(replace(convention, **stated)))

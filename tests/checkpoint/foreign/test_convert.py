@@ -213,6 +213,20 @@ def test_values_are_carried_over_unchanged():
     assert sorted(map(id, converted.values())) == sorted(map(id, kept))
 
 
+def test_widths_of_the_backbone_are_read_off_its_shapes():
+    half = {}
+    for key, shape in SOLO["SOLOv2_R50_3x"][0]().items():
+        thin = (0, 1) if key.startswith("backbone.") else (1,) * ("lateral" in key)
+        half[key] = tuple(n // 2 if i in thin and n > 3 else n for i, n in enumerate(shape))
+    converted = convert_state_dict(tensors(half))
+    assert converted.overrides == {
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 32,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 128,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 32,
+    }
+    assert converted["backbone.bottom_up.stem.conv1.weight"].shape == (32, 3, 7, 7)
+
+
 def test_the_input_convention_is_that_of_the_source():
     info = convert_state_dict(tensors(SOLO["SOLO_R50_1x"][0]())).info
     assert info.convention == TORCHVISION
@@ -236,9 +250,13 @@ def test_statistics_in_the_checkpoint_count(mean, std):
     convention = convert_state_dict(state).info.convention
     assert convention.pixel_mean == (1.0, 2.0, 3.0)
     assert convention.pixel_std == (4.0, 5.0, 57.375)
-    state[mean] = torch.zeros(4)
-    with pytest.raises(ValueError, match="three values"):
-        convert_state_dict(state)
+    for key, value, said in (
+        (mean, torch.zeros(4), "three values"),
+        (mean, torch.tensor([1.0, 2.0, float("nan")]), "pixel_mean has a value that is no number"),
+        (std, torch.zeros(3), "expected values above 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            convert_state_dict({**state, key: value})
 
 
 @pytest.mark.parametrize(
