@@ -5,6 +5,7 @@ from .files import load_checkpoint, load_state_dict, save_checkpoint
 from .fit import Require
 from .foreign.convert import convert_state_dict
 from .info import CheckpointInfo, InputConvention
+from .places import read_info
 
 __all__ = [
     "CheckpointInfo",
@@ -15,5 +16,6 @@ __all__ = [
     "load_checkpoint",
     "load_state_dict",
     "load_weights",
+    "read_info",
     "save_checkpoint",
 ]

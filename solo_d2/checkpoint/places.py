@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -22,6 +23,7 @@ from ..io.download import DownloadError, download, sha256
 from ..io.errors import one_line, printable
 from ..io.http import public
 from .files import load_checkpoint
+from .info import INFO_KEY, CheckpointInfo
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +71,28 @@ def find_weights(name: str) -> tuple[Path, bool]:
         rest = urlencode([pair for pair in pairs if pair[0] != "matching_heuristics"])
         name = f"{base}?{rest}" if rest else base
     return _resolve(name), heuristics
+
+
+def read_info(name: str) -> CheckpointInfo | None:
+    """Read what weights say of themselves, such as their classes, and leave the weights alone.
+
+    Args:
+        name: as for `find_weights`; it is downloaded if need be.
+
+    Returns:
+        The description; None for "" and for a file without one.
+
+    Raises:
+        ValueError: The file cannot be had or read, or its description is damaged.
+    """
+    if not name:
+        return None
+    path, _ = find_weights(name)
+    values = load_checkpoint(path, mmap=True, verify=False).get(INFO_KEY)
+    try:
+        return None if values is None else CheckpointInfo.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{public_name(name)}: {error}") from error
 
 
 def public_name(name: str) -> str:
@@ -126,7 +150,9 @@ def _fetch(url: str) -> Path:
         with cached("urls", _file_name(url)) as path:
             seal = path.with_name(path.name + ".sha256")
             if not _is_sealed(path, seal):
-                download(url, path, _published_digest(url), check=load_checkpoint)
+                download(
+                    url, path, _published_digest(url), check=partial(load_checkpoint, mmap=True)
+                )
                 with atomic_write(seal) as file:
                     file.write(sha256(path).encode())
             return path

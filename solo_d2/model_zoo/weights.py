@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,7 +84,8 @@ def _downloaded_file(checkpoint: PublishedCheckpoint, path: Path, force: bool) -
     if path.is_file() and not force:
         return path
     try:
-        download(checkpoint.url, path, checkpoint.sha256_prefix, check=load_checkpoint)
+        check = partial(load_checkpoint, mmap=True)
+        download(checkpoint.url, path, checkpoint.sha256_prefix, check=check)
     except DownloadError as error:
         raise ValueError(
             f"{checkpoint.weights}: cannot download {checkpoint.url}: {error}. A file obtained "

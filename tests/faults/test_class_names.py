@@ -20,6 +20,7 @@ from solo_d2.checkpoint import (
     convert_state_dict,
     load_checkpoint,
     load_weights,
+    read_info,
     save_checkpoint,
 )
 from solo_d2.checkpoint.info import MSRA, InputConvention
@@ -134,6 +135,17 @@ def test_description_survives_a_round_trip():
         ("a", "b"), ("things", "sky"), (3, 17), (0, 40),
     )  # fmt: skip
     assert CheckpointInfo.from_dict(info.to_dict()) == info
+
+
+def test_description_is_read_without_the_weights(tmp_path):
+    path = saved(tmp_path, Model("ab", [3, 17]))
+    info = read_info(str(path))
+    assert (info.class_names, info.category_ids) == (("a", "b"), (3, 17))
+    torch.save(nn.Linear(1, 1).state_dict(), path)
+    assert read_info(str(path)) is read_info("") is None
+    save_checkpoint({"model": Model(count=1).state_dict(), "solo_d2": [1]}, path)
+    with pytest.raises(ValueError, match=r"a\.pth: the entry 'solo_d2' .* is damaged"):
+        read_info(str(path))
 
 
 @pytest.mark.parametrize("require", Require)

@@ -83,7 +83,7 @@ def conversions(monkeypatch):
         shutil.copy(published, converted)
 
     monkeypatch.setattr(weights, "_convert", copy)
-    monkeypatch.setattr(weights, "load_checkpoint", lambda path: None)
+    monkeypatch.setattr(weights, "load_checkpoint", lambda path, **options: None)
     return made
 
 
