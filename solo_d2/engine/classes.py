@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import nn
 
+from ..checkpoint import CheckpointInfo, load_checkpoint
 from ..checkpoint.classes import describe_difference
+from ..checkpoint.info import INFO_KEY
+from ..checkpoint.places import find_weights
 from ..data.checks import stuff_classes, thing_classes
+from ..data.classes import align_classes
 from ..io.results import coco_category_ids
 
 
@@ -36,6 +41,40 @@ def name_classes(model: Any, dataset: str) -> None:
     if hasattr(model, "sem_seg_head"):
         names, ids = stuff_classes(dataset), metadata.stuff_dataset_id_to_contiguous_id
         model.stuff_names, model.stuff_category_ids = tuple(names), _ids(ids, len(names))
+
+
+def align_datasets(cfg: CfgNode) -> None:
+    """Number the classes of all datasets as the first one to train on, by their names.
+
+    Raises:
+        ValueError: A dataset has classes that the first one lacks, or cannot be read.
+    """
+    names: list[str] = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    classes = thing_classes(names[0])
+    for name in names[1:]:
+        if classes is not None:
+            align_classes(name, classes)
+
+
+def align_with_weights(name: str, weights: str) -> None:
+    """Number the classes of a dataset as weights do, if these know its classes and more.
+
+    Args:
+        name: Of the dataset.
+        weights: As `MODEL.WEIGHTS`. If they do not know their classes, nothing happens.
+
+    Raises:
+        ValueError: The weights cannot be read.
+    """
+    own = thing_classes(name)
+    if not weights or own is None:
+        return
+    checkpoint = load_checkpoint(find_weights(weights)[0], mmap=True, verify=False)
+    if INFO_KEY in checkpoint:
+        classes = CheckpointInfo.from_dict(checkpoint[INFO_KEY]).class_names
+        # The same classes in another order are for `match_classes`, which moves the weights.
+        if len(classes) > len(own) and set(own) <= set(classes):
+            align_classes(name, classes)
 
 
 def check_names(model: nn.Module, dataset: str) -> None:

@@ -24,6 +24,7 @@ from ..data.scenes.register import register_built
 from ..io.lock import lock_folder
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
+from .classes import align_datasets, align_with_weights
 from .folder import check_folder, check_weights, has_training, on_main_process
 from .log import begin_log, end_log, open_log
 from .panoptic_setup import (
@@ -248,6 +249,10 @@ def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> Non
     """
     cfg.DATASETS.TRAIN = (names["TRAIN"],) if "TRAIN" in names else ()
     cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()
+    if not cfg.DATASETS.TRAIN:
+        align_with_weights(names["TEST"], cfg.MODEL.WEIGHTS)
+    else:
+        align_datasets(cfg)
     classes = thing_classes(next(iter(names.values()))) or []
     if fixed and cfg.MODEL.SOLO.NUM_CLASSES != len(classes):
         raise ValueError(

@@ -32,7 +32,7 @@ from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
-from .classes import check_names, name_classes
+from .classes import align_datasets, check_names, name_classes
 from .hooks import BestCheckpoint
 from .loop import ResumableTrainer
 
@@ -55,9 +55,10 @@ class SOLOTrainer(ResumableTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         validate_config(cfg, processes=comm.get_world_size())
-        check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         if not cfg.DATASETS.TRAIN:
             raise ValueError("DATASETS.TRAIN is empty; name at least one registered data set")
+        align_datasets(cfg)
+        check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         plain = cfg.clone()
         autocast = cfg.SOLVER.AMP.ENABLED and not _on_cuda(cfg)
         if autocast:

@@ -95,12 +95,16 @@ def register_data(
     """
     if name in DatasetCatalog.list():
         metadata = MetadataCatalog.get(name)
-        if metadata.get("source") == source and metadata.evaluator_type == evaluator_type:
+        if metadata.get("source") != source or metadata.evaluator_type != evaluator_type:
+            raise ValueError(
+                f"the dataset name '{name}' is taken by "
+                f"{metadata.get('source', 'another dataset')}; register {source[0]} under another "
+                "name"
+            )
+        if not metadata.get("aligned"):
             return list(metadata.thing_classes)
-        raise ValueError(
-            f"the dataset name '{name}' is taken by {metadata.get('source', 'another dataset')};"
-            f" register {source[0]} under another name"
-        )
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.remove(name)
     data = read()
     data.log()
     first = [data.records]  # the copy at hand serves the first use, later ones read again
