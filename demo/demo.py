@@ -21,7 +21,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from solo_d2.inference.cli import load_class_names, load_stuff_names, split_overrides
+from solo_d2.inference.class_names import read_class_names
+from solo_d2.inference.cli import split_overrides
+from solo_d2.inference.dataset_ids import DatasetIds
 from solo_d2.inference.inputs import find_images
 from solo_d2.inference.interrupt import Interrupted, signals_as_interrupts
 from solo_d2.inference.outputs import check_results_file, output_paths, video_path
@@ -80,7 +82,17 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--class-names",
         metavar="FILE",
-        help="names other than those that the weights bring along: COCO JSON, or one a line",
+        help="names other than those that the weights bring along: COCO JSON, whose category ids "
+        "count, too, or one a line",
+    )
+    add(
+        "--ids",
+        "--image-ids",
+        metavar="FILE",
+        help="COCO JSON whose image ids (by file name) and category ids (by class name) "
+        "--save-json writes, so that COCO.loadRes of that file accepts it; without it image ids "
+        "count from 1, frames of a video from 0, and category ids are those that the weights bring "
+        "along, or labels from 0",
     )
     return parser
 
@@ -88,14 +100,17 @@ def make_parser() -> argparse.ArgumentParser:
 def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPredictor:
     """The model that the arguments ask for."""
     cfg = load_config(args.config_file, overrides, trained=args.weights is None)
+    names = read_class_names(args.class_names) if args.class_names else None
     return SOLOPredictor(
         cfg,
         weights=args.weights,
         allow_partial=args.allow_partial,
         device=args.device,
         confidence_threshold=args.confidence_threshold,
-        class_names=load_class_names(args.class_names) if args.class_names else None,
-        stuff_names=load_stuff_names(args.class_names) if args.class_names else None,
+        class_names=names and names.things,
+        stuff_names=(names and names.stuff) or None,
+        category_ids=names and names.thing_ids,
+        stuff_category_ids=names and names.stuff_ids,
     )
 
 
@@ -115,19 +130,27 @@ def plan_images(args: argparse.Namespace) -> Job:
         raise ValueError(" ".join(problems))
     if args.batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {args.batch_size}.")
+    if args.ids and not args.save_json:
+        raise ValueError("--ids without --save-json leaves nothing to do.")
+    ids = DatasetIds(args.ids) if args.ids else None
+    image_ids = None if ids is None else ids.images(files)
     targets = files if args.no_draw else output_paths(files, args.output or DEFAULT_OUTPUT)
     check_outputs(args, files, [] if args.no_draw else targets)
 
     def job(run: InferenceRun) -> None:
+        if ids is not None:
+            run.use_category_ids(ids)
         for problem in problems:
             run.fail(problem)
-        run.images(files, targets, batch_size=args.batch_size)
+        run.images(files, targets, batch_size=args.batch_size, image_ids=image_ids)
 
     return job
 
 
 def plan_video(args: argparse.Namespace) -> Job:
     """`--video-input` or `--webcam`: a window for a camera without `--output`, else a file."""
+    if args.ids:
+        raise ValueError("--ids goes with --input: frames have no ids in a COCO file.")
     source = args.webcam if args.video_input is None else args.video_input
     window = args.video_input is None and args.output is None
     output = None if window else video_path(source, args.output or DEFAULT_OUTPUT)
@@ -139,7 +162,8 @@ def check_outputs(
     args: argparse.Namespace, inputs: Sequence[str | Path | None], outputs: Sequence[Path]
 ) -> None:
     """Refuse outputs that some other file would be lost to, or that cannot be written."""
-    names = ("config_file", "weights", "class_names", "background")  # the last one of matting.py
+    # The last one is of matting.py.
+    names = ("config_file", "weights", "class_names", "ids", "background")
     beside = [path for name in names if (path := getattr(args, name, None)) is not None]
     refuse_overwriting(outputs, beside)
     if args.save_json:

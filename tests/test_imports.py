@@ -181,7 +181,10 @@ ALLOWED = {
     "checkpoint": ["config", "layers", "io", "checkpoint"],
     "checkpoint.foreign": ["config", "io", "checkpoint.foreign", "checkpoint.info"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
-    "inference": ["config", "layers", "io", "checkpoint", "modeling", "model_zoo", "inference"],
+    "inference": [
+        *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),
+        "inference",
+    ],
 }
 
 

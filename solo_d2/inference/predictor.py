@@ -46,6 +46,9 @@ class SOLOPredictor:
         model: A ready model, used as it is: no weights are loaded.
         allow_partial: Load what fits of the weights, and log what is left random.
         stuff_names: Names of stuff, from "things" on, beside `class_names`.
+        category_ids: The dataset's id of each of `class_names`; by default those that the weights
+            bring along.
+        stuff_category_ids: The dataset's id of each of `stuff_names`.
 
     Attributes:
         cfg: The config in use (a copy).
@@ -68,6 +71,8 @@ class SOLOPredictor:
         model: nn.Module | None = None,
         allow_partial: bool = False,
         stuff_names: Sequence[str] | None = None,
+        category_ids: Sequence[Any] | None = None,
+        stuff_category_ids: Sequence[Any] | None = None,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
@@ -82,7 +87,8 @@ class SOLOPredictor:
         if weights is not None:
             self.cfg.MODEL.WEIGHTS = fspath(weights)
         self.confidence_threshold = confidence_threshold
-        self.metadata = _metadata(self.cfg, class_names, stuff_names)
+        ids = {"thing": category_ids, "stuff": stuff_category_ids}
+        self.metadata = _metadata(self.cfg, class_names, stuff_names, ids)
         if model is None:
             model = build_model(self.cfg)
             named = class_names is not None
@@ -163,7 +169,10 @@ class SOLOPredictor:
 
 
 def _metadata(
-    cfg: CfgNode, class_names: Sequence[str] | None, stuff_names: Sequence[str] | None
+    cfg: CfgNode,
+    class_names: Sequence[str] | None,
+    stuff_names: Sequence[str] | None,
+    ids: dict[str, Sequence[Any] | None],
 ) -> Any:
     """Metadata of the test set, or names alone; never names that cannot be the model's."""
     classes = cfg.MODEL.SOLO.NUM_CLASSES if "SOLO" in cfg.MODEL else None
@@ -173,8 +182,11 @@ def _metadata(
                 f"{len(class_names)} class names given, MODEL.SOLO.NUM_CLASSES is {classes}."
             )
         # Not an entry of the catalog: that would share the names between predictors.
-        stuff = {} if stuff_names is None else {"stuff_classes": list(stuff_names)}
-        return _Names(thing_classes=list(class_names), **stuff)
+        metadata = _Names()
+        for kind, names in (("thing", class_names), ("stuff", stuff_names)):
+            if names is not None:
+                metadata.tell(kind, names, ids[kind])
+        return metadata
     if not len(cfg.DATASETS.TEST):
         return _Names()
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
@@ -200,10 +212,9 @@ def _own_metadata(model: nn.Module, known: Any, *, named: bool) -> Any:
         have = known.get(f"{kind}_classes") or ()
         names = list(have if named and have else own)
         mapping = f"{kind}_dataset_id_to_contiguous_id"
+        given = known.get(mapping) if named else None
         if names:
-            setattr(metadata, f"{kind}_classes", names)
-        if names and len(ids) == len(names):
-            setattr(metadata, mapping, {category: label for label, category in enumerate(ids)})
+            metadata.tell(kind, names, list(given) if given else ids)
         told = hasattr(metadata, mapping) and not known.get(mapping)
         complete = complete and (not names or list(have) == names) and not told
     return known if complete else metadata
@@ -211,6 +222,13 @@ def _own_metadata(model: nn.Module, known: Any, *, named: bool) -> Any:
 
 class _Names(SimpleNamespace):
     """What drawing needs of Detectron2's `Metadata`, without an entry in the catalog."""
+
+    def tell(self, kind: str, names: Sequence[str], ids: Sequence[Any] | None) -> None:
+        """Set the names of things or stuff, and their category ids where each has one."""
+        setattr(self, f"{kind}_classes", list(names))
+        if ids and len(ids) == len(names):
+            contiguous = {category: label for label, category in enumerate(ids)}
+            setattr(self, f"{kind}_dataset_id_to_contiguous_id", contiguous)
 
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key, default)

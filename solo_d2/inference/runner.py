@@ -19,6 +19,7 @@ from ..io.paths import fit_name, printable
 from ..io.results import coco_category_ids, instances_to_coco_results, panoptic_to_json
 from ..io.results_file import ResultList
 from ..io.video import VideoReader, VideoWriter
+from .dataset_ids import DatasetIds, ImageId
 from .failures import BadFrames, describe, raise_if_hopeless
 from .predictor import SOLOPredictor
 from .renderers import DrawingRenderer, Renderer
@@ -85,8 +86,29 @@ class InferenceRun:
         self.failures.append(printable(str(problem)))
         tqdm.write(f"skipped: {self.failures[-1]}", file=sys.stderr)
 
+    def use_category_ids(self, ids: DatasetIds) -> None:
+        """Write the category ids of a dataset, by the names of the classes.
+
+        Raises:
+            ValueError: The model has no names, or the dataset none of them.
+        """
+        if self._names is None:
+            raise ValueError(
+                f"The weights bring no class names, so that their category ids in {ids.path} are "
+                "not known. Give --class-names."
+            )
+        self._category_ids = ids.category_ids(self._names)
+        if self._stuff_names and ids.has_stuff:
+            stuff = ids.category_ids(self._stuff_names[1:], things=False)
+            self._stuff_ids = [0, *stuff]
+
     def images(
-        self, files: Sequence[Path], targets: Sequence[Path], *, batch_size: int = 1
+        self,
+        files: Sequence[Path],
+        targets: Sequence[Path],
+        *,
+        batch_size: int = 1,
+        image_ids: Sequence[ImageId | None] | None = None,
     ) -> None:
         """Predict, render and collect images; their `image_id` counts `files` from 1.
 
@@ -96,12 +118,16 @@ class InferenceRun:
             files: The images.
             targets: The file to write for each.
             batch_size: Images read and predicted together, 1 or more.
+            image_ids: Ids in place of the numbers, see `DatasetIds`; None for an image whose
+                results nobody wants.
 
         Raises:
             OutputError: The results cannot be written any further.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
+        if image_ids is None:
+            image_ids = [ImageId(number) for number in range(1, len(files) + 1)]
         before = self.done
         with (
             self._interruptible(lambda: f"{self.done - before} of {len(files)} images"),
@@ -110,7 +136,7 @@ class InferenceRun:
             for batch in self._read(files, batch_size):
                 for (index, image), prediction in self._predict(files, batch):
                     with self._named(files[index]):
-                        self._collect(prediction, index + 1, printable(files[index]))
+                        self._collect(prediction, image_ids[index], printable(files[index]))
                     if self.renderer is not None:
                         with self._named(files[index]):
                             self._write(targets[index], self.renderer.image(image, prediction))
@@ -245,7 +271,7 @@ class InferenceRun:
                 images: _Images = {}
                 try:
                     prediction = self.predictor(frame)
-                    self._collect(prediction, number, name)
+                    self._collect(prediction, ImageId(number), name)
                     if renderer is not None:
                         images = renderer.image(frame, prediction)
                 except Exception as error:
@@ -262,11 +288,13 @@ class InferenceRun:
         if bad.count:
             self.fail(f"{name}: {bad}")
 
-    def _collect(self, prediction: dict[str, Any], image_id: int, file_name: str) -> None:
+    def _collect(self, prediction: dict[str, Any], image: ImageId | None, file_name: str) -> None:
         self.done += 1
         self.found += len(prediction["instances"])
-        if self.sink is None:
+        if self.sink is None or image is None:
             return
+        image.check(prediction["instances"].image_size)
+        image_id = image.id
         results = instances_to_coco_results(
             prediction["instances"],
             image_id,
