@@ -110,7 +110,7 @@ def detectron2_encoding(inputs: list[dict], outputs: list[dict]) -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bool]:
     """All times, the numbers of images and instances, and whether both APs are equal."""
-    clock = Clock()
+    clock, most = Clock(), 100
     if args.synthetic:
         name, steps = "synthetic", list(synthetic_outputs(folder, args.synthetic, args.detections))
     else:
@@ -123,9 +123,10 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bo
         load_weights(model, str(args.weights))
         loader = SOLOTrainer.build_test_loader(cfg, name)
         steps = outputs_of_model(clock, model, loader, args.images or math.inf)
+    options = {"max_dets_per_image": most}
     evaluators = {
-        "": COCOInstanceEvaluator(name, str(folder), fast=True),
-        ", pycocotools": COCOInstanceEvaluator(name, str(folder), fast=False),
+        "": COCOInstanceEvaluator(name, str(folder), fast=True, **options),
+        ", pycocotools": COCOInstanceEvaluator(name, str(folder), fast=False, **options),
     }
     for evaluator in evaluators.values():
         evaluator.reset()

@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from PIL import Image
 
 from ._numpy import numpy_name
-from .predictions import checked
+from .predictions import ByImage, check_instances
 
 __all__ = ["CityscapesInstanceEvaluator"]
 
@@ -52,6 +52,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
                 f"pip install cityscapesscripts (missing: {error.name})"
             ) from error
         metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
         self._classes = list(metadata.thing_classes)
         self._label_ids = [labels.name2label[name].id for name in self._classes]
         folder = Path(metadata.gt_dir)
@@ -68,6 +69,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         """Make a new folder for predictions, the first process's for all of them."""
         own = tempfile.mkdtemp(prefix="cityscapes_") if comm.is_main_process() else ""
         self._folder = Path(comm.all_gather(own)[0])
+        self._found = ByImage(self._dataset_name, {_stem(file) for file in self._truth})
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Write the instances of a batch.
@@ -77,13 +79,17 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             outputs: the model's, with ``instances``.
 
         Raises:
-            ValueError: instances of another size, or of a class that Cityscapes has not.
+            ValueError: an image without ground truth, instances of another size, or of a class
+                that Cityscapes has not.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            # The scripts find a prediction by the first three parts of its name.
-            stem = "_".join(Path(image["file_name"]).stem.split("_")[:3])
+            stem = _stem(image["file_name"])
+            if not self._found.wants(stem):
+                continue
             size = (image["height"], image["width"]) if "height" in image else None
-            found = checked(output["instances"], image, size, len(self._classes)).to("cpu")
+            found = check_instances(output["instances"], image, size, len(self._classes))
+            found = self._found.finite(stem, found).to("cpu")
+            self._found.add(stem, None)
             masks = found.pred_masks.numpy().view(np.uint8)
             lines = []
             for mask, label, score in zip(masks, found.pred_classes, found.scores, strict=True):
@@ -102,8 +108,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image of the ground truth has no prediction.
         """
-        comm.synchronize()
-        if not comm.is_main_process():
+        if self._found.gather() is None:
             return None
         try:
             predictions = [str(self._prediction_of(file)) for file in self._truth]
@@ -118,13 +123,17 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         return {"segm": {key: float(value) for key, value in values.items()}}
 
     def _prediction_of(self, truth: str) -> Path:
-        stem = "_".join(Path(truth).name.split("_")[:3])
-        file = self._folder / f"{stem}_pred.txt"
+        file = self._folder / f"{_stem(truth)}_pred.txt"
         if not file.is_file():
             raise ValueError(
                 f"no prediction was made for {truth}; evaluate on all images of the folder"
             )
         return file
+
+
+def _stem(file: str) -> str:
+    """CITY_SEQUENCE_FRAME, by which the scripts find what belongs to an image."""
+    return "_".join(Path(file).stem.split("_")[:3])
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..io.results import EncodedInstances, JsonListWriter
-from .predictions import ByImage, checked, results_file
+from .predictions import ByImage, check_instances, results_file
 from .truth import read_truth
 
 try:
@@ -101,7 +101,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
             image_id = image["image_id"]
             if "instances" in output and self._found.wants(image_id):
                 size = truth.sizes.get(image_id)
-                found = checked(output["instances"], image, size, len(truth.category_ids))
+                found = check_instances(output["instances"], image, size, len(truth.category_ids))
+                found = self._found.finite(image_id, found)
                 self._found.add(image_id, EncodedInstances.of(found))
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> dict[str, dict[str, float]]:

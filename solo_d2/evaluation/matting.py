@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from ..io.alpha import annotation_matte
 from ..io.json_file import save_json
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
-from .predictions import ByImage, checked, results_file
+from .predictions import ByImage, check_instances, results_file
 from .truth import image_size, records_by_id, records_of
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ class _MatteEvaluator(DatasetEvaluator):
                 continue
             record = self.records[image_id]
             size = image_size(self.dataset_name, record)
-            found = checked(output["instances"], record, size, len(self.classes))
+            found = check_instances(output["instances"], record, size, len(self.classes))
+            found = self._measured.finite(image_id, found)
             found = found[found.scores >= self.score_thresh].to("cpu")
             rows = [{"image_id": image_id, **row} for row in self.measure(record, found)]
             self._measured.add(image_id, rows)

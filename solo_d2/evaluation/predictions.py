@@ -9,34 +9,37 @@ from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
 from ..io.atomic import AtomicFile
 
-__all__ = ["ByImage", "checked", "results_file", "results_folder"]
+__all__ = ["ByImage", "check_instances", "results_file", "results_folder"]
 
 _logger = logging.getLogger(__name__)
 
 
-def checked(
+def check_instances(
     found: Instances, image: dict[str, Any], size: tuple[int, int] | None, num_classes: int
 ) -> Instances:
-    """Check the instances of an image, and leave out those that are not finite.
+    """Check that the instances of an image fit the dataset.
 
     Args:
-        found: the model's, with ``pred_classes`` and ``scores``, on any device.
+        found: the model's, on any device.
         image: the model's input, for messages.
         size: (height, width) of the image in the dataset; None where nobody knows it.
         num_classes: of the dataset.
 
     Returns:
-        `found`, or those of them whose score, box and matte are finite numbers.
+        `found`; with all fields where some models return none, having found nothing.
 
     Raises:
-        ValueError: instances of another size, or of a class that the dataset has not.
+        ValueError: instances without masks, of another size, or of a class that the dataset has
+            not.
     """
     name = image.get("file_name", f"image {image.get('image_id')}")
+    if not found.get_fields():
+        return _nothing(found.image_size)
     shapes = [found.image_size]
     shapes += [tuple(found.get(k).shape[1:]) for k in _MASKS if found.has(k)]
     if size is not None and any(shape != size for shape in shapes):
@@ -45,29 +48,45 @@ def checked(
             f"{name}: predictions of {wrong}, expected {size} (height, width); the "
             'input\'s "height" and "width" decide'
         )
-    if not len(found):
-        return found
-    low, high = int(found.pred_classes.min()), int(found.pred_classes.max())
-    if low < 0 or high >= num_classes:
+    missing = [k for k in ("scores", "pred_classes") if not found.has(k)]
+    if not any(map(found.has, _MASKS)):
+        missing.append("pred_masks")
+    if missing:
         raise ValueError(
-            f"{name}: the model found class {low if low < 0 else high}, the dataset has "
-            f"{num_classes} classes; set MODEL.SOLO.NUM_CLASSES {num_classes}"
+            f"{name}: the model's instances have no {', '.join(missing)}, only "
+            f"{sorted(found.get_fields())}; instance masks are evaluated here"
         )
+    labels = found.pred_classes.tolist()
+    wrong_labels = [label for label in labels if not 0 <= label < num_classes]
+    if wrong_labels:
+        raise ValueError(
+            f"{name}: the model found class {wrong_labels[0]}, the dataset has {num_classes} "
+            f"classes; set MODEL.SOLO.NUM_CLASSES {num_classes}"
+        )
+    return found
+
+
+def _is_finite(found: Instances) -> torch.Tensor:
+    """Whether score, box and matte of each instance are finite numbers."""
     finite = torch.isfinite(found.scores)
     if found.has("pred_boxes"):
         finite = finite & torch.isfinite(found.pred_boxes.tensor).all(1)
     if found.has("pred_mattes") and found.pred_mattes.is_floating_point():
         finite = finite & torch.isfinite(found.pred_mattes).flatten(1).all(1)
-    if bool(finite.all()):
-        return found
-    _logger.warning(
-        "%s: %d of %d instances have NaN or infinite values and are left out",
-        name, len(found) - int(finite.sum()), len(found),
-    )  # fmt: skip
-    return found[finite]
+    return finite
 
 
 _MASKS = ("pred_masks", "pred_mattes")
+
+
+def _nothing(size: tuple[int, int]) -> Instances:
+    return Instances(
+        size,
+        pred_masks=torch.zeros((0, *size), dtype=torch.bool),
+        pred_boxes=Boxes(torch.zeros((0, 4))),
+        pred_classes=torch.zeros(0, dtype=torch.int64),
+        scores=torch.zeros(0),
+    )
 
 
 def results_folder(
@@ -148,6 +167,7 @@ class ByImage:
         self._name, self._known = dataset_name, known
         self._values: dict[Any, Any] = {}
         self._repeated = 0
+        self._strange: list[tuple[Any, int]] = []  # image id, instances that are not finite
 
     def wants(self, image_id: Any) -> bool:
         """Tell whether an image is new.
@@ -159,6 +179,14 @@ class ByImage:
             raise ValueError(f"the dataset {self._name} has no image with the id {image_id!r}")
         self._repeated += image_id in self._values
         return image_id not in self._values
+
+    def finite(self, image_id: Any, found: Instances) -> Instances:
+        """Leave out instances of an image with NaN or infinite values, and count them."""
+        good = _is_finite(found)
+        if bool(good.all()):
+            return found
+        self._strange.append((image_id, int((~good).sum())))
+        return found[good]
 
     def add(self, image_id: Any, value: Any) -> None:
         """Keep what belongs to an image."""
@@ -176,23 +204,33 @@ class ByImage:
             missing: what becomes of images that were not processed, for the log; empty says
                 nothing.
         """
+        state = (self._values, self._repeated, self._strange)
+        parts = [state]
         if distributed:
             comm.synchronize()
-            parts = comm.gather((self._values, self._repeated), dst=0)
+            parts = comm.gather(state, dst=0)
             if not comm.is_main_process():
                 return None
-        else:
-            parts = [(self._values, self._repeated)]
         found: dict[Any, Any] = {}
-        for values, _ in parts:
+        for values, _, _ in parts:
             found = {**values, **found}
-        again = sum(len(v) + r for v, r in parts) - len(found)
+        again = sum(len(values) + repeated for values, repeated, _ in parts) - len(found)
+        self._report(found, again, [x for _, _, strange in parts for x in strange], missing)
+        return found
+
+    def _report(
+        self, found: dict[Any, Any], again: int, strange: list[tuple[Any, int]], missing: str
+    ) -> None:
         if again:
             _logger.warning("%s: %d images came again and count once", self._name, again)
+        if strange:
+            _logger.warning(
+                "%s: %d instances with NaN or infinite values were left out, the first in image %s",
+                self._name, sum(count for _, count in strange), strange[0][0],
+            )  # fmt: skip
         lacking = len(self._known) - len(found)
         if lacking and found and missing:
             _logger.warning(
                 "%s: %d of %d images were not processed; %s",
                 self._name, lacking, len(self._known), missing,
             )  # fmt: skip
-        return found

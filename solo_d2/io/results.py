@@ -11,7 +11,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-from ..layers import encode_masks
+from ..layers import encode_masks, masks_to_boxes
 from .json_file import JsonListWriter, save_json
 
 __all__ = [
@@ -45,13 +45,18 @@ class EncodedInstances:
 
     @classmethod
     def of(cls, instances: Instances) -> EncodedInstances:
-        """Encode `pred_masks`, `pred_boxes` (XYXY), `pred_classes` and `scores` of any device."""
-        boxes = np.array(instances.pred_boxes.tensor.cpu(), np.float64)  # a copy
+        """Encode `pred_masks`, `pred_classes` and `scores` of any device.
+
+        Boxes are the `pred_boxes` (XYXY), or else those of the masks.
+        """
+        given = instances.has("pred_boxes")
+        xyxy = instances.pred_boxes.tensor if given else masks_to_boxes(instances.pred_masks)
+        boxes = np.array(xyxy.cpu(), np.float64)  # a copy
         boxes[:, 2:] -= boxes[:, :2]
         height, width = instances.pred_masks.shape[1:]
         return cls(
             size=(int(height), int(width)),
-            labels=instances.pred_classes.cpu().numpy(),
+            labels=instances.pred_classes.cpu().numpy().astype(np.int64),
             scores=instances.scores.cpu().double().numpy(),
             boxes=boxes,
             counts=[rle["counts"] for rle in encode_masks(instances.pred_masks)],

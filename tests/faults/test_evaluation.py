@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cityscapes_folder
 import numpy as np
 import pytest
 import torch
@@ -26,10 +27,12 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from solo_d2.checkpoint.files import save_checkpoint
+from solo_d2.data.datasets.cityscapes import register_cityscapes
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.data.datasets.lvis import register_lvis_json, write_lvis
 from solo_d2.data.datasets.panoptic import register_coco_panoptic
 from solo_d2.evaluation import (
+    CityscapesInstanceEvaluator,
     COCOInstanceEvaluator,
     LVISInstanceEvaluator,
     MattingEvaluator,
@@ -596,7 +599,8 @@ def test_instances_that_are_not_finite_are_left_out_and_counted(tmp_path, where,
         return {"instances": more}
 
     assert evaluate_with(tmp_path, answer)["segm"]["AP"] == pytest.approx(100)
-    assert "p1.png: 1 of 3 instances have NaN or infinite values" in caplog.text
+    said = "2 instances with NaN or infinite values were left out, the first in image 1"
+    assert caplog.text.count(said) == 1
     text = (tmp_path / "out" / "coco_instances_results.json").read_text()
     assert len(json.loads(text)) == 4
     assert "NaN" not in text
@@ -612,6 +616,12 @@ def other_masks(record):
     return {"instances": instances}
 
 
+def boxes_alone(record):
+    instances = perfect(record)["instances"]
+    instances.remove("pred_masks")
+    return {"instances": instances}
+
+
 def labelled(label):
     return lambda record: {"instances": found([MASK], [label])}
 
@@ -624,6 +634,7 @@ def labelled(label):
         ),
         pytest.param(other_masks, r"p1.png: predictions of \(49, 70\)", id="masks"),
         pytest.param(labelled(2), "class 2, the dataset has 2 classes.*NUM_CLASSES 2", id="class"),
+        pytest.param(boxes_alone, "p1.png: .* have no pred_masks, only", id="boxes alone"),
         pytest.param(labelled(-1), "class -1, the dataset has 2 classes", id="negative class"),
     ],
 )
@@ -633,6 +644,29 @@ def test_predictions_that_do_not_fit_are_named_at_the_first_image(tmp_path, answ
     (record, *_) = DatasetCatalog.get(NAME)
     with pytest.raises(ValueError, match=message):
         evaluator.process([record], [answer(record)])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda record: {"instances": Instances((H, W))}, id="no fields"),
+        pytest.param(lambda record: {"instances": found([], [])}, id="no instance"),
+    ],
+)
+def test_an_image_without_instances_is_one_in_which_nothing_was_found(tmp_path, answer):
+    def last_alone(record):
+        return answer(record) if record["image_id"] == 1 else perfect(record)
+
+    assert evaluate_with(tmp_path, last_alone)["segm"]["AP"] == pytest.approx(100 * 51 / 101)
+
+
+def test_instances_without_boxes_get_those_of_their_masks(tmp_path):
+    def answer(record):
+        instances = perfect(record)["instances"]
+        instances.remove("pred_boxes")
+        return {"instances": instances}
+
+    assert evaluate_with(tmp_path, answer)["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_an_image_that_the_dataset_has_not_is_named(tmp_path):
@@ -662,8 +696,10 @@ def test_images_that_two_processes_share_count_once(tmp_path, monkeypatch, caplo
     for half, part in zip(halves, (records[:2], [records[2], records[0]]), strict=True):
         for record in part:
             half.process([record], [perfect(record)])
-    parts = [(half._found._values, half._found._repeated) for half in halves]
-    monkeypatch.setattr(comm, "gather", lambda data, dst=0: parts)
+    parts = []
+    monkeypatch.setattr(comm, "gather", lambda data, dst=0: parts.append(data) or parts)
+    halves[1].evaluate()
+    caplog.clear()
     assert halves[0].evaluate()["segm"]["AP"] == pytest.approx(100)
     assert "1 images came again and count once" in caplog.text
 
@@ -843,7 +879,7 @@ def test_mattes_that_are_not_finite_are_left_out(make, where, caplog):
     evaluator.process([{"image_id": 1}], [output])
     result = evaluator.evaluate()[evaluator.name]
     assert {v for k, v in result.items() if k != "SOFI_classes"} == {0.0}
-    assert "p1.png: 1 of 2 instances have NaN or infinite values" in caplog.text
+    assert "1 instances with NaN or infinite values were left out" in caplog.text
 
 
 @pytest.mark.parametrize("make", MATTING)
@@ -864,6 +900,66 @@ def test_two_images_of_one_id_are_refused_by_every_evaluator(make):
     DatasetCatalog.register(NAME, lambda: records)
     with pytest.raises(ValueError, match="two images with the id 1"):
         make(NAME)
+
+
+# Cityscapes.
+
+
+@pytest.fixture
+def cityscapes(tmp_path):
+    """Records of a small validation set."""
+    pytest.importorskip("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+    cityscapes_folder.write_folder(tmp_path)
+    register_cityscapes(tmp_path, ("val",))
+    yield DatasetCatalog.get("cityscapes_val")
+    DatasetCatalog.remove("cityscapes_val")
+    MetadataCatalog.pop("cityscapes_val")
+
+
+def perfect_street(record):
+    annotations = [x for x in record["annotations"] if not x["iscrowd"]]
+    size = (record["height"], record["width"])
+    masks = np.array([decode(x["segmentation"], size) for x in annotations], bool)
+    return Instances(
+        size,
+        pred_masks=torch.from_numpy(masks.reshape(-1, *size)),
+        pred_classes=torch.tensor([x["category_id"] for x in annotations]).long(),
+        scores=torch.ones(len(annotations)),
+    )
+
+
+def test_images_and_numbers_that_count_once_or_not_in_cityscapes(cityscapes, caplog):
+    evaluator = CityscapesInstanceEvaluator("cityscapes_val")
+    evaluator.reset()
+    for record in [*cityscapes, cityscapes[0]]:
+        found = perfect_street(record)
+        wrong = Instances.cat([found, found[:1]]) if len(found) else found
+        wrong.scores[len(found) :] = math.nan
+        evaluator.process([record], [{"instances": wrong}])
+    assert evaluator.evaluate()["segm"]["AP"] == pytest.approx(100)
+    assert "1 images came again and count once" in caplog.text
+    assert "instances with NaN or infinite values were left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record, found: found.pred_classes.fill_(8), "class 8, the dataset has 8 classes"),
+        (lambda record, found: record.update(height=3), r"predictions of .*, expected \(3, "),
+        (
+            lambda record, found: record.update(file_name="x/a_1_2_leftImg8bit.png"),
+            "no image with the id 'a_1_2'",
+        ),
+    ],
+)
+def test_what_does_not_fit_into_cityscapes_is_named(cityscapes, change, message):
+    record = next(record for record in cityscapes if record["annotations"])
+    found = perfect_street(record)
+    change(record, found)
+    evaluator = CityscapesInstanceEvaluator("cityscapes_val")
+    evaluator.reset()
+    with pytest.raises(ValueError, match=message):
+        evaluator.process([record], [{"instances": found}])
 
 
 # Panoptic predictions stay in their own folder.
