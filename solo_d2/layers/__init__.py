@@ -1,6 +1,6 @@
 """Pure tensor functions: no config, no `Instances`, no state."""
 
-from .capture import capturing
+from .capture import capturing, exporting
 from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
 from .dynamic_conv import dynamic_conv, in_one_type
@@ -36,6 +36,7 @@ __all__ = [
     "downsample_masks",
     "dynamic_conv",
     "encode_masks",
+    "exporting",
     "fast_nms",
     "focal_mask_loss",
     "hard_nms",

@@ -6,9 +6,20 @@ import torch
 
 
 def capturing() -> bool:
-    """Whether a graph is being recorded: by `torch.jit.trace`, `torch.compile` or `torch.export`.
+    """Whether a graph is recorded: by `torch.jit.trace`, `torch.export` or `torch.compile`.
 
-    Functions of this package then take the plain path: operations that every graph format knows,
-    on whole tensors, without a decision that depends on the values of the example input.
+    Functions then use operations that every graph format knows instead of reading bytes as other
+    types, and check nothing.
     """
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return exporting() or torch.compiler.is_compiling()
+
+
+def exporting() -> bool:
+    """Whether a graph is recorded that replaces the code: by `torch.jit.trace` or `torch.export`.
+
+    What depends on the values of the example input must then become part of the graph, or be done
+    without: chunks, windows, early ends. `torch.compile` runs such steps itself, every time.
+    """
+    # torch before 2.7 does not tell export from compilation.
+    is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+    return torch.jit.is_tracing() or is_exporting()

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..layers import capturing
+from ..layers import exporting
 
 # P2 is halved and P6 is enlarged before the heads see them, as in the published models.
 MIN_STRIDE, MAX_STRIDE = 8, 32
@@ -106,7 +106,7 @@ class GridSpec:
         Raises:
             ValueError: a cell lies on none of `levels`.
         """
-        if capturing():  # without the example's numbers of cells, and without the check
+        if exporting():  # without the example's numbers of cells, and without the check
             level_of = self.levels(cells)
             return [(level, (level_of == level).nonzero().squeeze(1)) for level in levels]
         ordered, order = cells.sort()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..layers import capturing, mask_occupancy, masks_to_boxes, profiles_to_boxes
+from ..layers import exporting, mask_occupancy, masks_to_boxes, profiles_to_boxes
 from ..layers.memory import allocate, check_memory, no_memory
 
 # Pixels of float32 masks in flight: 16 MiB fits a CPU's outer cache, a GPU wants larger launches.
@@ -62,7 +62,7 @@ def resize_masks(
         _taps(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], device)
         for i in range(2)
     )
-    if capturing():  # windows would be those of the example image
+    if exporting():  # windows would be those of the example image
         masks = y_taps @ probs @ x_taps.T > threshold
         return masks, masks_to_boxes(masks)
     y_axis, x_axis = _Axis(y_taps), _Axis(x_taps)
@@ -153,7 +153,7 @@ def make_instances(
         **fields: further fields, each with K rows; overwritten likewise.
     """
     present = boxes[:, 2] > boxes[:, 0]
-    if capturing() or not bool(present.all()):
+    if exporting() or not bool(present.all()):
         masks = _keep_masks(masks, boxes, present)
         fields = {name: _keep_rows(value, present) for name, value in fields.items()}
         scores, labels, boxes = scores[present], labels[present], boxes[present]
@@ -169,7 +169,7 @@ def make_instances(
 
 def _keep_rows(values: Tensor, present: Tensor) -> Tensor:
     """``values[present]``, on a CPU without a second tensor of that size."""
-    if capturing() or values.device.type != "cpu":
+    if exporting() or values.device.type != "cpu":
         return values[present]
     kept = present.nonzero().squeeze(1).tolist()
     for row, source in enumerate(kept):
@@ -180,7 +180,7 @@ def _keep_rows(values: Tensor, present: Tensor) -> Tensor:
 
 def _keep_masks(masks: Tensor, boxes: Tensor, present: Tensor) -> Tensor:
     """As `_keep_rows`, but only what boxes hold is touched: the rest has cost no memory so far."""
-    if capturing() or masks.device.type != "cpu":
+    if exporting() or masks.device.type != "cpu":
         return masks[present]
     windows = [(slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in boxes.int().tolist()]
     kept = present.nonzero().squeeze(1).tolist()

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..layers import (
     MASK_NMS,
     binarize,
-    capturing,
+    exporting,
     point_nms,
 )
 from .grid import GridSpec
@@ -170,7 +170,7 @@ def select_candidates(
     )
     limit, cut = settings.pre_nms_topk, False
     # Where a graph is recorded, the number of chunks must not be that of the example image.
-    for cells in (todo,) if capturing() else todo.split(chunk_length(size, scores.device)):
+    for cells in (todo,) if exporting() else todo.split(chunk_length(size, scores.device)):
         if len(kept.scores) == limit and bool(kept.scores[-1] >= best[cells[0]]):
             cut = True
             break

@@ -5,6 +5,7 @@ Legend: N images, I objects of the whole batch, L levels, T cells in all, (H, W)
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from torch import Tensor
 from ..layers import downsample_masks, mask_profiles, profiles_to_boxes, profiles_to_centroids
 from .grid import GridSpec
 from .structures import SOLOTargets
+
+_logger = logging.getLogger(__name__)
 
 # In cells. ε is no binary fraction: without it an edge on a border may fall one cell short.
 _BORDER_SLACK = 1e-9
@@ -40,6 +43,51 @@ class _Objects(NamedTuple):
     masks: dict[int, Tensor]
 
 
+class LostObjects:
+    """Counts the objects of a training that no cell learns, and warns of them once.
+
+    Such an object is outside of all scale ranges, or smaller ones have all of its cells. Neither
+    shows in a loss. The count stays on the device; it is read once, after some batches.
+
+    Args:
+        batches: after which to warn.
+        share: of the objects, above which to warn.
+
+    Attributes:
+        seen: objects so far.
+        lost: how many of them no cell learnt, a scalar on the device.
+    """
+
+    def __init__(self, batches: int = 100, share: float = 0.02) -> None:
+        self.batches = batches
+        self.share = share
+        self.seen = 0
+        self.lost: Tensor | None = None
+
+    def add(self, owner: Tensor, total: int) -> None:
+        """Count those of a batch.
+
+        Args:
+            owner: index of the object that owns each cell, -1 for none.
+            total: objects of the batch.
+        """
+        owned = torch.zeros(total + 1, dtype=torch.bool, device=owner.device)
+        owned[owner.flatten()] = True  # -1 is the spare one at the end
+        lost = total - owned[:total].sum()
+        self.lost = lost if self.lost is None else self.lost + lost
+        self.seen += total
+        self.batches -= 1
+        if self.batches == 0 and int(self.lost) > self.share * self.seen:
+            _logger.warning(
+                "%d of the first %d objects (%.0f %%) belong to no cell and are not learnt: their "
+                "size is outside of MODEL.SOLO.SCALE_RANGES, or smaller objects have their cells; "
+                "finer MODEL.SOLO.NUM_GRIDS or other ranges help",
+                int(self.lost),
+                self.seen,
+                100 * int(self.lost) / self.seen,
+            )
+
+
 class SOLOTargetAssigner:
     """Assign objects to grid cells: no parameters, no loops over objects, on the model's device.
 
@@ -55,6 +103,9 @@ class SOLOTargetAssigner:
         num_classes: C, which is also the label of the background.
         center_region: ε, relative to the object's size; 0.2 in the paper.
         mask_strides: strides for which mask targets are needed, e.g. (4,).
+
+    Attributes:
+        lost_objects: counts the objects that get no cell.
     """
 
     mask_dtypes: Mapping[int, torch.dtype] = {}
@@ -75,6 +126,7 @@ class SOLOTargetAssigner:
         self.num_classes = num_classes
         self.center_region = center_region
         self.mask_strides = tuple(sorted(set(mask_strides)))
+        self.lost_objects = LostObjects()
 
     @torch.no_grad()
     def __call__(
@@ -95,6 +147,7 @@ class SOLOTargetAssigner:
         objects = self._gather(instances, canvas, device)
         classes, num_images = objects.classes, len(instances)
         owner = self._claim(objects, canvas, num_images)  # (N, T)
+        self.lost_objects.add(owner, len(classes))
         claimed = owner >= 0
         padded = torch.cat([classes, classes.new_full((1,), self.num_classes)])
         labels = padded[owner]  # -1 picks the background behind the last object

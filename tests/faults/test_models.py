@@ -16,7 +16,9 @@ from head_builders import HEADS, make_features, make_head, stir
 import solo_d2
 from solo_d2 import layers
 from solo_d2.layers import capture, dynamic_conv, in_one_type, memory, products
+from solo_d2.modeling import GridSpec
 from solo_d2.modeling.output import make_instances, resize_masks
+from solo_d2.modeling.targets import LostObjects, SOLOTargetAssigner
 from solo_d2.modeling.test_time_augmentation import SOLOWithTTA
 
 PACKAGE = Path(solo_d2.__file__).parent
@@ -367,6 +369,7 @@ FUNCTIONS = {
     "masks_to_boxes": layers.masks_to_boxes,
     "downsample_masks": lambda m: layers.downsample_masks(m, 4),
     "binarize": lambda m: layers.binarize(m.float() * 0.8, 0.5),
+    "pairwise_intersection": layers.pairwise_intersection,
     "pairwise_mask_iou": layers.pairwise_mask_iou,
     "pairwise_mask_iou of classes": lambda m: layers.pairwise_mask_iou(m, LABELS),
     "resize_masks": lambda m: resize_masks(m.float(), (64, 96), (60, 90), (120, 180), 0.5),
@@ -390,15 +393,28 @@ def test_functions_of_masks_can_be_traced(name):
         torch.testing.assert_close(traced(masks), function(masks))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "resize_masks"])
 def test_functions_of_masks_can_be_compiled_in_one_graph(name):
     function = FUNCTIONS[name]
     compiled = torch.compile(function, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(MASKS), function(MASKS))
 
 
-def test_nothing_is_captured_in_a_plain_call():
+def test_what_is_captured_is_known():
     assert not capture.capturing()
+    seen = []
+
+    def look(x):
+        seen.append((capture.capturing(), capture.exporting()))
+        return x + 1
+
+    x = torch.zeros(2)
+    torch.jit.trace(look, (x,), check_trace=False)
+    assert seen == [(True, True)]  # the graph stands for the code
+    compiled = torch.compile(
+        lambda x: x + capture.capturing() + 2 * capture.exporting(), backend="eager"
+    )
+    assert compiled(x).tolist() == [1, 1]  # the code runs again
 
 
 # What hard and soft NMS do on the host is a constant of the trace.
@@ -621,3 +637,50 @@ def test_dropped_masks_leave_the_others_as_they_were(empty):
     assert found.pred_classes.tolist() == kept
     assert torch.equal(found.pred_boxes.tensor, layers.masks_to_boxes(expected))
     assert not kept or found.pred_masks.data_ptr() == place  # no second set of masks
+
+
+# ------------------------------------------------------------------ objects that nothing learns
+
+
+def make_assigner(batches=2, share=0.02):
+    grid = GridSpec.build((4,), ((4, 32),), [8])
+    assigner = SOLOTargetAssigner(grid, 3, 0.2, (4,))
+    assigner.lost_objects = LostObjects(batches, share)
+    return assigner
+
+
+@pytest.mark.parametrize(
+    ("boxes", "lost"),
+    [
+        ([(0, 0, 8, 8)], 0),
+        ([], 0),
+        ([(0, 0, 3, 3)], 1),  # below the range
+        ([(0, 0, 60, 60)], 1),  # above it
+        ([(0, 0, 8, 8), (1, 1, 7, 7)], 1),  # the larger one has its cell taken
+        ([(0, 0, 8, 8), (40, 40, 48, 48)], 0),
+        ([(0, 0, 3, 3), (0, 0, 60, 60), (0, 0, 8, 8)], 2),
+    ],
+)
+def test_objects_without_a_cell_are_counted(boxes, lost):
+    assigner = make_assigner()
+    truth = rectangles((64, 64), boxes, [0] * len(boxes))
+    for step in (1, 2):
+        assigner([truth], (64, 64), CPU)
+        assert assigner.lost_objects.seen == step * len(boxes)
+        assert int(assigner.lost_objects.lost) == step * lost
+
+
+@pytest.mark.parametrize(
+    ("lost", "kept", "warned"), [(1, 49, False), (1, 48, True), (0, 5, False), (0, 0, False)]
+)
+def test_lost_objects_are_warned_of_once(caplog, lost, kept, warned):
+    objects = LostObjects(batches=2, share=0.02)
+    owner = torch.full((1, 60), -1)
+    owner[0, :kept] = torch.arange(kept)
+    for batch in range(4):
+        assert ("belong to no cell" in caplog.text) == (warned and batch >= 2)
+        objects.add(owner, kept + lost)
+    assert caplog.text.count("belong to no cell") == warned
+    if warned:
+        assert "2 of the first 98 objects (2 %)" in caplog.text
+        assert "NUM_GRIDS" in caplog.text

@@ -35,8 +35,8 @@ PUBLIC = {
         build_evaluator""",
     "solo_d2.layers": """DeformConv2d MASK_NMS align_to_grid append_coords binarize
         binary_mask_loss capturing category_focal_loss deform_conv dice_loss downsample_masks
-        dynamic_conv encode_masks fast_nms focal_mask_loss hard_nms in_one_type mae_loss mask_areas
-        mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
+        dynamic_conv encode_masks exporting fast_nms focal_mask_loss hard_nms in_one_type mae_loss
+        mask_areas mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
         resize_bilinear soft_nms""",
     "solo_d2.modeling": """DecoupledDynamicSOLOHead DecoupledLightSOLOHead DecoupledSOLOHead
