@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from payloads import Payload
 from torch import nn
 
@@ -232,6 +234,32 @@ def test_limits_of_structures_are_exact(monkeypatch):
     for value in ([1] * 7, [[1, 2], [3, 4, 5]], {"a": 1, "b": 2, "c": [4]}, [[[[]]]]):
         with pytest.raises(pickle.UnpicklingError):
             check_structure(io.BytesIO(pickle.dumps(value)))
+
+
+def count(value):
+    """Values in a container and in all below it."""
+    if isinstance(value, dict):
+        return sum(2 + count(key) + count(item) for key, item in value.items())
+    return sum(1 + count(item) for item in value) if isinstance(value, list | tuple) else 0
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda x: st.lists(x) | st.tuples(x, x) | st.dictionaries(st.text() | st.integers(), x),
+)
+
+
+@given(PLAIN.map(lambda x: [x, x]), st.integers(0, 5))
+def test_any_plain_value_is_counted_as_it_is(value, protocol):
+    stream = io.BytesIO(pickle.dumps(value, protocol) + b"rest")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structure_module, "MAX_VALUES", count(value))
+        check_structure(stream)
+        assert stream.read() == b"rest"
+        patch.setattr(structure_module, "MAX_VALUES", count(value) - 1)
+        stream.seek(0)
+        with pytest.raises(pickle.UnpicklingError):
+            check_structure(stream)
 
 
 @pytest.mark.parametrize("protocol", range(6))
