@@ -7,6 +7,7 @@ name of its own choice. Neither iopath nor Detectron2's handlers ever see a name
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import re
@@ -34,6 +35,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _REMEDY = (
     "Check the name and the network, or get the file otherwise and set MODEL.WEIGHTS to its path."
 )
+
+_PROVIDERS = {"solo": "solo_d2.model_zoo"}
+"""Scheme -> the module whose import registers it, as an entry point would; it stands above this."""
 
 _resolvers: dict[str, Callable[[str], Path]] = {}
 
@@ -105,6 +109,8 @@ def _resolve(name: str) -> Path:
     if found is None:
         return Path(name)
     scheme = found[1].lower()
+    if scheme in _PROVIDERS and scheme not in _resolvers:
+        importlib.import_module(_PROVIDERS[scheme])
     if scheme in _resolvers:
         return _resolvers[scheme](name)
     if scheme in ("http", "https"):
@@ -118,7 +124,7 @@ def _resolve(name: str) -> Path:
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{public_name(name)}: is not in Detectron2's catalogue") from error
         return _of_detectron2(name, url)
-    known = ", ".join(sorted({"http", "https", "detectron2", "catalog", *_resolvers}))
+    known = ", ".join(sorted({"http", "https", "detectron2", "catalog", *_PROVIDERS, *_resolvers}))
     raise ValueError(
         f"{public_name(name)}: weights are not read through {scheme}://. Name a file on this "
         f"machine by its path, or use one of {known}"
