@@ -20,6 +20,8 @@ from .tensors import CHECKSUM_KEY, checksum, strange_kind
 
 _STATE_KEYS = ("model", "state_dict", "model_state")
 """Where Detectron2, mmdetection and torchvision, and pycls put the weights."""
+_LONGEST = 500
+"""Letters in the name of an entry."""
 
 
 def load_checkpoint(
@@ -129,9 +131,10 @@ def _is_weight(value: Any) -> bool:
 
 def _to_weight(path: Path, key: Any, value: Any) -> Tensor:
     name = printable(repr(key), 100) if isinstance(key, str) else f"a {type(key).__name__}"
-    if not isinstance(key, str) or not key.isprintable() or not _is_weight(value):
-        kind = type(value).__name__
-        raise ValueError(f"{path}: the entry {name} is a {kind}, not a tensor. {FORMATS}")
+    odd = not isinstance(key, str) or not key.isprintable() or len(key) > _LONGEST
+    if odd or not _is_weight(value):
+        kind = "no name of a weight" if odd else f"a {type(value).__name__}, not a tensor"
+        raise ValueError(f"{path}: the entry {name} is {kind}. {FORMATS}")
     if isinstance(value, np.ndarray):
         try:
             return torch.from_numpy(value)

@@ -188,6 +188,5 @@ def _is_sealed(path: Path, seal: Path) -> bool:
 
 
 def _published_digest(url: str) -> str:
-    parts = urlsplit(url)
-    found = re.search(r"-([0-9a-f]{8})\.pth$", parts.path)
-    return found[1] if found and parts.hostname in _HASHED_HOSTS else ""
+    found = re.fullmatch(r"https?://([a-z.]+)/[^?#]*-([0-9a-f]{8})\.pth", url)
+    return found[2] if found and found[1] in _HASHED_HOSTS else ""

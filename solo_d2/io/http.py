@@ -64,7 +64,7 @@ def open_url(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         error.close()
         text = printable(" ".join(str(error.reason).split()))
         raise RequestError(f"the host answers {error.code} {text}".rstrip(), error.code) from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: of wrong URLs
+    except (OSError, HTTPException, ValueError, OverflowError) as error:  # also of wrong URLs
         reason = getattr(error, "reason", None)  # of a URLError, often another error
         text = one_line(reason if isinstance(reason, Exception) else error)
         raise RequestError(f"the host cannot be reached ({text})") from error

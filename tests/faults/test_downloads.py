@@ -6,6 +6,7 @@ import io
 import logging
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import zipfile
@@ -240,6 +241,26 @@ def test_path_of_a_url_decides_on_no_folder(host, cache, path):
         assert str(error).isprintable()
     assert {x.parent for x in cache.rglob("*") if x.is_file()} == {cache / "solo_d2" / "urls"}
     assert all("X-Evil" not in headers for _, headers in host.asked)
+
+
+URLS = [
+    "http://", "http:///a.pth", "http://[", "http://[::1/a.pth", "http://127.0.0.1:99999/a.pth",
+    "http://127.0.0.1:abc/a", "http://127.0.0.1:-1/a", "http:// 127.0.0.1/a", "http://a b/c",
+    "http://\x00/a", "http://%00/a", "https://" + "a" * 300 + "/a", "http://..../a", "http://@/a",
+    "http://me:pass@/a", "http://exämple.invalid/a", "http://\ud800/a", "HTTP://127.0.0.1:9/a",
+    "http://?a", "http://#a", "https://\u2100/a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS, ids=ascii)
+def test_urls_that_are_none_are_one_line(monkeypatch, url):
+    def unknown(*arguments, **more):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ValueError, match="cannot be fetched") as caught:
+        load_weights(nn.Linear(3, 2), url)
+    assert str(caught.value).isprintable() and "pass" not in str(caught.value)
 
 
 def test_equal_file_names_of_other_urls_are_other_files(host):

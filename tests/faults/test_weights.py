@@ -90,7 +90,8 @@ NOT_WEIGHTS = {
         "NaN or infinity in pixel_std",
     ),
     "a name of two lines": (lambda: linear(**{"a\nb": torch.zeros(1)}), r"the entry 'a\\nb'"),
-    "a number as name": (lambda: {**linear(), 3: torch.zeros(1)}, "the entry a int is"),
+    "a number as name": (lambda: {**linear(), 3: torch.zeros(1)}, "the entry a int is no name"),
+    "an endless name": (lambda: linear(**{"a" * 501: torch.zeros(1)}), "is no name of a weight"),
 }
 
 
