@@ -98,8 +98,9 @@ class AnnotationReader:
             self.findings.notes.append(note)
         if self._beyond:
             count = count_of(len(self._beyond), "annotation")
+            reach = "reaches" if len(self._beyond) == 1 else "reach"
             self.findings.notes.append(
-                f"{count} reach far out of the image; what lies outside counts as cut off "
+                f"{count} {reach} far out of the image; what lies outside counts as cut off "
                 f"({listed(self._beyond)})"
             )
 

@@ -62,8 +62,13 @@ class CocoData:
 
     def log(self) -> None:
         """Log the notes."""
-        if self.notes:
-            logger.warning("%s", self.notes)
+        log_notes(self.notes)
+
+
+def log_notes(notes: str) -> None:
+    """Log what was found in reading, if there is anything."""
+    if notes:
+        logger.warning("%s", notes)
 
 
 Data = TypeVar("Data", bound=CheckedData)

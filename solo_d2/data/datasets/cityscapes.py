@@ -100,7 +100,7 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 def _record(image: Path, truth: Path) -> dict[str, Any]:
     try:
         with open_image(truth) as picture:
-            ids = np.asarray(picture).astype(np.int32)
+            ids = np.asarray(picture).astype(np.int64)
         size = read_size(image)
     except ImageError as error:
         raise ValueError(f"{truth} or {image} cannot be read ({error}); unpack it again") from error
@@ -109,12 +109,17 @@ def _record(image: Path, truth: Path) -> dict[str, Any]:
             f"{truth} is a picture of shape {ids.shape}, {image} has {size}; the ground truth must "
             "have one channel and the size of its picture"
         )
+    if ids.min() < 0 or ids.max() >= _IDS_PER_CLASS * _IDS_PER_CLASS:
+        raise ValueError(
+            f"{truth} has the values {ids.min()} to {ids.max()}, which are no instance ids; unpack "
+            "it again"
+        )
     return {
         "file_name": str(image),
         "image_id": image.name.removesuffix(_IMAGE_END),
         "height": size[0],
         "width": size[1],
-        "annotations": _annotations(ids),
+        "annotations": _annotations(ids.astype(np.int32)),
     }
 
 

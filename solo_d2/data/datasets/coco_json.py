@@ -45,12 +45,15 @@ def load_coco_json(
         ValueError: the file or folder is missing or not what it should be; the message names
             the file, what is wrong and the remedy.
     """
-    data = _load(json_file, image_root)
+    data = read_coco_json(json_file, image_root)
     data.log()
     return data
 
 
-def _load(json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]) -> CocoData:
+def read_coco_json(
+    json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
+) -> CocoData:
+    """Read as `load_coco_json` does, and log nothing: the notes say what there is to say."""
     path = Path(json_file)
     with collector_paused():
         content = read_coco(path)
@@ -166,4 +169,4 @@ def register_coco_json(
         return {**stuff, **file}
 
     kind = "coco_matting" if matting else "coco"
-    return register_data(name, source, lambda: _load(*source), kind, describe)
+    return register_data(name, source, lambda: read_coco_json(*source), kind, describe)
