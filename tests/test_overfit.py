@@ -36,18 +36,19 @@ COMMON = (
     *("MODEL.SOLO.NUM_CLASSES", len(SHAPES), "MODEL.SOLO.IN_FEATURES", ["p2", "p3"]),
     *("MODEL.SOLO.NUM_GRIDS", [12, 8], "MODEL.SOLO.SCALE_RANGES", [[1, 80], [40, 512]]),
     *("MODEL.SOLO.PRIOR_PROB", 0.1),
-    *("MODEL.SOLO.NUM_CONVS", 2, "MODEL.SOLO.CONV_DIM", 64, "MODEL.SOLO.MASK_FEATURE.CONV_DIM", 64),
+    *("MODEL.SOLO.NUM_CONVS", 2, "MODEL.SOLO.CONV_DIM", 64),
 )
+FEATURE = ("MODEL.SOLO.MASK_FEATURE.CONV_DIM", 64)
 
 HEADS = {
     "vanilla": ("MODEL.SOLO.HEAD", "VanillaSOLOHead"),
     "decoupled": ("MODEL.SOLO.HEAD", "DecoupledSOLOHead"),
     "decoupled_light": ("MODEL.SOLO.HEAD", "DecoupledLightSOLOHead"),
-    "dynamic": ("MODEL.SOLO.HEAD", "DynamicSOLOHead"),
-    "dynamic_separate": ("MODEL.SOLO.MASK_FEATURE.TYPE", "separate"),
+    "dynamic": ("MODEL.SOLO.HEAD", "DynamicSOLOHead", *FEATURE),
+    "dynamic_separate": ("MODEL.SOLO.MASK_FEATURE.TYPE", "separate", *FEATURE),
     "decoupled_dynamic": (
         *("MODEL.SOLO.HEAD", "DecoupledDynamicSOLOHead"),
-        *("MODEL.SOLO.NUM_KERNEL_GROUPS", 4, "MODEL.SOLO.KERNEL_DIM", 128),
+        *("MODEL.SOLO.NUM_KERNEL_GROUPS", 4, "MODEL.SOLO.KERNEL_DIM", 128, *FEATURE),
     ),
 }
 
@@ -165,7 +166,7 @@ def test_soft_solo_overfits_one_scene_to_mattes_better_than_any_mask():
     # No binary mask is nearer to a matte than the one of its values above 1/2.
     best_masks = [sum_absolute_difference(x, np.rint(x), everywhere) for x in mattes]
     torch.manual_seed(0)
-    model = build_model(tiny_config(*COMMON, *SOFT, "MODEL.SOLO.NUM_CLASSES", 1))
+    model = build_model(tiny_config(*COMMON, *FEATURE, *SOFT, "MODEL.SOLO.NUM_CLASSES", 1))
     train(model, scene)
     found = model.eval()([scene])[0]["instances"]
     found = found[found.scores > 0.3].pred_mattes.numpy()

@@ -6,7 +6,8 @@ import json
 
 import pytest
 from cityscapes_folder import write_folder
-from test_train_net import CONFIG, SMALL, run
+from commands import train_net as run
+from test_train_net import CONFIG, SMALL
 
 from solo_d2.data.datasets.lvis import write_lvis
 from solo_d2.data.scenes.build import build

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import train_net as run
 
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.shapes import ShapesSource
@@ -21,8 +22,7 @@ SMALL += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
 SMALL += ["MODEL.SOLO.SCORE_THRESH_TEST", "0.0", "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", "0.0"]
 
 
-def run(*arguments):
-    """Run the script; returns the finished process."""
+def run_as_process(*arguments):
     command = [sys.executable, str(ROOT / "train_net.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -69,10 +69,15 @@ def test_trains_evaluates_and_resumes_on_own_data(shapes, tmp_path):
     assert "Evaluation results for segm" in evaluated.stdout + evaluated.stderr
 
 
+def test_a_process_ends_with_the_code_and_the_line(tmp_path):
+    process = run_as_process()
+    assert process.returncode == 2
+    assert last_line(process).startswith("train_net.py: --config-file is missing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "--config-file is missing"),
         (["--config-file", "no/such.yaml"], "no/such.yaml"),
         (["--config-file", CONFIG, "MODEL.SOLO.NO_KEY", "1"], "NO_KEY"),
         (["--config-file", CONFIG, "--train-json", "a.json"], "--train-images go together"),
@@ -83,7 +88,7 @@ def test_trains_evaluates_and_resumes_on_own_data(shapes, tmp_path):
     ],
 )
 def test_bad_command_lines_end_with_one_clear_line(arguments, said, tmp_path):
-    process = run(*arguments, *(["OUTPUT_DIR", tmp_path] if arguments else []))
+    process = run(*arguments, "OUTPUT_DIR", tmp_path)
     assert process.returncode == 2
     assert said in last_line(process)
     assert "Traceback" not in process.stderr

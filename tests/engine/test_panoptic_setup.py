@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from builders import tiny_config
+from commands import train_net as run
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from panoptic_scenes import write_scenes
 
@@ -75,11 +74,6 @@ def test_nothing_named_is_nothing_registered():
 def test_bad_command_lines_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         register_panoptic_data(argument_parser().parse_args(arguments))
-
-
-def run(*arguments):
-    command = [sys.executable, str(ROOT / "train_net.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_panoptic_data_needs_a_panoptic_config(tmp_path):
