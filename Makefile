@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo matting test lint format clean
+.PHONY: help setup demo matting test coverage lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -103,9 +103,13 @@ $(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test
 # One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."
-test: $(STAMP) ## run the tests with coverage
-	CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest --cov -n auto --maxprocesses 8 $(PYTEST_ARGS)
+TESTS = CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+test: $(STAMP) ## run the tests
+	$(TESTS) $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## run the tests and list the lines that none of them reaches (takes longer)
+	$(TESTS) --cov $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, types and spelling
 	$(BIN)/ruff check .
