@@ -134,12 +134,6 @@ class SOLOCheckpointer(DetectionCheckpointer):
         with atomic_write(Path(self.save_dir, _TAG)) as file:
             file.write(last_filename_basename.encode())
 
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to resume from, or something that says there should be."""
-        return bool(self.save_dir) and (
-            Path(self.save_dir, _TAG).is_file() or bool(self._training_files())
-        )
-
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on with the last checkpoint of `save_dir`, or load other weights.
 

@@ -24,6 +24,7 @@ from pycocotools import mask as mask_util
 
 from ...io.image import ImageError, open_image
 from ...io.panoptic_png import write_panoptic_png
+from ...io.segmentation import encode_mask
 from ..datasets.coco_json import read_coco
 
 __all__ = ["write_panoptic"]
@@ -37,8 +38,7 @@ def _segment(ids: np.ndarray, number: int, category: int) -> dict[str, Any] | No
     area = int(np.count_nonzero(mask))
     if area == 0:
         return None
-    rle = mask_util.encode(np.asfortranarray(mask, np.uint8))
-    box = [int(v) for v in mask_util.toBbox(rle)]
+    box = [int(v) for v in mask_util.toBbox(encode_mask(mask))]
     return {"id": number, "category_id": category, "area": area, "bbox": box, "iscrowd": 0}
 
 

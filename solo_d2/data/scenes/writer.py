@@ -31,11 +31,11 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ...io.image import write_image
+from ...io.segmentation import encode_mask
 from .compose import Scene
 
 __all__ = [
     "SceneSplit",
-    "encode_mask",
     "is_current",
     "staged",
     "write_dataset",
@@ -67,12 +67,6 @@ class SceneSplit:
     categories: Sequence[str]
     stuff: Sequence[str] = ()
     alpha: bool = False
-
-
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Compressed RLE of a (H, W) bool mask, with `counts` as text, ready for json."""
-    rle = mask_util.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def _annotate(mask: np.ndarray, category: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Segmentations that others wrote: what each means, checked before any C code sees it."""
 
 from .check import Segmentations, check_segmentations, decode_mask, mask_box
+from .encode import encode_mask
 from .reasons import Problem, Reason
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "Segmentations",
     "check_segmentations",
     "decode_mask",
+    "encode_mask",
     "mask_box",
 ]

@@ -16,7 +16,7 @@ from solo_d2.data.datasets.coco_json import load_coco_json, register_coco_json
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.register import register_built
 from solo_d2.data.scenes.shapes import ShapesSource, make_shapes_scene
-from solo_d2.data.scenes.writer import encode_mask
+from solo_d2.io.segmentation import encode_mask
 
 SQUARE = [1.0, 2.0, 5.0, 2.0, 5.0, 6.0, 1.0, 6.0]  # 4 x 4 pixels at (1, 2)
 
