@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _moved
+from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import model_zoo
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from .inference import SOLOPredictor
     from .model_zoo import load_config
     from .modeling import SOLO, SOLO_HEAD_REGISTRY, PanopticSOLO, SoftSOLO
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SOLO",

@@ -180,6 +180,11 @@ ALLOWED = {
     "evaluation": ["layers", "io", "evaluation"],
     "checkpoint": ["config", "layers", "io", "checkpoint"],
     "checkpoint.foreign": ["config", "io", "checkpoint.foreign", "checkpoint.info"],
+    "engine.arguments": ["data.arguments", "config"],
+    "engine": [
+        *("config", "layers", "io", "checkpoint", "modeling", "data", "evaluation", "model_zoo"),
+        *("solver", "engine"),
+    ],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),

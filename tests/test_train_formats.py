@@ -9,10 +9,11 @@ from cityscapes_folder import write_folder
 from commands import train_net as run
 from test_train_net import CONFIG, SMALL
 
+from solo_d2.data.arguments import register_named_data
 from solo_d2.data.datasets.lvis import write_lvis
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.shapes import ShapesSource
-from solo_d2.engine.setup import argument_parser, register_own_data
+from solo_d2.engine import argument_parser
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +68,11 @@ def test_cityscapes_trains_and_evaluates(tmp_path):
             r"val\.json is not in LVIS format",
         ),
         (["--cityscapes", "{}"], "leftImg8bit/train: no such folder; unpack"),
-        (["--cityscapes", "{}", "--stamps", "{}"], "name one data set"),
+        (["--cityscapes", "{}", "--stamps", "{}"], "name one dataset"),
     ],
 )
 def test_wrong_formats_and_incomplete_folders_are_refused(arguments, said, lvis):
     images = ["--val-images", str(lvis / "val")] if "--val-json" in arguments else []
     args = argument_parser().parse_args([*(x.format(lvis) for x in arguments), *images])
     with pytest.raises(ValueError, match=said):
-        register_own_data(args)
+        register_named_data(args, panoptic=False)

@@ -23,9 +23,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 
+from solo_d2.data.arguments import add_data_arguments, register_named_data
 from solo_d2.data.checks import check_classes, thing_classes
 from solo_d2.engine import SOLOTrainer, use_data
-from solo_d2.engine.setup import argument_parser, register_own_data
 from solo_d2.inference.colors import instance_colors
 from solo_d2.model_zoo.model_zoo import load_config
 from solo_d2.modeling import GridSpec
@@ -45,20 +45,16 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
     add("--output", required=True, metavar="FILE", help="picture to write, .png or .jpg")
-    add("--train-json", metavar="FILE", help="COCO-format annotations (default: the config's set)")
-    add("--train-images", metavar="DIR", help="folder of their images")
-    for kind in ("stamps", "shapes", "matting"):
-        add(f"--{kind}", metavar="DIR", help=f"a data set of solo_d2.data.datasets.{kind}")
     add("--count", type=int, default=4, metavar="N", help="pictures (default: 4)")
     add("--seed", type=int, default=0, metavar="N", help="of order and augmentation (default: 0)")
+    add_data_arguments(parser)
     return parser
 
 
 def make_config(args: argparse.Namespace, overrides: list[str]) -> CfgNode:
     """The config with the data set asked for, on the CPU and without weights."""
     cfg = load_config(args.config_file, overrides)
-    defaults = vars(argument_parser().parse_args([]))  # of what train_net.py has beside
-    own = register_own_data(argparse.Namespace(**{**defaults, **vars(args)}))
+    own = register_named_data(args, panoptic=False)
     if own:
         use_data(cfg, {"TRAIN": own["TRAIN"]}, fixed="MODEL.SOLO.NUM_CLASSES" in overrides[::2])
     check_classes(cfg.DATASETS.TRAIN, cfg.MODEL.SOLO.NUM_CLASSES)

@@ -1,9 +1,17 @@
 """Training: Detectron2's `DefaultTrainer` with this package's parts, and how processes start."""
 
-from .classes import name_classes
-from .launch import launch
-from .setup import argument_parser, parse_arguments, setup, use_data
-from .trainer import SOLOTrainer, check_data
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .arguments import argument_parser, parse_arguments
+    from .classes import name_classes
+    from .prepare import setup, use_data
+    from .processes import launch
+    from .schedule import plan_schedule
+    from .trainer import SOLOTrainer, check_data
 
 __all__ = [
     "SOLOTrainer",
@@ -12,6 +20,25 @@ __all__ = [
     "launch",
     "name_classes",
     "parse_arguments",
+    "plan_schedule",
     "setup",
     "use_data",
 ]
+
+_MODULES = {
+    "SOLOTrainer": "trainer",
+    "argument_parser": "arguments",
+    "check_data": "trainer",
+    "launch": "processes",
+    "name_classes": "classes",
+    "parse_arguments": "arguments",
+    "plan_schedule": "schedule",
+    "setup": "prepare",
+    "use_data": "prepare",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -212,6 +212,11 @@ def default_checkpoint(config: str) -> PublishedCheckpoint:
     )
 
 
+def has_published_weights(config: str) -> bool:
+    """Return whether weights are published for a config, named as for `default_checkpoint`."""
+    return any(checkpoint.config == config for checkpoint in CHECKPOINTS)
+
+
 def use_checkpoint(cfg: CfgNode, checkpoint: PublishedCheckpoint) -> None:
     """Put a checkpoint, and the input that it was trained with, into a config."""
     convention = checkpoint.convention

@@ -13,10 +13,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 from PIL import Image
 
+from solo_d2.data.arguments import register_named_data
 from solo_d2.data.scenes.compose import Layer, compose
 from solo_d2.data.scenes.writer import SceneSplit, write_dataset
 from solo_d2.engine import SOLOTrainer, argument_parser, setup
-from solo_d2.engine.setup import add_training_data, register_own_data, use_data
+from solo_d2.engine.prepare import add_training_data, use_data
 from solo_d2.modeling import SoftSOLO
 
 
@@ -45,7 +46,7 @@ def config(matting_set, *overrides):
         "DATALOADER.NUM_WORKERS", 0, "INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MIN_SIZE_TEST", 64,
         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2, "SOLVER.BASE_LR", 0.001, *overrides,
     )  # fmt: skip
-    use_data(cfg, register_own_data(args))
+    use_data(cfg, register_named_data(args, panoptic=False))
     return cfg
 
 
@@ -121,7 +122,7 @@ def test_own_files_with_mattes_have_a_format_of_their_own(matting_set):
         ["--val-json", str(matting_set / "annotations/val.json"), "--val-images",
          str(matting_set / "val"), "--data-format", "matting"]
     )  # fmt: skip
-    assert register_own_data(args) == {"TEST": "own_val"}
+    assert register_named_data(args, panoptic=False) == {"TEST": "own_val"}
     assert MetadataCatalog.get("own_val").evaluator_type == "coco_matting"
 
 

@@ -21,14 +21,14 @@ SOURCES: dict[str, type[SceneSource]] = {
 """KIND -> source."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m solo_d2.data.scenes") -> int:
     """Run the command.
 
     Returns:
         Exit status: 2 for options that cannot be used, 1 for images that cannot be had or files
         that cannot be read or written.
     """
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         build(
@@ -45,10 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m solo_d2.data.scenes", description="Build a dataset of generated scenes."
-    )
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Build a dataset of generated scenes.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, source in SOURCES.items():
         sub = kinds.add_parser(kind, help=source.summary, description=f"Scenes: {source.summary}.")

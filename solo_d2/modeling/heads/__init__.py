@@ -1,10 +1,11 @@
 """Heads of the SOLO family, interchangeable by `MODEL.SOLO.HEAD`."""
 
-from .base import SOLOHead, check_features
+from .base import SOLOHead, check_features, make_masks
 from .build import SOLO_HEAD_REGISTRY, build_solo_head
 from .decoupled import DecoupledLightSOLOHead, DecoupledSOLOHead
 from .decoupled_dynamic import DecoupledDynamicSOLOHead
 from .dynamic import DynamicSOLOHead
+from .mask_features import SeparateMaskFeature, UnifiedMaskFeature
 from .soft_dynamic import SoftDynamicSOLOHead
 from .vanilla import VanillaSOLOHead
 
@@ -15,8 +16,11 @@ __all__ = [
     "DecoupledSOLOHead",
     "DynamicSOLOHead",
     "SOLOHead",
+    "SeparateMaskFeature",
     "SoftDynamicSOLOHead",
+    "UnifiedMaskFeature",
     "VanillaSOLOHead",
     "build_solo_head",
     "check_features",
+    "make_masks",
 ]

@@ -11,8 +11,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from panoptic_scenes import write_scenes
 
 from solo_d2.checkpoint.files import load_checkpoint
+from solo_d2.data.arguments import register_named_data
 from solo_d2.engine import argument_parser, check_data, use_data
-from solo_d2.engine.panoptic_setup import register_panoptic_data, use_stuff
+from solo_d2.engine.prepare import use_stuff
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "Stamps" / "panoptic_lite0.yaml"
@@ -43,7 +44,7 @@ def own_data(files, split="train"):
 
 def test_class_counts_come_from_the_data(tmp_path):
     args = argument_parser().parse_args(own_data(write_scenes(tmp_path), "val"))
-    names = register_panoptic_data(args)
+    names = register_named_data(args, panoptic=True)
     assert names == {"TEST": "own_val_panoptic"}
     cfg = tiny_config("MODEL.META_ARCHITECTURE", "PanopticSOLO")
     use_data(cfg, names)
@@ -53,12 +54,12 @@ def test_class_counts_come_from_the_data(tmp_path):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
     with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.NUM_CLASSES 3"):
         check_data(cfg, list(names.values()))
-    with pytest.raises(ValueError, match=r"NUM_CLASSES is 54, the data set has 2 stuff classes"):
+    with pytest.raises(ValueError, match=r"NUM_CLASSES is 54, the dataset has 2 stuff classes"):
         use_stuff(cfg, names["TEST"], fixed=True)
 
 
 def test_nothing_named_is_nothing_registered():
-    assert register_panoptic_data(argument_parser().parse_args([])) == {}
+    assert register_named_data(argument_parser().parse_args([]), panoptic=True) == {}
 
 
 @pytest.mark.parametrize(
@@ -66,14 +67,14 @@ def test_nothing_named_is_nothing_registered():
     [
         (["--train-panoptic-json", "a.json"], "--train-panoptic-root, --train-images together"),
         (["--val-json", "a.json", "--val-images", "a"], "needs --val-panoptic-json"),
-        (["--shapes", "a"], "--shapes has no panoptic annotations"),
+        (["--shapes", "a"], "shapes data have no panoptic annotations"),
         (["--stamps", "a"], "no stamps dataset in a"),
-        (["--stamps", "a", "--train-panoptic-json", "a.json"], "name one data set"),
+        (["--stamps", "a", "--train-panoptic-json", "a.json"], "name one dataset"),
     ],
 )
 def test_bad_command_lines_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
-        register_panoptic_data(argument_parser().parse_args(arguments))
+        register_named_data(argument_parser().parse_args(arguments), panoptic=True)
 
 
 def test_panoptic_data_needs_a_panoptic_config(tmp_path):
@@ -82,7 +83,10 @@ def test_panoptic_data_needs_a_panoptic_config(tmp_path):
         *own_data(write_scenes(tmp_path)),
     )
     assert done.returncode == 2
-    assert "need a panoptic config" in done.stderr.strip().splitlines()[-1]
+    assert (
+        "need a config with MODEL.META_ARCHITECTURE PanopticSOLO"
+        in done.stderr.strip().splitlines()[-1]
+    )
 
 
 @pytest.mark.slow

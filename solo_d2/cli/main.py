@@ -1,0 +1,56 @@
+"""``solo-d2 VERB ...``: choose the verb, and leave the rest to it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .._version import __version__
+
+VERBS = {
+    "predict": "find instances in images, folders, a video or a camera",
+    "train": "train a model, also on data of your own in one command",
+    "eval": "evaluate a model on a dataset",
+    "convert": "convert weights of AdelaiDet, WXinlong/SOLO or mmdetection",
+    "zoo": "list published models, or download some",
+    "scenes": "build a dataset of generated scenes",
+}
+"""Verbs and what they do. The module `solo_d2.cli.VERB` has a function `main(argv)`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if verb in ("-V", "--version"):
+        print(f"solo-d2 {__version__}")
+        return 0
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        print(f"solo-d2: unknown verb {verb!r}{hint} (solo-d2 --help lists all)", file=sys.stderr)
+        return 2
+    program = importlib.import_module(f".{verb}", __package__)
+    code: int = program.main(list(argv[1:]))
+    return code
+
+
+def usage() -> str:
+    """Return the text of ``solo-d2 --help``."""
+    lines = [f"  {verb:10}{text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: solo-d2 VERB [options] [KEY VALUE ...]",
+            "",
+            "Box-free instance segmentation: the SOLO family for Detectron2.",
+            "",
+            *lines,
+            "",
+            "solo-d2 VERB --help explains a verb. KEY VALUE pairs override the config.",
+        ]
+    )

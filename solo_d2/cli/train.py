@@ -1,0 +1,160 @@
+"""``solo-d2 train`` and ``solo-d2 eval``, also behind ``train_net.py``.
+
+solo-d2 train --data my_photos/ --epochs 50
+solo-d2 train --config-file CONFIG --train-json a.json --train-images a/ \
+        --val-json b.json --val-images b/ OUTPUT_DIR output/mine
+solo-d2 eval --weights output/mine/model_best.pth --data my_photos/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..engine.arguments import argument_parser, parse_arguments
+
+__all__ = ["main", "run"]
+
+EPOCHS = 50
+"""Epochs of a training on data named by ``--data``."""
+
+CONFIGS = {
+    "cuda": "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml",
+    "cpu": "COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml",
+}
+"""Configs of trainings that name none, by device."""
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate in one process.
+
+    Raises:
+        ValueError: An option, a file or the config cannot be used.
+        OSError: A file cannot be written.
+        FloatingPointError: The training has diverged.
+    """
+    from ..checkpoint import load_weights
+    from ..engine import SOLOTrainer, check_data, name_classes, setup
+    from ..engine.log import end_log
+    from ..engine.summary import closing_lines
+    from ..io.lock import unlock_all
+
+    try:
+        cfg = setup(args)
+        if args.eval_only:
+            if not cfg.DATASETS.TEST:
+                raise ValueError(
+                    "--eval-only needs a data set: --val-json and --val-images, or --data"
+                )
+            check_data(cfg, cfg.DATASETS.TEST)
+            model = SOLOTrainer.build_model(cfg)
+            name_classes(model, cfg.DATASETS.TEST[0])
+            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
+            SOLOTrainer.test(cfg, model)
+            if cfg.TEST.AUG.ENABLED:
+                SOLOTrainer.test_with_TTA(cfg, model)
+            return
+        trainer = SOLOTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
+        trainer.train()
+        for line in closing_lines(cfg):
+            print(line)
+    finally:
+        unlock_all()
+        end_log()
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Fill in, in place, what a command line leaves out: config, schedule, weights to start from.
+
+    Raises:
+        ValueError: An evaluation names no config, and none lies beside its weights.
+    """
+    named = args.opts[::2]
+    if not args.config_file and args.eval_only:
+        weights = args.weights or dict(zip(named, args.opts[1::2], strict=False)).get(
+            "MODEL.WEIGHTS", ""
+        )
+        beside = Path(weights).with_name("config.yaml") if weights else None
+        if beside is None or not beside.is_file():
+            raise ValueError(
+                "name a config with --config-file, or weights with a config.yaml beside them"
+            )
+        args.config_file = str(beside)
+    if args.eval_only:
+        return
+    if not args.config_file:
+        import torch
+
+        args.config_file = CONFIGS["cuda" if torch.cuda.is_available() else "cpu"]
+        print(f"config: {args.config_file} (another one: --config-file)")
+    if args.data and args.epochs is None and "SOLVER.MAX_ITER" not in named:
+        args.epochs = EPOCHS
+    if args.data and args.weights is None and "MODEL.WEIGHTS" not in named:
+        from ..model_zoo.checkpoints import has_published_weights
+
+        args.weights = "published" if has_published_weights(args.config_file) else None
+
+
+def main(
+    argv: Sequence[str] | None = None, *, prog: str | None = None, evaluate: bool = False
+) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        argv: The command line without the program and the verb.
+        prog: Name of the program in messages.
+        evaluate: Do not train.
+    """
+    verb = "eval" if evaluate else "train"
+    parser = argument_parser(prog or f"solo-d2 {verb}")
+    name = prog or "solo-d2"
+    try:
+        args = parse_arguments(argv, parser)
+        args.eval_only = args.eval_only or evaluate
+        if prog is None:
+            complete(args)
+        return _launch(args)
+    except ValueError as error:
+        return _complain(name, error, 2)
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        return _complain(name, error, 1)
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from ..engine import launch
+
+    try:
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:  # of SIGTERM
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    """Return whether an error is of the input or the machine: one line is enough."""
+    import torch
+
+    return isinstance(
+        error, OSError | FloatingPointError | MemoryError | torch.cuda.OutOfMemoryError
+    )
+
+
+def _complain(name: str, error: Exception, code: int) -> int:
+    from ..io.errors import one_line
+
+    print(f"{name}: {one_line(error)}", file=sys.stderr)
+    return code

@@ -1,0 +1,95 @@
+"""Find annotations and images in a folder that is laid out as COCO's datasets usually are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...io.json_reader import read_json_object
+
+__all__ = ["find_coco"]
+
+_NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+"""How splits are called, the first that is found counts."""
+
+
+def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
+    """Find the annotation files of a dataset and the folders of their images.
+
+    Known are ``annotations/instances_train2017.json`` with ``train2017/`` (COCO),
+    ``annotations/train.json`` with ``train/`` or ``images/``, ``train/_annotations.coco.json``
+    (Roboflow), ``train.json`` beside the images, and one file alone.
+
+    Args:
+        location: The dataset's folder, or one annotation file.
+
+    Returns:
+        File and image folder of "train", and of "val" if there is one.
+
+    Raises:
+        ValueError: No annotations, several that could be meant, or no images that belong to them.
+    """
+    location = Path(location)
+    if location.is_file():
+        return {"train": (location, _image_folder(location, location.parent))}
+    if not location.is_dir():
+        raise ValueError(f"{location}: no such file or folder; name a COCO json or its folder")
+    found = {}
+    for split, names in _NAMES.items():
+        file = _annotations(location, names)
+        if file is not None:
+            found[split] = (file, _image_folder(file, location))
+    if "train" not in found:
+        files = sorted(_json_files(location))
+        if len(files) != 1:
+            some = ", ".join(str(file.relative_to(location)) for file in files[:5]) or "none"
+            raise ValueError(
+                f"{location}: expected annotations called train.json, annotations/train.json, "
+                f"annotations/instances_train*.json or train/_annotations.coco.json; json files "
+                f"here: {some}. Name them with --train-json and --train-images"
+            )
+        found["train"] = (files[0], _image_folder(files[0], location))
+    return found
+
+
+def _json_files(root: Path) -> Iterator[Path]:
+    for folder in (root, root / "annotations"):
+        if folder.is_dir():
+            yield from (file for file in folder.glob("*.json") if file.is_file())
+
+
+def _annotations(root: Path, names: tuple[str, ...]) -> Path | None:
+    for name in names:
+        candidates = [root / name / "_annotations.coco.json", root / f"{name}.json"]
+        candidates.append(root / "annotations" / f"{name}.json")
+        candidates += sorted((root / "annotations").glob(f"instances_{name}*.json"))
+        files = [file for file in candidates if file.is_file()]
+        if len(files) > 1:
+            shown = " or ".join(str(file.relative_to(root)) for file in files)
+            raise ValueError(f"{root}: {shown}? Name one with --{names[0]}-json")
+        if files:
+            return files[0]
+    return None
+
+
+def _image_folder(file: Path, root: Path) -> Path:
+    """Return the folder in which the first images that a file names are."""
+    images = read_json_object(file).get("images")
+    names = [
+        entry["file_name"]
+        for entry in (images if isinstance(images, list) else [])[:20]
+        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
+    ]
+    stem = file.stem.removeprefix("instances_")
+    candidates = [
+        *(root / stem, root / "images" / stem, root / stem / "images", root / "images"),
+        *(file.parent, file.parent / "images", root, root.parent / stem),
+    ]
+    for folder in candidates:
+        if names and all((folder / name.replace("\\", "/")).is_file() for name in names):
+            return folder
+    raise ValueError(
+        f"{file}: the images that it names ({', '.join(names[:2]) or 'none'}, ...) are not beside "
+        "it; name their folder with --train-json FILE --train-images DIR"
+    )

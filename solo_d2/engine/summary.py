@@ -1,0 +1,43 @@
+"""What a training ends with: its files, its best result, and the command that tries it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..checkpoint import load_checkpoint
+from .hooks import BEST
+
+__all__ = ["closing_lines"]
+
+
+def closing_lines(cfg: CfgNode) -> list[str]:
+    """Describe a finished training.
+
+    Args:
+        cfg: Of the training.
+
+    Returns:
+        Lines for the console; none on processes other than the main one.
+    """
+    if not comm.is_main_process():
+        return []
+    folder = Path(cfg.OUTPUT_DIR)
+    best, final = folder / f"{BEST}.pth", folder / "model_final.pth"
+    lines = ["-" * 72]
+    if best.is_file():
+        found = load_checkpoint(best, mmap=True)
+        scores = ", ".join(f"{key} {value:.1f}" for key, value in found["best"].items())
+        lines.append(f"best model:  {best} ({scores} at iteration {found['iteration'] + 1})")
+    lines.append(f"last model:  {final}")
+    lines.append(f"log, curves: {folder / 'log.txt'}, tensorboard --logdir {folder}")
+    weights = best if best.is_file() else final
+    command = "solo-d2" if Path(sys.argv[0]).name == "solo-d2" else "python -m solo_d2"
+    lines.append(
+        f"try it:      {command} predict --config-file {folder / 'config.yaml'} "
+        f"--weights {weights} --input IMAGE"
+    )
+    return [*lines, lines[0]]
