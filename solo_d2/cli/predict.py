@@ -113,7 +113,7 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
         allow_partial=args.allow_partial,
         device=args.device,
         confidence_threshold=args.confidence_threshold,
-        class_names=names and names.things,
+        class_names=None if names is None else names.things,
         stuff_names=(names and names.stuff) or None,
         category_ids=None if names is None else names.thing_ids,
         stuff_category_ids=None if names is None else names.stuff_ids,
