@@ -12,7 +12,7 @@ from .coco import COCOInstanceEvaluator
 from .lvis import LVISInstanceEvaluator
 from .matting import MattingEvaluator, SOFIEvaluator
 from .panoptic import PanopticEvaluator, SemanticEvaluator
-from .truth import shared_records
+from .records import shared_records
 
 # By evaluator_type: each is called with the dataset's name and the folder for results.
 _EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {

@@ -17,7 +17,7 @@ from ..io.alpha import annotation_matte
 from ..io.json_file import save_json
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
 from .predictions import ByImage, check_instances, results_file
-from .truth import image_size, records_by_id, records_of
+from .records import image_size, records_by_id, records_of
 
 _logger = logging.getLogger(__name__)
 

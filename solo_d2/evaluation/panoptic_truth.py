@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from ..io.panoptic_png import read_panoptic_png
-from .truth import records_by_id, records_of
+from .records import records_by_id, records_of
 
 __all__ = ["PanopticImage", "PanopticTruth", "own_names", "read_panoptic_truth"]
 

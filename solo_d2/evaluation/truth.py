@@ -12,26 +12,21 @@ import json
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-__all__ = [
-    "Truth",
-    "image_size",
-    "read_truth",
-    "records_by_id",
-    "records_of",
-    "shared_records",
-]
+from ..io.segmentation import Reason, check_segmentations
+from .records import image_size, in_order, records_of
+
+__all__ = ["Truth", "read_truth"]
 
 _logger = logging.getLogger(__name__)
 
@@ -177,11 +172,10 @@ def _images(
 ) -> tuple[list[tuple[Any, dict[str, Any]]], list[dict[str, Any]]]:
     """COCO's images, each with the dataset's id, and annotations; for LVIS with `label_of`."""
     images: list[tuple[Any, dict[str, Any]]] = []
-    annotations: list[dict[str, Any]] = []
-    lacking = 0
+    given: list[tuple[Any, int, Mapping[str, Any]]] = []  # image id, number, annotation
+    sizes: list[tuple[int, int]] = []
     annotated = any(record.get("annotations") for record in records)
-    for number, record in enumerate(_sorted(dataset_name, records), 1):
-        where = f"the dataset {dataset_name}, image {record['image_id']}"
+    for number, record in enumerate(in_order(dataset_name, records), 1):
         image: dict[str, Any] = {"id": number, "file_name": ""}
         if annotated:
             image["height"], image["width"] = image_size(dataset_name, record)
@@ -191,139 +185,84 @@ def _images(
                 image[key] = [label + 1 for label in labels if label is not None]
         images.append((record["image_id"], image))
         for x in record.get("annotations") or ():
-            entry = _annotation(where, x, (image["height"], image["width"]))
-            lacking += entry is None
-            if entry is not None:
-                entry |= {"id": len(annotations) + 1, "image_id": number}
-                annotations.append(entry)
-    if lacking:
-        _logger.warning("%s: %d annotations have no mask and are not scored", dataset_name, lacking)
-    return images, annotations
+            given.append((record["image_id"], number, x))
+            sizes.append((image["height"], image["width"]))
+    return images, _annotations(dataset_name, given, sizes)
 
 
-_shared: dict[str, list[dict[str, Any]]] | None = None
-
-
-@contextmanager
-def shared_records() -> Iterator[None]:
-    """Let the evaluators that are made in the block read a dataset once for all of them."""
-    global _shared
-    _shared = {}
-    try:
-        yield
-    finally:
-        _shared = None
-
-
-def records_of(dataset_name: str) -> list[dict[str, Any]]:
-    """Read the records of a registered dataset anew, or take those that were just read."""
-    if _shared is None:
-        return DatasetCatalog.get(dataset_name)
-    if dataset_name not in _shared:
-        _shared[dataset_name] = DatasetCatalog.get(dataset_name)
-    return _shared[dataset_name]
-
-
-def records_by_id(dataset_name: str, records: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Index records by image id.
-
-    Raises:
-        ValueError: a record has no id, or the one of another.
-    """
-    found: dict[Any, dict[str, Any]] = {}
-    for record in records:
-        if record.get("image_id") is None:
-            raise ValueError(
-                f"the dataset {dataset_name}: the record of {record.get('file_name')} lacks "
-                "'image_id', without which results cannot be told apart"
-            )
-        if record["image_id"] in found:
-            raise ValueError(
-                f"the dataset {dataset_name} has two images with the id {record['image_id']}; "
-                "make ids unique"
-            )
-        found[record["image_id"]] = record
-    return found
-
-
-def _sorted(dataset_name: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records by image id, since the order of images decides between equal scores."""
-    found = records_by_id(dataset_name, records)
-    try:
-        return [found[image_id] for image_id in sorted(found)]
-    except TypeError:  # numbers and texts
-        return [found[image_id] for image_id in sorted(found, key=str)]
-
-
-def image_size(dataset_name: str, record: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (height, width) of a record.
-
-    Raises:
-        ValueError: it has none.
-    """
-    try:
-        return int(record["height"]), int(record["width"])
-    except (KeyError, TypeError, ValueError) as error:
+def _annotations(
+    dataset_name: str,
+    given: list[tuple[Any, int, Mapping[str, Any]]],
+    sizes: list[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """Annotations of the scorer; of those without a usable mask the first is logged."""
+    masks = [
+        _bitmap_as_rle(x.get("segmentation"), n) for (_, _, x), n in zip(given, sizes, strict=True)
+    ]
+    checked = check_segmentations(masks, sizes)
+    annotations: list[dict[str, Any]] = []
+    left_out = []
+    for k, (image_id, number, x) in enumerate(given):
+        problem = checked.problems.get(k)
+        if problem is None:
+            mask = _plain(checked.kept[k], changed=k in checked.changed)
+        elif problem.reason in (Reason.NOTHING, Reason.OUTSIDE) and _is_finite(masks[k]):
+            # As in COCO's own code: an object that nothing can match.
+            mask = _plain(mask_util.encode(np.zeros(sizes[k], np.uint8, order="F")))
+        else:
+            left_out.append(f"image {image_id}: {problem.text}")
+            continue
+        facts = _facts(f"the dataset {dataset_name}, image {image_id}", x, mask, sizes[k])
+        entry = {"id": len(annotations) + 1, "image_id": number, "segmentation": mask}
+        annotations.append(entry | facts)
+    if left_out and not annotations:
         raise ValueError(
-            f"the dataset {dataset_name}, image {record['image_id']}: masks need 'height' and "
-            "'width' of their image"
-        ) from error
+            f"the dataset {dataset_name}: none of its {len(given)} annotations can be scored; the "
+            f"first, {left_out[0]}"
+        )
+    if left_out:
+        _logger.warning(
+            "%s: %d of %d annotations are not scored; the first, %s",
+            dataset_name, len(left_out), len(given), left_out[0],
+        )  # fmt: skip
+    return annotations
 
 
-def _annotation(where: str, x: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any] | None:
-    """One annotation without ids, its area and box from the mask where they are no such thing."""
+def _facts(where: str, x: Mapping[str, Any], mask: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Class, crowd, area and box, the latter two from the mask where they are no such thing."""
     label = x.get("category_id")
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or label < 0:
         raise ValueError(f"{where}: an annotation has no class of the dataset")
-    try:
-        segmentation = _segmentation(x.get("segmentation"), size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where}: an annotation cannot be scored: {error}") from error
-    if segmentation is None:
-        return None
     area, box = x.get("area"), _box(x)
     if not (_is_number(area) and area > 0):  # type: ignore[operator]
-        area = float(mask_util.area(_rle(segmentation, size)))
+        area = float(mask_util.area(_rle(mask, size)))
     if box is None:
-        box = mask_util.toBbox(_rle(segmentation, size)).tolist()
-    crowd = x.get("iscrowd")
-    return {
-        "category_id": int(label) + 1,
-        "segmentation": segmentation,
-        "area": area,
-        "bbox": box,
-        "iscrowd": int(crowd not in (None, 0, "0", "")),
-    }
+        box = mask_util.toBbox(_rle(mask, size)).tolist()
+    crowd = int(x.get("iscrowd") not in (None, 0, "0", ""))
+    return {"category_id": int(label) + 1, "area": area, "bbox": box, "iscrowd": crowd}
 
 
-def _segmentation(value: Any, size: tuple[int, int]) -> Any:
-    """Polygons, or compressed RLE with text; None where there is no mask."""
+def _bitmap_as_rle(value: Any, size: tuple[int, int]) -> Any:
     if isinstance(value, np.ndarray) and value.shape == size:
-        value = mask_util.encode(np.asfortranarray(value, np.uint8))
-    if isinstance(value, Mapping):
-        if tuple(map(int, value["size"])) != size:
-            raise ValueError(f"its mask has the size {value['size']}, its image {list(size)}")
-        counts = value["counts"]
-        if isinstance(counts, (list, tuple)):
-            counts = mask_util.frPyObjects({"size": list(size), "counts": list(counts)}, *size)[
-                "counts"
-            ]
-        counts = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
-        return {"size": list(size), "counts": counts}
-    polygons = [np.asarray(polygon, np.float64).ravel() for polygon in value or ()]
-    polygons = [polygon for polygon in polygons if len(polygon) >= 6 and len(polygon) % 2 == 0]
-    if not polygons:
-        return None
-    # pycocotools walks along every edge, pixel by pixel, and crashes where they are too many.
-    if not all(np.abs(polygon).max() <= 10 * sum(size) for polygon in polygons):
-        raise ValueError("its polygon reaches far beyond the image, or has NaN in it")
-    return [polygon.tolist() for polygon in polygons]
+        return mask_util.encode(np.asfortranarray(value != 0, np.uint8))
+    return value
 
 
-def _rle(segmentation: Any, size: tuple[int, int]) -> Any:
-    if isinstance(segmentation, dict):
-        return segmentation
-    return mask_util.merge(mask_util.frPyObjects(segmentation, *size))
+def _is_finite(mask: Any) -> bool:
+    return isinstance(mask, dict) or all(np.isfinite(np.ravel(polygon)).all() for polygon in mask)
+
+
+def _plain(mask: Any, *, changed: bool = True) -> Any:
+    """A checked mask in plain numbers and texts."""
+    if isinstance(mask, dict):
+        counts = mask["counts"]
+        counts = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        return {"size": list(map(int, mask["size"])), "counts": counts}
+    return [[float(v) for v in polygon] for polygon in mask] if changed else mask
+
+
+def _rle(mask: Any, size: tuple[int, int]) -> Any:
+    return mask_util.merge(mask_util.frPyObjects(mask, *size)) if isinstance(mask, list) else mask
 
 
 def _box(x: Mapping[str, Any]) -> list[float] | None:

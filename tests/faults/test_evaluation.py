@@ -326,6 +326,10 @@ def test_registered_by_a_function(changes, fast):
 FAR = [[5, 12, 5e7, 12, 5e7, 30]]
 
 
+def rle(counts):
+    return {"size": [H, W], "counts": counts}
+
+
 def first(**changes):
     return lambda records: records[0]["annotations"][0].update(changes)
 
@@ -349,10 +353,12 @@ def first(**changes):
         pytest.param(
             lambda r: r[0]["annotations"][0].update(category_id=-1), "no class", id="class -1"
         ),
-        pytest.param(lambda r: r[0].update(height=60), "its mask has the size", id="other size"),
-        pytest.param(first(segmentation=FAR), "far beyond", id="far polygon"),
-        pytest.param(first(segmentation=[["a"] * 6]), "cannot be scored", id="text polygon"),
-        pytest.param(first(segmentation=[[math.nan] * 6]), "has NaN", id="NaN polygon"),
+        pytest.param(lambda r: r[0].update(height=60), "its RLE has the size", id="other size"),
+        pytest.param(first(segmentation=FAR), "far outside of its image", id="far polygon"),
+        pytest.param(first(segmentation=[["a"] * 6]), "'a' where a polygon", id="text polygon"),
+        pytest.param(first(segmentation=[[math.nan] * 6]), "covers nothing", id="NaN polygon"),
+        pytest.param(first(segmentation=rle("zz")), "its RLE", id="damaged RLE"),
+        pytest.param(first(segmentation=None), "no 'segmentation'", id="no mask"),
     ],
 )
 def test_what_cannot_be_scored_is_named_before_the_first_image(change, message):
@@ -364,14 +370,26 @@ def test_what_cannot_be_scored_is_named_before_the_first_image(change, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_box_without_a_mask_is_left_out_and_counted(caplog):
+@pytest.mark.parametrize("value", [None, FAR, [["a"] * 6], {"size": [H, W], "counts": "zz"}])
+def test_what_has_no_mask_is_left_out_and_counted(value, caplog):
     records = functions_records()
-    records[0]["annotations"].append({**records[0]["annotations"][0], "segmentation": None})
+    records[0]["annotations"].append({**records[0]["annotations"][0], "segmentation": value})
     register_function(records)
     answer = {"instances": found([MASK], [1])}
     results = feed(COCOInstanceEvaluator(NAME), lambda record: answer)
     assert results["segm"]["AP"] == pytest.approx(100)
-    assert "1 annotations have no mask and are not scored" in caplog.text
+    assert "1 of 2 annotations are not scored; the first, image 5: " in caplog.text
+
+
+@pytest.mark.parametrize("value", [[[1, 1, 9, 9, 5, 5]], [[80, 12, 90, 12, 90, 30]]])
+def test_an_object_without_a_pixel_is_missed_as_in_cocos_code(value):
+    """Its class has one object that can be found and one that cannot."""
+    records = functions_records()
+    records[0]["annotations"].append({**records[0]["annotations"][0], "segmentation": value})
+    register_function(records)
+    answer = {"instances": found([MASK], [1])}
+    ours = feed(COCOInstanceEvaluator(NAME), lambda record: answer)["segm"]["AP"]
+    assert ours == pytest.approx(100 * 51 / 101)
 
 
 @pytest.mark.parametrize("fault", ["nothing unusual", "area null", "box missing", "info as text"])
