@@ -7,13 +7,15 @@ bytes are read as other types, graphs that are being recorded get the plain oper
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .capture import capturing
 from .checks import check_tensors
-from .products import BLOCK_ROWS, common_ones
+from .products import BLOCK_ROWS, SAFE_COLUMNS, common_ones
 
 # Eight boolean pixels share one 64-bit word; a byte lane holds a count of at most 255.
 _LANES = 8
@@ -212,9 +214,15 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
         used = rows[group].any(0).nonzero()
         if len(used):
             # Only the rows of the canvas in which this class occurs at all.
-            pixels = masks[group, int(used[0]) : int(used[-1]) + 1]
+            pixels = masks[group, _aligned(int(used[0]), int(used[-1]) + 1, masks.shape[2])]
             counts[group[:, None], group[None, :]] = common_ones(pixels.flatten(1))
     return counts
+
+
+def _aligned(first: int, end: int, width: int) -> slice:
+    """Rows [first, end), and others beside them where the pixels would need padding otherwise."""
+    step = SAFE_COLUMNS // math.gcd(width, SAFE_COLUMNS)
+    return slice(first // step * step, -(-end // step) * step)
 
 
 def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:

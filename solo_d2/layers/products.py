@@ -11,7 +11,6 @@ import logging
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .capture import capturing
@@ -24,9 +23,11 @@ BLOCK_ROWS = 128
 # 500 masks x 16384 pixels in float32: 32 MiB at a time.
 _TILE_COLUMNS = 16384
 
-# A whole number of every instruction's int8 operands (AMX: 64). With an inner size of 1 the
-# function returned uninitialised memory (torch 2.14).
-_SAFE_INNER = 64
+SAFE_COLUMNS = 64
+"""Rows are padded to a multiple of this on a CPU, a whole number of every instruction's operands.
+
+With one column, torch 2.14 returned uninitialised memory.
+"""
 
 # Row counts of the self-check: one row, an odd number, and what is more than one block.
 _CHECKED_ROWS = (1, 2, 3, 7, 16, 33, BLOCK_ROWS, BLOCK_ROWS + 1, BLOCK_ROWS + 5)
@@ -54,7 +55,7 @@ def integer_products_are_right() -> bool:
     generator = torch.Generator().manual_seed(0)
     # Each shape once, so that a result cannot be right because it lies where the last one lay.
     for step, count in enumerate(_CHECKED_ROWS):
-        columns = 1 + step * (_SAFE_INNER + 1)
+        columns = 1 + step * (SAFE_COLUMNS + 1)
         rows = torch.rand((count, columns), generator=generator) > 0.5
         try:
             found = _integer_products(rows)
@@ -70,9 +71,10 @@ def integer_products_are_right() -> bool:
 
 def _integer_products(rows: Tensor) -> Tensor:
     """int8 x int8 -> int32: a quarter of the memory traffic of float32, and exact."""
-    columns = rows.shape[1]
-    pixels = F.pad(rows, (0, -columns % _SAFE_INNER)) if columns % _SAFE_INNER else rows
-    pixels = pixels.contiguous().view(torch.int8)
+    missing = -rows.shape[1] % SAFE_COLUMNS
+    if missing:
+        rows = torch.cat([rows, rows.new_zeros((len(rows), missing))], dim=1)
+    pixels = rows.contiguous().view(torch.int8)
     counts = torch.zeros((len(rows), len(rows)))
     # The result is symmetric, so that blocks on and below the diagonal are enough.
     for start in range(0, len(rows), BLOCK_ROWS):

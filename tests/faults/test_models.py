@@ -49,6 +49,10 @@ def test_overlaps_of_small_masks_are_exact(shape, full):
     for _ in range(3):
         leave_dirt(len(masks))
         assert torch.equal(layers.pairwise_intersection(masks).double(), flat @ flat.T)
+        labels = torch.arange(len(masks)) % 2  # class by class where there are many masks
+        same = labels[:, None] == labels
+        found = layers.pairwise_intersection(masks, labels)
+        assert torch.equal(found.double(), (flat @ flat.T) * same)
         iou = layers.pairwise_mask_iou(masks)
         assert 0 <= iou.min() <= iou.max() <= 1
 
@@ -285,6 +289,18 @@ def test_every_model_predicts_under_autocast(monkeypatch, name, norms):
     assert_about_equal(found, expected)
     if name.startswith("soft"):
         assert found.pred_mattes.dtype == torch.float32
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@each_half
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_predicts_under_autocast_on_a_gpu(name, dtype):
+    model = tiny_model(*MODELS[name], *ALL_SCORES).eval().cuda()
+    expected = find(model)
+    with torch.autocast("cuda", dtype=dtype):
+        assert_about_equal(find(model), expected)
+    assert_about_equal(find(model.to(dtype)), expected)
 
 
 @each_norm

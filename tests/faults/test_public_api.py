@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 import solo_d2
-from solo_d2 import layers
+from solo_d2 import SOLOPredictor, layers, load_config, model_zoo
 from solo_d2.layers import MASK_NMS, matrix_nms
 from solo_d2.modeling import MASK_LOSSES
 from solo_d2.modeling.meta_arch.soft_solo import MATTE_LOSSES
@@ -126,10 +126,12 @@ def test_a_mask_loss_of_ones_own_is_chosen_by_name(monkeypatch):
 # ------------------------------------------------------------------ the README
 
 
+def python_blocks(file):
+    return re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.S)
+
+
 def readme_blocks():
-    text = (ROOT / "README.md").read_text()
-    section = text.partition("## Use it in your own project")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.S)
+    return [block for block in python_blocks("README.md") if "cfg" in block]
 
 
 def write_cups(folder):
@@ -175,6 +177,82 @@ def test_the_readme_lines_train_with_detectron2s_trainer(cups, tmp_path):
     exec(train, space)
     assert space["trainer"].iter == 1
     assert (tmp_path / "model_final.pth").is_file()
+
+
+def predictor_of(name, **kwargs):
+    """Stands for `SOLOPredictor`, without weights: the name must be one of the zoo's."""
+    assert load_config(name).MODEL.META_ARCHITECTURE == "SOLO"
+    return SOLOPredictor(tiny_config(), model=tiny_model().eval())
+
+
+def model_of(name, trained=False):
+    """Stands for `model_zoo.get`, without weights."""
+    cfg = model_zoo.get_config(name, trained=trained)
+    assert cfg.MODEL.META_ARCHITECTURE == "SOLO"
+    return tiny_model().eval()
+
+
+def with_photo(monkeypatch):
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save("photo.jpg")
+    monkeypatch.setattr(solo_d2, "SOLOPredictor", predictor_of)
+    monkeypatch.setattr(model_zoo, "get", model_of)
+    return {}
+
+
+def with_pictures(monkeypatch):
+    write_cups(Path())
+    Path("pictures").mkdir()
+    Path("cups/pictures").rename("pictures/train")
+    Path("cups/train.json").rename("train.json")
+    return {}
+
+
+def with_matting_model(monkeypatch):
+    folder = Path("output/matting/soft")
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(tiny_config(*SOFT).dump())
+    torch.save({"model": tiny_model(*SOFT).state_dict()}, folder / "model_final.pth")
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save("picture.jpg")
+    return {}
+
+
+def with_model(monkeypatch):
+    cfg = tiny_config("TEST.AUG.MIN_SIZES", (48, 64), "INPUT.MIN_SIZE_TEST", 48)
+    return {"cfg": cfg, "model": tiny_model().eval(), "image": noise_input((50, 70))["image"]}
+
+
+# What each example of the documents finds around it, and what is so when it has run.
+EXAMPLES = {
+    ("README.md", 0): (with_photo, "len(instances) >= 0 and not model.training"),
+    ("MODEL_ZOO.md", 0): (with_photo, "predictor is not None"),
+    ("docs/datasets.md", 0): (with_pictures, "list(classes) == ['cup', 'fork']"),
+    ("docs/matting.md", 0): (with_matting_model, "instances.pred_mattes.shape[1:] == (50, 70)"),
+    ("docs/multi_scale.md", 0): (with_model, "outputs[0]['instances'].image_size == (50, 70)"),
+}
+ELSEWHERE = {
+    ("README.md", 1),  # above
+    ("README.md", 2),
+    ("configs/README.md", 0),  # tests/test_yaml_configs.py
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example[0])
+def test_examples_of_the_documents_run(example, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    prepare, holds = EXAMPLES[example]
+    space = prepare(monkeypatch)
+    exec(python_blocks(example[0])[example[1]], space)
+    assert eval(holds, space)
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        with contextlib.suppress(KeyError):
+            catalog.remove("mine_train")
+
+
+def test_every_example_is_tried():
+    files = ["README.md", "MODEL_ZOO.md", "configs/README.md"]
+    files += [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")]
+    found = {(file, i) for file in files for i in range(len(python_blocks(file)))}
+    assert found == set(EXAMPLES) | ELSEWHERE
 
 
 @pytest.mark.parametrize(
