@@ -1,1 +1,8 @@
-"""Data: readers, mappers, data sets and their checks; nothing is registered at import."""
+"""Datasets: reading, checking, registering, loading, and generated scenes.
+
+`DATA_SOURCES` is open: an entry of your own is usable as ``--data KIND:DIR`` (docs/extending.md).
+"""
+
+from .sources import DATA_SOURCES, JSON_FORMATS, DataSource
+
+__all__ = ["DATA_SOURCES", "JSON_FORMATS", "DataSource"]

@@ -1,6 +1,6 @@
 """Evaluators."""
 
-from .build import build_evaluator
+from .build import EVALUATORS, build_evaluator
 from .cityscapes import CityscapesInstanceEvaluator
 from .coco import COCOInstanceEvaluator
 from .lvis import LVISInstanceEvaluator
@@ -8,6 +8,7 @@ from .matting import MattingEvaluator, SOFIEvaluator
 from .panoptic import PanopticEvaluator, SemanticEvaluator
 
 __all__ = [
+    "EVALUATORS",
     "COCOInstanceEvaluator",
     "CityscapesInstanceEvaluator",
     "LVISInstanceEvaluator",

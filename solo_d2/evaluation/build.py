@@ -14,8 +14,7 @@ from .matting import MattingEvaluator, SOFIEvaluator
 from .panoptic import PanopticEvaluator, SemanticEvaluator
 from .records import shared_records
 
-# By evaluator_type: each is called with the dataset's name and the folder for results.
-_EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
+EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
     "coco": (COCOInstanceEvaluator,),
     # Of a model without mattes its binary masks are measured.
     "coco_matting": (COCOInstanceEvaluator, SOFIEvaluator, MattingEvaluator),
@@ -24,6 +23,10 @@ _EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
     "lvis": (LVISInstanceEvaluator,),
     "cityscapes_instance": (CityscapesInstanceEvaluator,),
 }
+"""Evaluators by the ``evaluator_type`` of a dataset's metadata; those of your own can be added.
+
+Each is called with the dataset's name and the folder for results, which may be None.
+"""
 
 
 def build_evaluator(
@@ -44,15 +47,15 @@ def build_evaluator(
         ValueError: no evaluator is known for the dataset.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind not in _EVALUATORS:
+    if kind not in EVALUATORS:
         raise ValueError(
             f"the dataset {dataset_name!r} has the evaluator_type {kind!r}; known: "
-            f"{', '.join(map(repr, _EVALUATORS))}. Set it with "
+            f"{', '.join(map(repr, EVALUATORS))}. Set it with "
             f"MetadataCatalog.get({dataset_name!r}).set(evaluator_type='coco')"
         )
     evaluators = []
     with shared_records():
-        for make in _EVALUATORS[kind]:
+        for make in EVALUATORS[kind]:
             options = {}
             if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
                 options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)

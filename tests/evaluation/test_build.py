@@ -50,7 +50,7 @@ def test_several_evaluators_are_joined(name, monkeypatch):
             return {self.key: self.seen}
 
     both = (lambda name, folder: Count(name), lambda name, folder: Count(folder))
-    monkeypatch.setitem(build._EVALUATORS, "count", both)
+    monkeypatch.setitem(build.EVALUATORS, "count", both)
     MetadataCatalog.get(name).set(evaluator_type="count")
     evaluator = build_evaluator(name, "out")
     assert isinstance(evaluator, DatasetEvaluators)

@@ -1,0 +1,116 @@
+"""``solo-d2``: verbs, help without torch, plugins, and what is filled in for own data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from solo_d2._version import __version__
+from solo_d2.cli import train
+from solo_d2.cli.main import VERBS, main
+from solo_d2.engine.arguments import argument_parser, parse_arguments
+from solo_d2.io.plugins import import_plugins
+
+HELP = """
+import sys
+from solo_d2.cli.main import main
+try:
+    main([{verb!r}, "--help"])
+except SystemExit as end:
+    assert not end.code
+heavy = {{"torch", "detectron2"}} & {{name.partition(".")[0] for name in sys.modules}}
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_does_not_wait_for_torch(verb):
+    done = subprocess.run(
+        [sys.executable, "-c", HELP.format(verb=verb)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"solo-d2 {verb}" in done.stdout
+
+
+def test_the_verbs_are_listed(capsys):
+    assert main([]) == 0
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS) and f"solo-d2 {__version__}" in out
+
+
+def test_a_misspelt_verb_is_one_line_with_a_suggestion(capsys):
+    assert main(["predcit"]) == 2
+    assert capsys.readouterr().err == (
+        "solo-d2: unknown verb 'predcit'; did you mean predict? (solo-d2 --help lists all)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--resume", "SEED", "3", "SOLVER.MAX_ITER", "5", "--num-gpus", "1"],
+        ["SEED", "3", "--resume", "--num-gpus", "1", "SOLVER.MAX_ITER", "5"],
+        ["SEED", "3", "SOLVER.MAX_ITER", "5", "--num-gpus", "1", "--resume"],
+    ],
+)
+def test_options_and_pairs_stand_in_any_order(words):
+    args = parse_arguments(words)
+    assert args.resume and args.opts == ["SEED", "3", "SOLVER.MAX_ITER", "5"]
+
+
+def completed(*words, evaluate=False):
+    args = parse_arguments(list(map(str, words)), argument_parser())
+    args.eval_only = args.eval_only or evaluate
+    train.complete(args)
+    return args
+
+
+def test_own_data_get_epochs_published_weights_and_a_config():
+    args = completed("--data", "photos")
+    assert args.epochs == train.EPOCHS and args.weights == "published"
+    assert args.config_file in train.CONFIGS.values()
+
+
+def test_what_is_said_is_kept():
+    args = completed(
+        *("--data", "photos", "--config-file", "Shapes/solov2_lite0.yaml", "--epochs", 3),
+        *("MODEL.WEIGHTS", "mine.pth"),
+    )
+    assert (args.epochs, args.weights) == (3, None)
+    assert completed("--data", "photos", "SOLVER.MAX_ITER", 10).epochs is None
+
+
+def test_an_evaluation_takes_the_config_beside_its_weights(tmp_path):
+    (tmp_path / "config.yaml").write_text("VERSION: 2\n")
+    args = completed("--weights", tmp_path / "model_best.pth", evaluate=True)
+    assert args.config_file == str(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match="name a config with --config-file, or weights with"):
+        completed("--weights", tmp_path / "other" / "x.pth", evaluate=True)
+
+
+def test_plugins_are_files_and_modules(tmp_path, monkeypatch):
+    (tmp_path / "my_plugin.py").write_text("COUNT = 1\n")
+    monkeypatch.chdir(tmp_path)
+    by_file, again, by_name = import_plugins(["my_plugin.py", "my_plugin.py", "my_plugin"])
+    assert by_file is again and by_file.COUNT == by_name.COUNT == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.py", None, "--import none.py: FileNotFoundError: no such file"),
+        ("no.such.module", None, "--import no.such.module: ModuleNotFoundError"),
+        ("broken.py", "1 / 0\n", "--import broken.py: ZeroDivisionError: division by zero"),
+        ("half.py", "def f(:\n", "--import half.py: SyntaxError"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, name, text, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        import_plugins([name])
+    assert "\n" not in str(error.value)

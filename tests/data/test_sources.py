@@ -1,0 +1,214 @@
+"""Datasets by folder and by file: tables of kinds, what is found, what is set aside."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from solo_d2.data import DATA_SOURCES, DataSource
+from solo_d2.data.arguments import register_named_data
+from solo_d2.data.datasets.coco_folder import find_coco
+from solo_d2.data.holdout import hold_out
+from solo_d2.data.sources import register_folder
+from solo_d2.engine import argument_parser
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def write_coco(file, images, count=4):
+    """A file of `count` images with one square each, and the images in a folder."""
+    images.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    names = [f"{images.name}_{k}.png" for k in range(count)]
+    for name in names:
+        Image.new("RGB", (30, 20)).save(images / name)
+    square = [2, 2, 12, 2, 12, 12, 2, 12]
+    content = {
+        "images": [
+            {"id": k, "file_name": name, "height": 20, "width": 30}
+            for k, name in enumerate(names, start=1)
+        ],
+        "annotations": [
+            {"id": k, "image_id": k, "category_id": 7, "segmentation": [square], "iscrowd": 0}
+            | {"bbox": [2, 2, 10, 10], "area": 100}
+            for k in range(1, count + 1)
+        ],
+        "categories": [{"id": 7, "name": "cup"}],
+    }
+    file.write_text(json.dumps(content))
+
+
+LAYOUTS = {
+    "COCO": {
+        "train": ("annotations/instances_train2017.json", "train2017"),
+        "val": ("annotations/instances_val2017.json", "val2017"),
+    },
+    "simple": {
+        "train": ("annotations/train.json", "train"),
+        "val": ("annotations/val.json", "val"),
+    },
+    "one folder of images": {
+        "train": ("annotations/train.json", "images"),
+        "val": ("annotations/val.json", "images"),
+    },
+    "Roboflow": {
+        "train": ("train/_annotations.coco.json", "train"),
+        "val": ("valid/_annotations.coco.json", "valid"),
+    },
+    "beside": {"train": ("train.json", "."), "val": ("val.json", ".")},
+    "no validation": {"train": ("labels.json", "images")},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_usual_layouts_are_found(tmp_path, layout):
+    for file, images in LAYOUTS[layout].values():
+        write_coco(tmp_path / file, tmp_path / images)
+    expected = {
+        split: (tmp_path / file, tmp_path / images)
+        for split, (file, images) in LAYOUTS[layout].items()
+    }
+    assert find_coco(tmp_path) == expected
+
+
+def test_a_file_alone_is_found_with_its_images(tmp_path):
+    write_coco(tmp_path / "cups.json", tmp_path / "images")
+    found = find_coco(tmp_path / "cups.json")
+    assert found == {"train": (tmp_path / "cups.json", tmp_path / "images")}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "json files here: none. Name them with --train-json"),
+        (["a.json", "b.json"], "json files here: a.json, b.json"),
+        (
+            ["train.json", "annotations/train.json"],
+            "train.json or annotations/train.json. Name one",
+        ),
+    ],
+)
+def test_what_could_be_meant_in_several_ways_is_named(tmp_path, files, message):
+    for file in files:
+        write_coco(tmp_path / file, tmp_path / "images")
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        find_coco(tmp_path)
+
+
+def test_missing_images_and_folders_are_named(tmp_path):
+    write_coco(tmp_path / "train.json", tmp_path / "images")
+    for file in (tmp_path / "images").iterdir():
+        file.unlink()
+    with pytest.raises(
+        ValueError, match=r"images_0\.png, images_1\.png, \.\.\.\) are not beside it"
+    ):
+        find_coco(tmp_path)
+    with pytest.raises(ValueError, match="no such file or folder; name a COCO json"):
+        find_coco(tmp_path / "none")
+
+
+def arguments(*words):
+    return argument_parser().parse_args(list(map(str, words)))
+
+
+def test_without_a_validation_set_a_tenth_is_set_aside(tmp_path):
+    write_coco(tmp_path / "train.json", tmp_path / "images", count=20)
+    names = register_named_data(arguments("--data", tmp_path), panoptic=False)
+    assert names == {"TRAIN": "own_train_rest", "TEST": "own_train_held_out"}
+    parts = [
+        {record["file_name"] for record in DatasetCatalog.get(name)} for name in names.values()
+    ]
+    assert [len(part) for part in parts] == [18, 2]
+    assert not parts[0] & parts[1]
+    metadata = MetadataCatalog.get("own_train_held_out")
+    assert metadata.thing_classes == ["cup"] and metadata.evaluator_type == "coco"
+
+
+def test_the_same_images_are_set_aside_when_the_dataset_grows(tmp_path):
+    write_coco(tmp_path / "a.json", tmp_path / "images", count=20)
+    write_coco(tmp_path / "b.json", tmp_path / "images", count=21)
+    held_out = []
+    for name, file in (("small", "a.json"), ("large", "b.json")):
+        from solo_d2.data.sources import JSON_FORMATS
+
+        JSON_FORMATS["coco"](name, str(tmp_path / file), str(tmp_path / "images"))
+        held_out.append({x["file_name"] for x in DatasetCatalog.get(hold_out(name)[1])})
+    assert len(held_out[0] & held_out[1]) >= 1
+    assert len(held_out[0]) == len(held_out[1]) == 2
+
+
+def test_one_image_cannot_be_divided(tmp_path):
+    write_coco(tmp_path / "train.json", tmp_path / "images", count=1)
+    with pytest.raises(ValueError, match="1 image is not enough to train and to evaluate"):
+        register_named_data(arguments("--data", tmp_path), panoptic=False)
+
+
+def test_evaluation_takes_the_validation_set_or_everything(tmp_path):
+    write_coco(tmp_path / "train.json", tmp_path / "images", count=3)
+    names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
+    assert names == {"TEST": "own_val"}
+    assert len(DatasetCatalog.get("own_val")) == 3
+
+
+def fake(folder, splits):
+    return {split: f"fake_{split}" for split in splits}
+
+
+def test_a_new_kind_is_one_entry(monkeypatch):
+    monkeypatch.setitem(DATA_SOURCES, "fake", DataSource("nothing", fake, flag=True))
+    for words in (["--data", "fake:some/where"], ["--fake", "some/where"]):
+        names = register_named_data(arguments(*words), panoptic=False)
+        assert names == {"TRAIN": "fake_train", "TEST": "fake_val"}
+    assert "--fake DIR" in argument_parser().format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "stmaps:x"], "unknown kind of data 'stmaps'.*did you mean stamps"),
+        (["--data", "x", "--stamps", "y"], "name one dataset, not --stamps and --data"),
+        (["--data-format", "lvis"], "--data-format lvis is that of --train-json"),
+        (["--train-json", "a.json"], "--train-json and --train-images go together"),
+    ],
+)
+def test_bad_command_lines_are_one_line(words, message):
+    with pytest.raises(ValueError, match=message):
+        register_named_data(arguments(*words), panoptic=False)
+
+
+def test_a_kind_without_stuff_is_refused_for_panoptic_models():
+    with pytest.raises(ValueError, match="shapes data have no panoptic annotations here"):
+        register_folder("shapes", "x", ("train",), panoptic=True)
+
+
+def test_the_example_of_a_format_reads_its_instances(tmp_path):
+    from test_examples import load
+
+    module = load("instance_png")
+    labels = np.zeros((20, 30), np.uint16)
+    labels[2:8, 3:9] = 1001
+    labels[10:15, 10:20] = 2001
+    for split in ("train", "val"):
+        for folder in ("images", "instances"):
+            (tmp_path / split / folder).mkdir(parents=True)
+        Image.new("RGB", (30, 20)).save(tmp_path / split / "images" / "a.jpg")
+        Image.fromarray(labels).save(tmp_path / split / "instances" / "a.png")
+    (tmp_path / "classes.txt").write_text("cup\nfork\n")
+    names = register_named_data(arguments("--data", f"instance_png:{tmp_path}"), panoptic=False)
+    (record,) = DatasetCatalog.get(names["TEST"])
+    found = [(x["category_id"], x["bbox"]) for x in record["annotations"]]
+    assert found == [(0, [3, 2, 6, 6]), (1, [10, 10, 10, 5])]
+    labels[0, 0] = 5001
+    with pytest.raises(ValueError, match="has the class 5, expected 1 to 2"):
+        module.annotation(labels == 5001, 4, 2, "a.jpg")
