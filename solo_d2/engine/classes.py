@@ -8,10 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import nn
 
-from ..checkpoint import CheckpointInfo, load_checkpoint
+from ..checkpoint import read_info
 from ..checkpoint.classes import describe_difference
-from ..checkpoint.info import INFO_KEY
-from ..checkpoint.places import find_weights
 from ..data.checks import stuff_classes, thing_classes
 from ..data.classes import align_classes
 from ..io.results import coco_category_ids
@@ -67,14 +65,11 @@ def align_with_weights(name: str, weights: str) -> None:
         ValueError: The weights cannot be read.
     """
     own = thing_classes(name)
-    if not weights or own is None:
-        return
-    checkpoint = load_checkpoint(find_weights(weights)[0], mmap=True, verify=False)
-    if INFO_KEY in checkpoint:
-        classes = CheckpointInfo.from_dict(checkpoint[INFO_KEY]).class_names
-        # The same classes in another order are for `match_classes`, which moves the weights.
-        if len(classes) > len(own) and set(own) <= set(classes):
-            align_classes(name, classes)
+    info = None if own is None else read_info(weights)
+    known = () if info is None else info.class_names
+    # The same classes in another order are for `match_classes`, which moves the weights.
+    if own is not None and len(known) > len(own) and set(own) <= set(known):
+        align_classes(name, known)
 
 
 def check_names(model: nn.Module, dataset: str) -> None:
