@@ -34,7 +34,7 @@ from torch import nn
 from solo_d2.checkpoint import load_weights
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.data.scenes.register import register_built
-from solo_d2.engine import SOLOTrainer
+from solo_d2.engine import SOLOTrainer, name_classes
 from solo_d2.evaluation import COCOInstanceEvaluator
 from solo_d2.evaluation.coco import hotcoco
 from solo_d2.layers import encode_masks, masks_to_boxes
@@ -120,6 +120,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bo
         kind = "stamps" if args.stamps else "shapes"
         name = register_built(args.data, kind, kind=kind)[1]
         model = SOLOTrainer.build_model(cfg).eval()
+        name_classes(model, name)
         load_weights(model, str(args.weights))
         loader = SOLOTrainer.build_test_loader(cfg, name)
         steps = outputs_of_model(clock, model, loader, args.images or math.inf)

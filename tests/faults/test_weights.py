@@ -6,11 +6,9 @@ import io
 import os
 import pickle
 import random
-import sys
 import tarfile
 import warnings
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,12 +27,9 @@ from solo_d2.checkpoint import (
 )
 from solo_d2.checkpoint import structure as structure_module
 from solo_d2.checkpoint.structure import check_structure
+from solo_d2.cli import convert
 from solo_d2.modeling.backbone import timm
 from solo_d2.modeling.backbone.timm import TimmBackbone
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
-import convert_weights
 
 
 def linear(**changes):
@@ -449,8 +444,8 @@ def through_timm(path):
 
 
 def through_the_converter(path):
-    args = convert_weights.make_parser().parse_args([str(path), str(path.with_suffix(".out.pth"))])
-    convert_weights.convert(args)
+    args = convert.make_parser().parse_args([str(path), str(path.with_suffix(".out.pth"))])
+    convert.convert(args)
 
 
 WAYS = {
