@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ from solo_d2.data.scenes.stamps import StampsSource, StampsUnavailableError
 from solo_d2.engine import SOLOTrainer, use_data
 from solo_d2.inference.colors import InstanceColors
 from solo_d2.inference.drawing import draw_instances
-from solo_d2.io.image import read_image
+from solo_d2.io.image import read_image, write_image
 from solo_d2.io.video import VideoWriter
 
 matplotlib.use("Agg")
@@ -189,7 +188,7 @@ def draw_pictures(folder: Path, predictor: SOLOPredictor, dataset: str) -> list[
         pair = np.hstack([predicted, draw_instances(image, ground_truth(record), names)])
         paths.append(folder / "pictures" / f"scene_{i}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(paths[-1]), pair)
+        write_image(paths[-1], pair)
     return paths
 
 

@@ -18,6 +18,11 @@ from torch import nn
 
 from solo_d2 import SOLOPredictor
 from solo_d2.inference.cli import load_class_names, split_overrides
+from solo_d2.inference.drawing import drawable
+from solo_d2.inference.failures import describe
+from solo_d2.inference.trained import weights_beside
+from solo_d2.io.image import write_image
+from solo_d2.io.paths import refuse_overwriting
 from solo_d2.model_zoo.model_zoo import load_config
 
 GAP = 4  # pixels between tiles
@@ -72,7 +77,8 @@ def run_tool(
         argv: the command line without the program.
 
     Returns:
-        The exit code: 2 with one line on stderr for what cannot be used.
+        The exit code: 2 with one line on stderr for what cannot be used, 1 for what the model
+        cannot predict.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
@@ -81,17 +87,24 @@ def run_tool(
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:  # of the model, about this picture
+        print(f"{parser.prog}: {describe(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
 def load_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPredictor:
     """The model that `model_parser`'s arguments ask for; a bad output name fails before."""
     check_output(args.output)
+    refuse_overwriting([args.output], [args.input])
     cfg = load_config(args.config_file, overrides, trained=args.weights is None)
+    weights = args.weights
+    if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
+        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
     names = getattr(args, "class_names", None)
     return SOLOPredictor(
         cfg,
-        weights=args.weights,
+        weights=weights,
         device=args.device,
         class_names=load_class_names(names) if names else None,
     )
@@ -171,7 +184,8 @@ def write(
     picture: np.ndarray, text: str, place: tuple[int, int], color: Sequence[int] = (0, 0, 0)
 ) -> None:
     """Write on a picture, in place, with a white edge; `place` is the lower left corner."""
-    text = text.encode("ascii", "replace").decode()  # OpenCV before 5 has no other characters
+    # OpenCV before 5 has no other characters.
+    text = drawable(text).encode("ascii", "replace").decode()
     for ink, line in (((255, 255, 255), 3), (color, 1)):
         cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, line, cv2.LINE_AA)
 
@@ -186,8 +200,7 @@ def save(path: str, picture: np.ndarray) -> str:
     """Write a picture, making its folder; returns a line that says so."""
     check_output(path)
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(cv2.imencode(Path(path).suffix, picture)[1].tobytes())
-    except OSError as error:
-        raise ValueError(f"--output {path} cannot be written ({error})") from error
+        write_image(path, picture)
+    except ValueError as error:
+        raise ValueError(f"--output {error}") from error
     return f"{path}: {picture.shape[1]}x{picture.shape[0]} pixels"

@@ -45,7 +45,12 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
-    add("--weights", metavar="FILE", help="checkpoint instead of the config's MODEL.WEIGHTS")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="checkpoint instead of the config's MODEL.WEIGHTS, or of a training's config.yaml "
+        "instead of model_best.pth or model_final.pth beside it",
+    )
     add(
         "--allow-partial",
         action="store_true",
@@ -101,15 +106,22 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
     """Return the predictor that the arguments ask for."""
     from ..inference.class_names import read_class_names
     from ..inference.predictor import SOLOPredictor
+    from ..inference.trained import weights_beside
+    from ..io.paths import printable
     from ..io.plugins import import_plugins
     from ..model_zoo.model_zoo import load_config
 
     import_plugins(args.imports)
     cfg = load_config(args.config_file, overrides, trained=args.weights is None)
+    weights = args.weights
+    if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
+        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
+        if weights is not None:
+            print(f"weights: {printable(weights)}")
     names = read_class_names(args.class_names) if args.class_names else None
     return SOLOPredictor(
         cfg,
-        weights=args.weights,
+        weights=weights,
         allow_partial=args.allow_partial,
         device=args.device,
         confidence_threshold=args.confidence_threshold,

@@ -19,8 +19,10 @@ from torch import nn
 
 from ..checkpoint import load_weights
 from ..config import resolve_device, validate_config
+from ..io.image_input import ImageLike, to_bgr
 from ..model_zoo.model_zoo import load_config
 from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
+from .trained import weights_beside
 
 __all__ = ["SOLOPredictor"]
 
@@ -37,7 +39,8 @@ class SOLOPredictor:
 
     Args:
         cfg_or_name: A config node, the path of a YAML file, or a name of `solo_d2.model_zoo`.
-        weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`.
+        weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`; of a training's config.yaml
+            model_best.pth or model_final.pth beside it.
         device: "auto" (CUDA where there is one, else the CPU) or a torch device name.
         confidence_threshold: Keeps instances with a score of at least this, in [0, 1]; None
             keeps what the model returns.
@@ -49,11 +52,14 @@ class SOLOPredictor:
         category_ids: The dataset's id of each of `class_names`; by default those that the weights
             bring along.
         stuff_category_ids: The dataset's id of each of `stuff_names`.
+        image_format: Order of the channels of arrays, "BGR" as OpenCV has it, or "RGB".
 
     Attributes:
         cfg: The config in use (a copy).
         model: The model, on `device`.
         device: The torch device.
+        image_format: Order of the channels of arrays.
+        max_value: `cfg.INPUT.MAX_VALUE`, see `read_image`.
         metadata: Of the data set; `metadata.get("thing_classes")` has the class names or None.
 
     Raises:
@@ -73,6 +79,7 @@ class SOLOPredictor:
         stuff_names: Sequence[str] | None = None,
         category_ids: Sequence[Any] | None = None,
         stuff_category_ids: Sequence[Any] | None = None,
+        image_format: str = "BGR",
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
@@ -81,7 +88,12 @@ class SOLOPredictor:
             self.cfg.defrost()
         else:
             self.cfg = load_config(cfg_or_name, trained=weights is None and model is None)
+            if weights is None and model is None:
+                weights = weights_beside(cfg_or_name, self.cfg.MODEL.WEIGHTS)
         validate_config(self.cfg)
+        if image_format not in ("BGR", "RGB"):
+            raise ValueError(f'image_format must be "BGR" or "RGB", got {image_format!r}.')
+        self.image_format = image_format
         self.device = resolve_device(device)
         self.cfg.MODEL.DEVICE = str(self.device)
         if weights is not None:
@@ -101,14 +113,22 @@ class SOLOPredictor:
         if self.cfg.TEST.AUG.ENABLED:
             self.model = SOLOWithTTA(self.cfg, self.model)
 
-    @overload
-    def __call__(self, images: np.ndarray) -> dict[str, Any]: ...
+    @property
+    def max_value(self) -> float:
+        """The value of images with more than 8 bits that becomes 255; 0 if unknown."""
+        value: float = self.cfg.INPUT.get("MAX_VALUE", 0)
+        return value
 
     @overload
-    def __call__(self, images: list[np.ndarray]) -> list[dict[str, Any]]: ...
+    def __call__(self, images: ImageLike, image_format: str | None = None) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(
+        self, images: list[ImageLike], image_format: str | None = None
+    ) -> list[dict[str, Any]]: ...
 
     def __call__(
-        self, images: np.ndarray | list[np.ndarray]
+        self, images: ImageLike | list[ImageLike], image_format: str | None = None
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Predict one picture, or several of any sizes.
 
@@ -117,22 +137,33 @@ class SOLOPredictor:
         A long list needs memory in proportion: pass it in parts.
 
         Args:
-            images: uint8 BGR, shape (H, W, 3), or a list of such arrays.
+            images: A path, an image of Pillow, or an array: uint8 BGR, shape (H, W, 3), or another
+                form that `to_bgr` takes; or a list of these.
+            image_format: Order of the channels of arrays, if not that of the predictor.
 
         Returns:
             The model's output for the picture, `{"instances": Instances}` at (H, W) on the
             model's device, or a list of these in the order of `images`.
 
         Raises:
-            ValueError: An array has another type or shape, or is empty.
+            ValueError: A file cannot be read, or an array has another type or shape, or is empty.
         """
+        order = self.image_format if image_format is None else image_format
         if not isinstance(images, list | tuple):
-            return self._predict([images])[0]
-        return self._predict(images)
+            return self._predict([to_bgr(images, image_format=order, max_value=self.max_value)])[0]
+        return self._predict(
+            [
+                to_bgr(
+                    image,
+                    f"Image {index} of the list",
+                    image_format=order,
+                    max_value=self.max_value,
+                )
+                for index, image in enumerate(images)
+            ]
+        )
 
     def _predict(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        for index, image in enumerate(images):
-            _check_image(image, index if len(images) > 1 else None)
         shapes = [self._network_shape(*image.shape[:2]) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, shape in enumerate(shapes):
@@ -232,15 +263,3 @@ class _Names(SimpleNamespace):
 
     def get(self, key: str, default: Any = None) -> Any:
         return getattr(self, key, default)
-
-
-def _check_image(image: np.ndarray, index: int | None) -> None:
-    name = "The image" if index is None else f"Image {index} of the list"
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        got = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"{name} must be a numpy array of type uint8 (0 to 255), got {got}.")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f"{name} must have the shape (height, width, 3), BGR and not empty, "
-            f"got {image.shape}. solo_d2.io.image.read_image reads any picture so."
-        )

@@ -53,12 +53,13 @@ class StubPredictor:
         return {"instances": found, "panoptic_seg": (ids, [segment] if n else [])}
 
 
-def load_demo(predictor):
-    """The module demo.py, whose model is `predictor`."""
+def load_demo(predictor=None):
+    """The module demo.py, whose model is `predictor` if there is one."""
     spec = importlib.util.spec_from_file_location("stub_demo", DEMO)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.make_predictor = lambda args, overrides: predictor
+    if predictor is not None:
+        module.make_predictor = lambda args, overrides: predictor
     return module
 
 
