@@ -239,7 +239,7 @@ def test_the_demo_takes_them_unless_told_otherwise(training, monkeypatch, capsys
         seen.append(weights)
         raise Seen
 
-    monkeypatch.setattr(module, "SOLOPredictor", predictor)
+    monkeypatch.setattr("solo_d2.inference.predictor.SOLOPredictor", predictor)
     monkeypatch.chdir(training)
     assert module.main(["--config-file", "config.yaml", "--input", "a.png", *line]) == 1
     assert [x if x is None else os.path.basename(x) for x in seen] == [expected]
