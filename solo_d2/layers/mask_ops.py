@@ -57,26 +57,18 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
         Row counts (K, H) and column counts (K, W), int32. Area, box and centroid follow from them.
     """
     check_tensors("mask_profiles", ("masks", masks, "boolean", "K H W"))
-    count, height, width = masks.shape
-    if masks.numel() == 0:
-        return (
-            torch.zeros((count, height), dtype=torch.int32, device=masks.device),
-            torch.zeros((count, width), dtype=torch.int32, device=masks.device),
-        )
-    if capturing():
+    if masks.numel() == 0 or capturing():
         return masks.sum(2, dtype=torch.int32), masks.sum(1, dtype=torch.int32)
     words = _words(masks)
     rows = _lane_sums(words, 2).sum(-1, dtype=torch.int32)
-    columns = _lane_sums(words, 1).flatten(1)[:, :width]
+    columns = _lane_sums(words, 1).flatten(1)[:, : masks.shape[2]]
     return rows, columns
 
 
 def mask_areas(masks: Tensor) -> Tensor:
     """Count the foreground pixels of boolean masks (K, H, W); returns (K,) int64."""
     check_tensors("mask_areas", ("masks", masks, "boolean", "K H W"))
-    if masks.numel() == 0:
-        return torch.zeros(len(masks), dtype=torch.int64, device=masks.device)
-    if capturing():
+    if masks.numel() == 0 or capturing():
         return masks.sum((1, 2))
     return _lane_sums(_words(masks), 2).sum((1, 2))
 
@@ -196,8 +188,6 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
         (K, K) float32, exact integers (up to 2**24 pixels a mask); 0 for pairs of different labels.
     """
     _check_masks_and_labels("pairwise_intersection", masks, labels)
-    if masks.numel() == 0:
-        return torch.zeros((len(masks), len(masks)), device=masks.device)
     if labels is None:
         return common_ones(masks.flatten(1))
     if masks.device.type != "cpu" or capturing() or len(masks) <= BLOCK_ROWS:

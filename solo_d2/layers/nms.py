@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capture import exporting
 from .checks import check_finite, check_tensors
 from .mask_ops import pairwise_mask_iou
 
@@ -73,9 +74,9 @@ def matrix_nms(
         raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
     _check_sigma("matrix_nms", sigma)
     order, ious = _ranked_ious("matrix_nms", masks, labels, scores)
-    if len(order) == 0:
+    if len(order) == 0 and not exporting():
         return scores
-    ious = ious.triu(diagonal=1)  # [i, j]: overlap of j with the higher-scored i
+    ious = _with_spare(ious).triu(diagonal=1)  # [i, j]: overlap of j with the higher-scored i
     # Eq. 8: how far i itself is suppressed, by its most overlapping predecessor.
     most = ious.amax(0)[:, None]
     if kernel == "gaussian":
@@ -101,9 +102,9 @@ def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
     """
     _check_threshold("fast_nms", threshold)
     order, ious = _ranked_ious("fast_nms", masks, labels, scores)
-    if len(order) == 0:
+    if len(order) == 0 and not exporting():
         return scores
-    return _unrank(order, scores, ious.triu(diagonal=1).amax(0) <= threshold)
+    return _unrank(order, scores, _with_spare(ious).triu(diagonal=1).amax(0) <= threshold)
 
 
 def hard_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -199,7 +200,12 @@ def _ranked_ious(
     return order, pairwise_mask_iou(masks, labels)[order[:, None], order[None, :]]
 
 
+def _with_spare(ious: Tensor) -> Tensor:
+    """Add a mask behind all others that overlaps none: in a graph there may be no mask at all."""
+    return F.pad(ious, (0, 1, 0, 1)) if exporting() else ious
+
+
 def _unrank(order: Tensor, scores: Tensor, factors: Tensor) -> Tensor:
-    """Multiply `scores` (K,) by `factors` (K,), which are given in rank order."""
-    factor = torch.empty_like(scores).scatter_(0, order, factors.to(scores.dtype))
+    """Multiply `scores` (K,) by `factors` (K or more,), which are given in rank order."""
+    factor = torch.empty_like(scores).scatter_(0, order, factors[: order.shape[0]].to(scores.dtype))
     return scores * factor

@@ -42,7 +42,8 @@ def common_ones(rows: Tensor) -> Tensor:
     Returns:
         (K, K) float32, exact integers for P up to 2**24.
     """
-    if rows.device.type == "cpu" and not capturing() and integer_products_are_right():
+    on_cpu = rows.device.type == "cpu" and rows.numel() > 0
+    if on_cpu and not capturing() and integer_products_are_right():
         return _integer_products(rows)
     return _float_products(rows)
 
@@ -91,5 +92,5 @@ def _float_products(rows: Tensor) -> Tensor:
         for tile in tiles:
             values = tile.float()
             counts = values @ values.T if counts is None else counts.addmm_(values, values.T)
-    assert counts is not None  # there is a column
+    assert counts is not None  # also without a column there is a tile
     return counts

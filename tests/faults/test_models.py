@@ -409,6 +409,17 @@ def test_functions_of_masks_can_be_traced(name):
         torch.testing.assert_close(traced(masks), function(masks))
 
 
+@tracing
+@pytest.mark.parametrize("example", [0, 1, 3])
+@pytest.mark.parametrize("nms", [layers.matrix_nms, layers.fast_nms])
+def test_a_traced_nms_takes_any_number_of_masks(nms, example):
+    inputs = MASKS, LABELS, SCORES
+    traced = torch.jit.trace(nms, tuple(x[:example] for x in inputs), check_trace=False)
+    for count in range(4):
+        some = tuple(x[:count] for x in inputs)
+        torch.testing.assert_close(traced(*some), nms(*some))
+
+
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "resize_masks"])
 def test_functions_of_masks_can_be_compiled_in_one_graph(name):
     function = FUNCTIONS[name]
@@ -438,6 +449,7 @@ TRACED = {
     **{name: HEADS[name] for name in ("vanilla", "dynamic_3x3", "dynamic_separate")},
     "soft": SOFT,
     "fast NMS": ("MODEL.SOLO.NMS_TYPE", "fast"),
+    "nothing in the example": (),
     "few": ("MODEL.SOLO.PRE_NMS_TOPK_TEST", 40, "TEST.DETECTIONS_PER_IMAGE", 20),
 }
 
@@ -456,8 +468,14 @@ def test_a_traced_model_finds_what_the_model_finds(name):
     model = lively(tiny_model(*TRACED[name], *few, "MODEL.SOLO.PRIOR_PROB", 0.5))
     images = [noise_input((60, 90), seed=seed)["image"].float() for seed in (0, 1)]
     adapter = TracingAdapter(model, [{"image": images[0]}])
+    bias = model.head.category_predictor.bias.data
+    if name == "nothing in the example":
+        bias -= 20
     with torch.no_grad():
         traced = torch.jit.trace(adapter, adapter.flattened_inputs, check_trace=False)
+        if name == "nothing in the example":
+            assert len(find(model)) == 0
+            bias += 20
         for image in images:
             found = adapter.outputs_schema(traced(image))[0]["instances"]
             expected = find(model, [{"image": image}])
