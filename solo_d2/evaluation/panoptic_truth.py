@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from ..io.json_reader import read_json_object
 from ..io.panoptic_png import read_panoptic_png
 from .records import records_by_id, records_of
 
@@ -87,9 +87,7 @@ def read_panoptic_truth(dataset_name: str) -> PanopticTruth:
 
 
 def _read_file(panoptic_json: str, panoptic_root: str) -> dict[Any, PanopticImage]:
-    if not Path(panoptic_json).is_file():
-        raise ValueError(f"{panoptic_json}: no such file; it has the panoptic annotations")
-    content = json.loads(Path(panoptic_json).read_text(encoding="utf-8-sig"))
+    content = read_json_object(panoptic_json)
     return {
         x["image_id"]: PanopticImage(str(Path(panoptic_root, x["file_name"])), x["segments_info"])
         for x in content["annotations"]

@@ -8,7 +8,6 @@ classes from 1. So what is scored can be neither older nor other than the datase
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import defaultdict
@@ -23,6 +22,7 @@ from detectron2.utils.file_io import PathManager
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
+from ..io.json_reader import collector_paused, read_json_object
 from ..io.segmentation import Reason, check_segmentations
 from .records import image_size, in_order, records_of
 
@@ -76,6 +76,11 @@ def read_truth(dataset_name: str, *, federated: bool = False) -> Truth:
     Raises:
         ValueError: an image or annotation that cannot be scored, with its id.
     """
+    with collector_paused():
+        return _read_truth(dataset_name, federated)
+
+
+def _read_truth(dataset_name: str, federated: bool) -> Truth:
     metadata = MetadataCatalog.get(dataset_name)
     file = _foreign_file(dataset_name)
     records = None
@@ -86,7 +91,14 @@ def read_truth(dataset_name: str, *, federated: bool = False) -> Truth:
     if file is not None:
         records, categories = _read_file(file, label_of)
     elif federated:
-        categories = {i: {"frequency": f} for i, f in enumerate(metadata.class_frequencies)}
+        groups = metadata.get("class_frequencies")
+        if groups is None:
+            raise ValueError(
+                f"the dataset {dataset_name}: LVIS's evaluation needs the frequency of classes; "
+                "read it with register_lvis_json, or set class_frequencies in the metadata to "
+                '"r", "c" or "f" of every class'
+            )
+        categories = {label: {"frequency": group} for label, group in enumerate(groups)}
     images, annotations = _images(dataset_name, records or [], label_of if federated else None)
     classes = metadata.get("thing_classes")
     highest = max((x["category_id"] for x in annotations), default=0)
@@ -147,8 +159,7 @@ def _read_file(
     file: str, label_of: Callable[[Any], int | None]
 ) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
     """Records with areas, and categories by label, of a COCO or LVIS file."""
-    with open(PathManager.get_local_path(file), encoding="utf-8-sig") as opened:
-        content = json.load(opened)
+    content = read_json_object(PathManager.get_local_path(file))
     annotations = defaultdict(list)
     for x in content.get("annotations") or ():
         entry = {**x, "category_id": label_of(x["category_id"]), "bbox_mode": BoxMode.XYWH_ABS}

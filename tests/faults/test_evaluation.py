@@ -403,6 +403,17 @@ def test_a_file_that_detectron2_registered(tmp_path, fault):
     assert results["segm"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
 
 
+def test_a_federated_set_without_frequencies_is_told_what_to_set():
+    register_function(functions_records())
+    with pytest.raises(ValueError, match="set class_frequencies in the metadata"):
+        LVISInstanceEvaluator(NAME)
+    MetadataCatalog.get(NAME).class_frequencies = ["r", "f"]
+    answer = {"instances": found([MASK], [1])}
+    results = feed(LVISInstanceEvaluator(NAME), lambda record: answer)
+    assert results["segm"]["APf"] == pytest.approx(100)
+    assert math.isnan(results["segm"]["APr"])
+
+
 # Never against older labels.
 
 
