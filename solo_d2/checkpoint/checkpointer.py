@@ -21,7 +21,7 @@ from ..io.errors import one_line
 from .classes import check_classes, match_classes, take_classes
 from .convention import OWN, check_convention, own_info
 from .files import load_checkpoint, save_checkpoint
-from .fit import Require, check_fit, compare
+from .fit import Require, check_fit, compare, leave_out_classes
 from .foreign.convert import convert_state_dict
 from .foreign.key_maps import find_source
 from .formats import check_whole
@@ -223,7 +223,10 @@ class SOLOCheckpointer(DetectionCheckpointer):
         if INFO_KEY in checkpoint:
             info = CheckpointInfo.from_dict(checkpoint[INFO_KEY])
             self._match_classes(info, checkpoint)
-        check_fit(compare(self.model, checkpoint["model"]), self.require)
+        fit = compare(self.model, checkpoint["model"])
+        if self.require is Require.BACKBONE:
+            fit = leave_out_classes(fit, checkpoint["model"])
+        check_fit(fit, self.require)
         check_values(self.model, checkpoint["model"])
         if info is not None:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import re
@@ -20,6 +21,9 @@ _OTHER_DETECTORS = re.compile(r"(roi_heads?|rpn_head|proposal_generator|bbox_hea
 # Without meaning for prediction: counters, and values that the config has.
 _IDLE = re.compile(
     r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std)$|cell_anchors|^aux_semantic\."
+)
+_CLASSES = re.compile(
+    r"^(head\.category_predictor|aux_semantic\.predictor|sem_seg_head\.predictor)\."
 )
 _STAGES = re.compile(r"^(backbone\.bottom_up\.)?res[2-5]\.")
 
@@ -70,6 +74,29 @@ def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Fit:
             (key, tuple(state_dict[key].shape), tuple(own[key].shape)) for key in wrong
         ),
     )
+
+
+def leave_out_classes(fit: Fit, state_dict: dict[str, Tensor]) -> Fit:
+    """Leave out, in place, what predicts another number of classes than the model has.
+
+    A training that starts from weights of other classes learns its own; all else is of use.
+
+    Args:
+        fit: Of the checkpoint and the model.
+        state_dict: Of the checkpoint; loses the entries that are left out.
+
+    Returns:
+        The same comparison, in which they are missing.
+    """
+    left = [key for key, _, _ in fit.wrong_shapes if _CLASSES.match(key)]
+    for key, found, expected in fit.wrong_shapes:
+        if key in left and key.endswith(".bias"):
+            _logger.info("%s starts new: %d classes in the file, %d here", key.rpartition(".")[0],
+                         found[0], expected[0])  # fmt: skip
+    for key in left:
+        del state_dict[key]
+    wrong = tuple(entry for entry in fit.wrong_shapes if entry[0] not in left)
+    return dataclasses.replace(fit, missing=(*fit.missing, *left), wrong_shapes=wrong)
 
 
 def check_fit(fit: Fit, require: Require) -> None:

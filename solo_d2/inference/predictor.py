@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from types import SimpleNamespace
 from typing import Any, overload
@@ -22,6 +22,7 @@ from ..config import resolve_device, validate_config
 from ..io.image_input import ImageLike, to_bgr
 from ..model_zoo.model_zoo import load_config
 from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
+from .prediction import Prediction
 from .trained import weights_beside
 
 __all__ = ["SOLOPredictor"]
@@ -120,50 +121,63 @@ class SOLOPredictor:
         return value
 
     @overload
-    def __call__(self, images: ImageLike, image_format: str | None = None) -> dict[str, Any]: ...
+    def __call__(self, images: ImageLike, image_format: str | None = None) -> Prediction: ...
 
     @overload
     def __call__(
         self, images: list[ImageLike], image_format: str | None = None
-    ) -> list[dict[str, Any]]: ...
+    ) -> list[Prediction]: ...
+
+    @overload
+    def __call__(
+        self, images: Iterator[ImageLike], image_format: str | None = None
+    ) -> Iterator[Prediction]: ...
 
     def __call__(
-        self, images: ImageLike | list[ImageLike], image_format: str | None = None
-    ) -> dict[str, Any] | list[dict[str, Any]]:
-        """Predict one picture, or several of any sizes.
+        self,
+        images: ImageLike | list[ImageLike] | Iterator[ImageLike],
+        image_format: str | None = None,
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """Predict one image, or several of any sizes.
 
-        Pictures of a list that have the same size after resizing run as one batch, so that no
-        picture is padded for another one and the results are those of one call per picture.
-        A long list needs memory in proportion: pass it in parts.
+        Images of a list that have the same size after resizing run as one batch, so that no image
+        is padded for another one and the results are those of one call per image. A long list
+        needs memory in proportion; an iterator, such as a generator, is predicted one by one.
 
         Args:
             images: A path, an image of Pillow, or an array: uint8 BGR, shape (H, W, 3), or another
-                form that `to_bgr` takes; or a list of these.
+                form that `to_bgr` takes; or a list or an iterator of these.
             image_format: Order of the channels of arrays, if not that of the predictor.
 
         Returns:
-            The model's output for the picture, `{"instances": Instances}` at (H, W) on the
-            model's device, or a list of these in the order of `images`.
+            The model's output for the image, `{"instances": Instances}` at (H, W) on the model's
+            device, as a `Prediction`; or a list or an iterator of these in the order of `images`.
 
         Raises:
             ValueError: A file cannot be read, or an array has another type or shape, or is empty.
         """
         order = self.image_format if image_format is None else image_format
+        if isinstance(images, Iterator):
+            return (self(image, order) for image in images)
         if not isinstance(images, list | tuple):
-            return self._predict([to_bgr(images, image_format=order, max_value=self.max_value)])[0]
-        return self._predict(
-            [
-                to_bgr(
-                    image,
-                    f"Image {index} of the list",
-                    image_format=order,
-                    max_value=self.max_value,
-                )
-                for index, image in enumerate(images)
-            ]
-        )
+            return self._predict([images], [""], order)[0]
+        names = [f"Image {index} of the list" for index in range(len(images))]
+        return self._predict(images, names, order)
 
-    def _predict(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    def _predict(
+        self, images: Sequence[ImageLike], names: Sequence[str], order: str
+    ) -> list[Prediction]:
+        arrays = [
+            to_bgr(image, *filter(None, [name]), image_format=order, max_value=self.max_value)
+            for image, name in zip(images, names, strict=True)
+        ]
+        files = [fspath(image) if isinstance(image, str | PathLike) else None for image in images]
+        return [
+            Prediction(output, array, self.metadata, file)
+            for output, array, file in zip(self._run(arrays), arrays, files, strict=True)
+        ]
+
+    def _run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         shapes = [self._network_shape(*image.shape[:2]) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, shape in enumerate(shapes):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from builders import tiny_model
+from builders import tiny_config, tiny_model
 from detectron2.config import get_cfg
 from detectron2.data import MetadataCatalog
 from threshold_model import ThresholdModel
 
 from solo_d2.config import add_solo_config
+from solo_d2.inference.prediction import Prediction
 from solo_d2.inference.predictor import SOLOPredictor
 
 BLUE, GREEN, RED = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -227,3 +229,19 @@ def test_weights_that_fit_partly_are_an_error_unless_asked_for(tmp_path, tiny_cf
     )
     key = "backbone.bottom_up.stem.conv1.weight"
     assert torch.equal(predictor.model.state_dict()[key], state[key])
+
+
+def test_results_are_predictions_of_images_lists_and_iterators(tmp_path):
+    file = tmp_path / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    cv2.imwrite(str(file), pixels)
+    predictor = SOLOPredictor(tiny_config("MODEL.SOLO.PRIOR_PROB", 0.5), device="cpu")
+    one = predictor(file)
+    assert isinstance(one, Prediction) and one.file_name == str(file)
+    np.testing.assert_array_equal(one.image, pixels)
+    both = predictor([pixels, file])
+    assert [x.file_name for x in both] == [None, str(file)]
+    later = predictor(image for image in (file, pixels))
+    assert not isinstance(later, list)
+    for x in (*both, *later):
+        torch.testing.assert_close(x.instances.scores, one.instances.scores)
