@@ -15,6 +15,7 @@ from typing import Any
 
 from ...io.errors import shown
 from ...io.json_reader import collector_paused, is_utf8
+from ...io.segmentation import Problem, Reason
 from .annotations import AnnotationReader
 from .catalog import CocoData, register_data
 from .entries import class_names, image_records, index_entries, read_coco
@@ -90,11 +91,15 @@ def parse_coco(
     """
     categories = index_entries(path, "categories", content["categories"], ("name",))
     images = index_entries(path, "images", content["images"], () if name_of else ("file_name",))
+    findings = Findings(path, len(content["annotations"]))
     annotations = index_entries(
-        path, "annotations", content["annotations"], ("image_id", "category_id")
+        path,
+        "annotations",
+        content["annotations"],
+        ("image_id", "category_id"),
+        lambda entry, text: findings.drop(_id_of(entry), Problem(Reason.ENTRY, text)),
     )
     records = image_records(path, images, root, name_of or itemgetter("file_name"))
-    findings = Findings(path, len(annotations))
     names, note = class_names(path, categories)
     if note:
         findings.notes.append(note)
@@ -120,9 +125,13 @@ def parse_coco(
         stuff=_stuff_names(path, content.get("stuff_categories")),
         repaired=findings.repaired,
         standard=findings.standard and not findings.repaired,
-        annotated=bool(annotations),
+        annotated=bool(content["annotations"]),
         notes=findings.message(),
     )
+
+
+def _id_of(entry: Any) -> Any:
+    return entry.get("id") if isinstance(entry, dict) else None
 
 
 def _stuff_names(path: Path, entries: Any) -> list[str]:

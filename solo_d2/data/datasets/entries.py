@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -62,7 +63,11 @@ def whole_number(value: Any) -> int | None:
 
 
 def index_entries(
-    path: Path, kind: str, entries: Sequence[Any], keys: tuple[str, ...]
+    path: Path,
+    kind: str,
+    entries: Sequence[Any],
+    keys: tuple[str, ...],
+    drop: Callable[[Any, str], None] | None = None,
 ) -> dict[Any, dict[str, Any]]:
     """Return the entries of one list by their ids.
 
@@ -71,26 +76,51 @@ def index_entries(
         kind: name of the list.
         entries: of the list.
         keys: that each must have, besides "id".
+        drop: is called with an entry that lacks a key, is of another type or has an id that is
+            none, and with what is wrong; by default the file is refused.
 
     Returns:
         The entries by id, in the order of the file; whole numbers are ints.
 
     Raises:
-        ValueError: an entry of another type, without a key, with an id that is no id or that
-            comes twice; ids of two types.
+        ValueError: such an entry without `drop`, an id that comes twice, ids of two types.
     """
+
+    def refuse(entry: Any, text: str) -> None:
+        text = f"an entry of '{kind}' {text}"
+        if drop is None:
+            raise ValueError(f"{path}: {text}")
+        drop(entry, text)
+
     needed = {"id", *keys}
+    usable = []
     for entry in entries:
-        if type(entry) is not dict or not needed <= entry.keys():
-            missing = sorted(needed if type(entry) is not dict else needed - entry.keys())
-            raise ValueError(f"{path}: an entry of '{kind}' lacks {missing}: {shown(entry)}")
-    ids = [entry["id"] for entry in entries]
-    if set(map(type, ids)) != {int}:
-        ids = [_checked_id(path, kind, value) for value in ids]
-    by_id = dict(zip(ids, entries, strict=True))
+        if type(entry) is dict and needed <= entry.keys():
+            usable.append(entry)
+        else:
+            missing = sorted(needed - entry.keys() if type(entry) is dict else needed)
+            refuse(entry, f"lacks {missing}: {shown(entry)}")
+    ids = [entry["id"] for entry in usable]
+    if not set(map(type, ids)) <= {int}:
+        for entry in usable:
+            if _plain_id(entry["id"]) is None:
+                refuse(entry, f"has the id {shown(entry['id'])}; expected a whole number or a text")
+        usable = [entry for entry in usable if _plain_id(entry["id"]) is not None]
+        ids = [_plain_id(entry["id"]) for entry in usable]
+    by_id = dict(zip(ids, usable, strict=True))
+    _check_ids(path, kind, ids, by_id)
+    return by_id
+
+
+def _plain_id(value: Any) -> int | str | None:
+    number = whole_number(value)
+    return number if number is not None else value if isinstance(value, str) and value else None
+
+
+def _check_ids(path: Path, kind: str, ids: Sequence[Any], by_id: dict[Any, Any]) -> None:
+    """Check that ids are unique, of one type, and of a size that a scorer takes."""
     if len(by_id) < len(ids):
-        seen: set[Any] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        twice = next(i for i, count in Counter(ids).items() if count > 1)
         raise ValueError(f"{path}: the id {shown(twice)} comes twice in '{kind}'; make it unique")
     numbers = [i for i in by_id if type(i) is int]
     if numbers and len(numbers) < len(by_id):
@@ -103,18 +133,6 @@ def index_entries(
         raise ValueError(
             f"{path}: the id {shown(max(numbers, key=abs))} in '{kind}' is too large for a scorer"
         )
-    return by_id
-
-
-def _checked_id(path: Path, kind: str, value: Any) -> int | str:
-    number = whole_number(value)
-    if number is not None:
-        return number
-    if isinstance(value, str) and value:
-        return value
-    raise ValueError(
-        f"{path}: an entry of '{kind}' has the id {shown(value)}; expected a whole number or a text"
-    )
 
 
 class Ids:

@@ -93,7 +93,7 @@ def _told(reason: Reason, ids: list[Any]) -> str:
     """A reason as a sentence about the annotations of these ids."""
     verb, _, rest = reason.value[0].partition(" ")
     if len(ids) == 1:
-        verb = "has" if verb == "have" else f"{verb}s"
+        verb = {"have": "has", "are": "is"}.get(verb, f"{verb}s")
     return f"{count_of(len(ids), 'annotation')} {verb} {rest} ({listed(ids)})"
 
 

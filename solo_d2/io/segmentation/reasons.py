@@ -11,6 +11,7 @@ __all__ = ["Problem", "Reason"]
 class Reason(Enum):
     """Why an annotation is dropped: what such annotations do, and the share a file may have."""
 
+    ENTRY = ("are incomplete or have an id that is none", 0.1)
     NOTHING = ("cover nothing", 0.9)
     BARE = ("have no 'segmentation'", 0.5)
     IMAGE = ("belong to no image of the file", 0.1)
