@@ -67,7 +67,8 @@ class AnnotationReader:
         areas, measured = numbers([x.get("area") for x in annotations])
         measured &= areas > 0
         incomplete = set(np.flatnonzero(~(fit & measured)).tolist()) | masks.changed
-        areas = areas.tolist()
+        areas, has_area = areas.tolist(), measured.tolist()
+        counted = []
         self._suspect(ids, owners, masks, sizes)
         for i, entry in enumerate(annotations):
             made: dict[str, Any] = {
@@ -77,7 +78,7 @@ class AnnotationReader:
                 "segmentation": masks.kept[i],
                 "iscrowd": crowds[i],
             }
-            if measured[i]:
+            if has_area[i]:
                 made["area"] = areas[i]  # COCO's sizes of objects go by it
             problem = masks.problems.get(i)
             if problem is None and "alpha" in entry:
@@ -86,10 +87,12 @@ class AnnotationReader:
                 self.findings.drop(ids[i], problem)
                 continue
             owners[i]["annotations"].append(made)
-            self.objects[labels[i]] += not crowds[i]
+            if not crowds[i]:
+                counted.append(labels[i])
             # COCO's own code needs these keys, and takes the id 0 for "no match".
             if i in incomplete or not ids[i] or type(entry.get("iscrowd")) is not int:
                 self.findings.complete(ids[i])
+        self.objects += np.bincount(counted, minlength=len(self.objects))
 
     def finish(self) -> None:
         """Correct boxes that are no boxes of their masks, and note what is to be said of all."""

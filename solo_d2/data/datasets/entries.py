@@ -92,14 +92,13 @@ def index_entries(
             raise ValueError(f"{path}: {text}")
         drop(entry, text)
 
-    needed = {"id", *keys}
-    usable = []
-    for entry in entries:
-        if type(entry) is dict and needed <= entry.keys():
-            usable.append(entry)
-        else:
-            missing = sorted(needed - entry.keys() if type(entry) is dict else needed)
-            refuse(entry, f"lacks {missing}: {shown(entry)}")
+    needed, usable = {"id", *keys}, list(entries)
+    if not _have(entries, needed):
+        for entry in entries:
+            if not _have([entry], needed):
+                missing = sorted(needed - entry.keys() if type(entry) is dict else needed)
+                refuse(entry, f"lacks {missing}: {shown(entry)}")
+        usable = [entry for entry in entries if _have([entry], needed)]
     ids = [entry["id"] for entry in usable]
     if not set(map(type, ids)) <= {int}:
         for entry in usable:
@@ -110,6 +109,16 @@ def index_entries(
     by_id = dict(zip(ids, usable, strict=True))
     _check_ids(path, kind, ids, by_id)
     return by_id
+
+
+def _have(entries: Sequence[Any], keys: set[str]) -> bool:
+    """Whether all entries are objects with these keys."""
+    if not set(map(type, entries)) <= {dict}:
+        return False
+    try:
+        return all(len(list(map(itemgetter(key), entries))) for key in keys) or not entries
+    except KeyError:
+        return False
 
 
 def _plain_id(value: Any) -> int | str | None:

@@ -126,7 +126,7 @@ def _decode(
     text: bytes, lengths: np.ndarray, pixels: np.ndarray
 ) -> tuple[list[str], list[bool], list[bool]]:
     """`_check_texts` of M joined texts of these lengths, none of them empty."""
-    digits = np.frombuffer(text, np.uint8).astype(np.int64) - _OFFSET
+    digits = np.frombuffer(text, np.uint8).astype(np.int32) - _OFFSET
     last = np.cumsum(lengths) - 1
     first = last - lengths + 1
     strange = np.logical_or.reduceat((digits < 0) | (digits > 63), first)
@@ -136,10 +136,10 @@ def _decode(
     stops = np.flatnonzero(ends)
     starts = np.concatenate([[0], stops[:-1] + 1])
     sizes = stops - starts + 1
-    place = np.arange(len(digits)) - np.repeat(starts, sizes)
+    place = np.arange(len(digits), dtype=np.int32) - np.repeat(starts.astype(np.int32), sizes)
     huge = np.logical_or.reduceat(place >= _MOST_DIGITS, first)
     place = np.minimum(place, _MOST_DIGITS)
-    values = np.add.reduceat((digits & (_MORE - 1)) << _DIGIT_BITS * place, starts)
+    values = np.add.reduceat((digits & (_MORE - 1)) << _DIGIT_BITS * place, starts).astype(np.int64)
     sizes = np.minimum(sizes, _MOST_DIGITS)
     values -= np.where(digits[stops] & _SIGN, 1 << _DIGIT_BITS * sizes, 0)
     per_text = np.add.reduceat(ends.astype(np.int64), first)
