@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 from .rules import integer, shorten
+
+OWN_ARCHITECTURES = ("SOLO", "PanopticSOLO", "SoftSOLO")
+"""This package's values of `MODEL.META_ARCHITECTURE`; classes derived from them may read more."""
 
 
 def _check_schedule(cfg: CfgNode) -> None:
@@ -16,7 +19,7 @@ def _check_schedule(cfg: CfgNode) -> None:
         if steps != sorted(set(steps)) or solver.MAX_ITER in steps:
             raise ValueError(
                 "SOLVER.STEPS must be increasing iterations other than SOLVER.MAX_ITER "
-                f"{solver.MAX_ITER}, got {shorten(steps)}"
+                f"{solver.MAX_ITER}, got {shorten(solver.STEPS)}"
             )
     if solver.NESTEROV and solver.MOMENTUM == 0:
         raise ValueError("SOLVER.NESTEROV is True, which needs SOLVER.MOMENTUM > 0, got 0")
@@ -63,6 +66,18 @@ def _check_crop(cfg: CfgNode) -> None:
         )
 
 
+def _check_classes(cfg: CfgNode) -> None:
+    """The number of classes stands at another key for Detectron2's own models."""
+    if cfg.MODEL.META_ARCHITECTURE not in OWN_ARCHITECTURES:
+        return
+    own, theirs = cfg.MODEL.SOLO.NUM_CLASSES, cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if theirs not in (own, get_cfg().MODEL.ROI_HEADS.NUM_CLASSES):
+        raise ValueError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {theirs}, but {cfg.MODEL.META_ARCHITECTURE} has no "
+            f"use for it; set MODEL.SOLO.NUM_CLASSES, which is {own}"
+        )
+
+
 def _check_batch(cfg: CfgNode, processes: int) -> None:
     batch = cfg.SOLVER.IMS_PER_BATCH
     if batch % (cfg.SOLVER.REFERENCE_WORLD_SIZE or processes):
@@ -99,7 +114,9 @@ def _check_sync_norm(cfg: CfgNode, processes: int) -> None:
             )
 
 
-COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (_check_schedule, _check_sizes, _check_crop)
+COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (
+    *(_check_schedule, _check_sizes, _check_crop, _check_classes),
+)
 """Raise a `ValueError` for a config that cannot run."""
 
 TRAINING_COMBINATIONS: tuple[Callable[[CfgNode, int], None], ...] = (

@@ -109,11 +109,17 @@ def _pairs(overrides: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         yield key, overrides[index + 1]
 
 
-def _flatten(node: CfgNode, content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names and values of a file's content, down to the keys of a config's node."""
+def _flatten(
+    node: CfgNode | None, content: dict[Any, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Full names and values of a file's content, down to the keys of a config's node.
+
+    Below an unknown name, `node` is None: the whole name of a key says best what was meant.
+    """
     for name, value in content.items():
-        child = node.get(name)
-        if isinstance(child, CfgNode) and isinstance(value, dict):
+        child = None if node is None else node.get(name)
+        unknown = node is None or (name not in node and not node.is_new_allowed())
+        if isinstance(value, dict) and value and (isinstance(child, CfgNode) or unknown):
             yield from _flatten(child, value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -136,6 +142,8 @@ def _coerced(key: str, value: Any, present: Any) -> Any:
     """`value`, decoded if it is text, in the type of `present` where that loses nothing."""
     if isinstance(present, CfgNode):
         raise ValueError(f"{key} is a node with keys below it, got {shorten(value)}")
+    if isinstance(value, dict) and present is not None:
+        raise ValueError(f"{key} must be {like(present).allowed()}, got keys below it")
     try:
         decoded = CfgNode._decode_cfg_value(value)
     except (MemoryError, RecursionError) as error:
@@ -158,4 +166,6 @@ def _similar(key: str, cfg: CfgNode) -> str:
     known = [name for name, _ in leaves(cfg)]
     last = key.split(".")[-1]
     ending = [name for name in known if name.split(".")[-1] == last]
-    return suggest(key, known) or (f"; did you mean {' or '.join(ending[:3])}?" if ending else "")
+    return suggest(key, known, cutoff=0.75) or (
+        f"; did you mean {' or '.join(ending[:3])}?" if ending else ""
+    )

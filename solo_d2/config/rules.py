@@ -37,14 +37,14 @@ class Rule:
 
 def shorten(value: Any) -> str:
     """Write a value in one line of bounded length."""
-    text = " ".join(repr(value).split())
+    text = repr(value).replace("\n", " ")
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return "; did you mean ...?" with the known names that are alike, or nothing."""
     by_lower = {other.lower(): other for other in known if other}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)
     return f"; did you mean {' or '.join(by_lower[x] for x in close)}?" if close else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from detectron2.config import CfgNode
 
-from .combinations import COMBINATIONS, TRAINING_COMBINATIONS
+from .combinations import COMBINATIONS, OWN_ARCHITECTURES, TRAINING_COMBINATIONS
 from .rules import choice, like
 from .unused import Choice, default_values, get, leaves
 from .values import RULES
@@ -18,6 +18,16 @@ _GENERAL = (
 """Keys and nodes that every run reads, whatever the model."""
 
 _CHOICES = (
+    Choice(
+        "MODEL.META_ARCHITECTURE",
+        lambda: {
+            **dict.fromkeys(OWN_ARCHITECTURES, ()),
+            "GeneralizedRCNN": (
+                *("VIS_PERIOD", "MODEL.LOAD_PROPOSALS", "MODEL.KEYPOINT_ON"),
+                "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT",
+            ),
+        },
+    ),
     Choice(
         "SOLVER.OPTIMIZER",
         lambda: {"SGD": ("SOLVER.MOMENTUM", "SOLVER.NESTEROV"), "ADAMW": ()},

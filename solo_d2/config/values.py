@@ -20,7 +20,9 @@ if "NUM_DECAYS" in get_cfg().SOLVER:  # newer than Detectron2 0.6
     LR_SCHEDULERS.append("WarmupStepWithFixedGammaLR")
 """Values of `SOLVER.LR_SCHEDULER_NAME`; a trainer with schedules of its own adds their names."""
 
-SAMPLERS = ["TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"]
+SAMPLERS = ["TrainingSampler", "RepeatFactorTrainingSampler"]
+if "RANDOM_SUBSET_RATIO" in get_cfg().DATALOADER:
+    SAMPLERS.append("RandomSubsetTrainingSampler")
 """Values of `DATALOADER.SAMPLER_TRAIN`; a trainer with samplers of its own adds their names."""
 
 CLIP_TYPES = ["value", "norm", "full_model"]
@@ -55,6 +57,7 @@ RULES: dict[str, Rule] = {
     "INPUT.MAX_SIZE_TRAIN": integer(1),
     "INPUT.MIN_SIZE_TEST": integer(0),
     "INPUT.MAX_SIZE_TEST": integer(1),
+    "INPUT.MAX_VALUE": integer(0),
     "INPUT.RANDOM_FLIP": choice(("horizontal", "vertical", "none")),
     "INPUT.CROP.TYPE": choice(("relative_range", "relative", "absolute", "absolute_range")),
     "INPUT.CROP.SIZE": items(POSITIVE, 2),
@@ -85,6 +88,17 @@ RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": either(POSITIVE, exactly(math.inf)),
     "TEST.EVAL_PERIOD": integer(0),
     "TEST.DETECTIONS_PER_IMAGE": COUNT,
+    "TEST.EXPECTED_RESULTS": items(
+        Rule(
+            lambda: "[task, metric, value, tolerance]",
+            lambda row: (
+                isinstance(row, list | tuple)
+                and len(row) == 4
+                and all(map(text().accepts, row[:2]))
+                and all(map(number().accepts, row[2:]))
+            ),
+        )
+    ),
     "TEST.AUG.MIN_SIZES": items(integer(1), least=1),
     "TEST.AUG.MAX_SIZE": integer(1),
     "TEST.PRECISE_BN.NUM_ITER": integer(1),

@@ -94,8 +94,10 @@ def _read(path: Path, above: tuple[Path, ...], budget: Iterator[int]) -> Iterato
         raise _UnusableError(path, "nested too deeply") from error
     except OSError as error:
         raise _UnusableError(path, f"cannot be read ({error.strerror})") from error
-    except Exception as error:  # constructors of numbers and dates raise whatever they trip over
+    except (yaml.YAMLError, ValueError) as error:
         raise _UnusableError(path, one_line(error)) from error
+    except Exception as error:  # constructors of numbers and dates raise whatever they trip over
+        raise _UnusableError(path, f"a value cannot be read ({error!r})") from error
     for base in bases:
         yield from _read(base, (*above, path), budget)
     yield ConfigPart(path, content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..config import (
     resolve_device,
     validate_config,
 )
+from ..config.rules import shorten
+from ..io.config_file import is_remote
 from ..io.configs import config_folder
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
 
@@ -40,12 +43,12 @@ def get_config_file(name: str) -> str:
     """
     folder = config_folder()
     path = folder / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # says no to names that no file can have
         known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))
         known = [name for name in known if name.split("/")[0] not in _PARTS]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
         raise ValueError(
-            f"{name!r} is no file and not a config of solo_d2; similar: {', '.join(close)}"
+            f"{shorten(name)} is no file and not a config of solo_d2; similar: {', '.join(close)}"
         )
     return str(path)
 
@@ -115,12 +118,12 @@ def load_config(
             `solo_d2.config.validate_config`), it is not local, or it wants to run code.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if path.is_absolute() or os.path.lexists(path):
         cfg = get_cfg()
         add_solo_config(cfg)
         merge_file(cfg, path)
-    elif path.is_absolute() or path.exists():
-        raise ValueError(f"{path}: no such config file. Check the path.")
+    elif is_remote(str(name_or_path)) and not is_checkpoint_name(str(name_or_path)):
+        raise ValueError(f"a config must be a local file or a name, got {str(name_or_path)!r}")
     else:
         trained = trained and "MODEL.WEIGHTS" not in overrides[::2]
         cfg = get_config(str(name_or_path), trained=trained)

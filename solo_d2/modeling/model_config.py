@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -135,7 +136,7 @@ def check_model_config(cfg: CfgNode) -> None:
     check_choices(cfg, _CHOICES)
     if "MODEL.RESNETS" in backbone:
         _check_resnet(cfg.MODEL.RESNETS)
-    if "MODEL.TIMM" in backbone:
+    if "MODEL.TIMM" in backbone and importlib.util.find_spec("timm"):
         check_timm_name(cfg.MODEL.TIMM.NAME)
     if cfg.MODEL.BACKBONE.NAME in _TOP_LEVELS:
         _check_pyramid(cfg)
@@ -195,6 +196,12 @@ def _check_head(cfg: CfgNode) -> None:
     if "MODEL.SOLO.DETAILS" in uses:
         channels["DETAILS.CONV_DIM"] = node.DETAILS.CONV_DIM
     check_norm_channels("MODEL.SOLO", node.NORM, channels)
+    if node.NORM == "GN" and node.NUM_CONVS and node.CONV_DIM == NORM_GROUPS:
+        if min(node.NUM_GRIDS) == 1:
+            raise ValueError(
+                f"MODEL.SOLO.NUM_GRIDS must be 2 or more with MODEL.SOLO.CONV_DIM {NORM_GROUPS}, "
+                f"since GN needs two values in a group, got {list(node.NUM_GRIDS)}"
+            )
 
 
 def check_norm_channels(node: str, norm: str, channels: Mapping[str, int]) -> None:
@@ -262,6 +269,8 @@ def _feature_names(cfg: CfgNode) -> list[str] | None:
     if name in _TOP_LEVELS:
         first = int(stages[0][-1])
         return [f"p{first + i}" for i in range(len(stages) + _TOP_LEVELS[name])]
+    if name == "build_merged_resnet_backbone":
+        return [f"p{stages[0][-1]}"]
     if name in ("build_resnet_backbone", "build_deform_resnet_backbone"):
         return list(cfg.MODEL.RESNETS.OUT_FEATURES)
     return None

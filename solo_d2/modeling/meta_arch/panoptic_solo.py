@@ -86,6 +86,12 @@ class PanopticSOLO(SOLO):
         check_values(cfg, ("MODEL.SEM_SEG_HEAD", "MODEL.PANOPTIC_FPN"))
         check_norm_channels("MODEL.SEM_SEG_HEAD", node.NORM, {"CONVS_DIM": node.CONVS_DIM})
         check_feature_names(cfg, "MODEL.SEM_SEG_HEAD.IN_FEATURES", merged=True)
+        finest = node.IN_FEATURES[0]
+        if finest[1:].isdigit() and node.COMMON_STRIDE != 2 ** int(finest[1:]):
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE must be {2 ** int(finest[1:])}, the stride of "
+                f"{finest}, the first of MODEL.SEM_SEG_HEAD.IN_FEATURES, got {node.COMMON_STRIDE}"
+            )
         if 0 <= node.IGNORE_VALUE < node.NUM_CLASSES:
             raise ValueError(
                 f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE must be none of the {node.NUM_CLASSES} classes "

@@ -89,8 +89,10 @@ class SOLO(nn.Module):
         self.input_format = input_format
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        # Whole numbers in a config are no reason to compute with integers.
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            statistics = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, statistics, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
