@@ -46,7 +46,7 @@ class Choice:
         used = tuple(used)
         others = {key for keys in uses.values() for key in keys or ()}
         for key, default in defaults.items():
-            if _covers(others, key) and not _covers(used, key):
+            if covers(others, key) and not covers(used, key):
                 if not _same(get(cfg, key, default), default):
                     yield key, default
 
@@ -85,8 +85,8 @@ def get(cfg: CfgNode, key: str, missing: Any = None) -> Any:
     return node
 
 
-def _covers(names: Iterable[str], key: str) -> bool:
-    """Whether a key is one of the names, or lies below one."""
+def covers(names: Iterable[str], key: str) -> bool:
+    """Return whether a key is one of the names, or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 

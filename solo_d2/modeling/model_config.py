@@ -10,14 +10,14 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from ..config.rules import Rule, choice, shorten
-from ..config.unused import Choice, default_values, get
+from ..config.unused import Choice, covers, default_values, get
 from ..config.validation import check_choices, check_values
 from ..layers import MASK_NMS
 from ..layers.nms import KERNELS
 from ..layers.resize import ALIGN_MODES
 from .backbone.timm import check_timm_name
 from .criterion import MASK_LOSSES
-from .heads import SOLO_HEAD_REGISTRY
+from .heads import SOLO_HEAD_REGISTRY, DynamicSOLOHead, SoftDynamicSOLOHead
 from .heads.base import PYRAMID_REMEDY
 from .heads.dynamic import KERNEL_SIZES, MASK_FEATURE_TYPES
 from .postprocessing import nms_parameters
@@ -181,19 +181,20 @@ def _check_head(cfg: CfgNode) -> None:
             f"TEST.DETECTIONS_PER_IMAGE {most} cannot come out of the {node.PRE_NMS_TOPK_TEST} "
             f"candidates that enter NMS; set MODEL.SOLO.PRE_NMS_TOPK_TEST to at least {most}"
         )
-    uses = head_uses(node.HEAD) or []
-    if "MODEL.SOLO.NUM_KERNEL_GROUPS" in uses and node.KERNEL_DIM % node.NUM_KERNEL_GROUPS:
+    head = SOLO_HEAD_REGISTRY.get(node.HEAD)
+    uses, features = head_uses(node.HEAD) or [], "MODEL.SOLO.MASK_FEATURE.IN_FEATURES"
+    if covers(uses, features) and node.MASK_FEATURE.TYPE == "unified":
+        check_feature_names(cfg, features, merged=True)
+    if covers(uses, "MODEL.SOLO.NUM_KERNEL_GROUPS") and node.KERNEL_DIM % node.NUM_KERNEL_GROUPS:
         raise ValueError(
             f"MODEL.SOLO.NUM_KERNEL_GROUPS must divide KERNEL_DIM {node.KERNEL_DIM}, "
             f"got {node.NUM_KERNEL_GROUPS}"
         )
     channels = {"CONV_DIM": node.CONV_DIM} if node.NUM_CONVS else {}
-    if "MODEL.SOLO.KERNEL_DIM" in uses:
+    if isinstance(head, type) and issubclass(head, DynamicSOLOHead):
         channels["KERNEL_DIM / NUM_KERNEL_GROUPS"] = node.KERNEL_DIM // node.NUM_KERNEL_GROUPS
         channels["MASK_FEATURE.CONV_DIM"] = node.MASK_FEATURE.CONV_DIM
-        if node.MASK_FEATURE.TYPE == "unified":
-            check_feature_names(cfg, "MODEL.SOLO.MASK_FEATURE.IN_FEATURES", merged=True)
-    if "MODEL.SOLO.DETAILS" in uses:
+    if isinstance(head, type) and issubclass(head, SoftDynamicSOLOHead):
         channels["DETAILS.CONV_DIM"] = node.DETAILS.CONV_DIM
     check_norm_channels("MODEL.SOLO", node.NORM, channels)
     if node.NORM == "GN" and node.NUM_CONVS and node.CONV_DIM == NORM_GROUPS:
