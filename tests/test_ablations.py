@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import cv2
 import pytest
 import torch
 from builders import noise_input
+from commands import call
 from detectron2.modeling import build_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -227,9 +227,8 @@ def test_list_and_dry_run_name_rows_and_need_no_data(capsys):
 
 
 def start(tmp_path, *arguments):
-    command = [sys.executable, str(ROOT / "benchmarks" / "ablations.py"), *arguments]
-    command += ["--data", str(tmp_path), "--data-kind", "shapes", "--output", str(tmp_path / "out")]
-    return subprocess.run([*command, *TINY], capture_output=True, text=True, timeout=300)
+    where = ["--data", tmp_path, "--data-kind", "shapes", "--output", tmp_path / "out"]
+    return call(ablations.main, *arguments, *where, *TINY)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import call, load_script
 
 RUN = Path(__file__).parents[1] / "benchmarks" / "run.py"
 
@@ -23,7 +24,15 @@ class SOLOv2:
 """
 
 
-def run(*arguments):
+@pytest.fixture
+def run(monkeypatch):
+    """Call the command in this process, where it measures on one thread of the CPU."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    main = load_script("benchmarks/run.py").main
+    return lambda *words: call(main, *words, "--threads", 1, "--device", "cpu")
+
+
+def run_as_process(*arguments):
     return subprocess.run(
         [sys.executable, str(RUN), *map(str, arguments)],
         capture_output=True,
@@ -41,11 +50,9 @@ def make_peer(folder, error=""):
     return folder
 
 
-def test_groups_run_and_every_row_is_written_as_json(tmp_path):
+def test_groups_run_and_every_row_is_written_as_json(run, tmp_path):
     groups = ("targets", "nms", "nms-types", "inference", "finish", "model")
-    done = run(
-        *groups, "--quick", "--rounds", 2, "--threads", 1, "--json", tmp_path / "figures.json"
-    )
+    done = run(*groups, "--quick", "--rounds", 2, "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["environment"]["threads"] == "1"
@@ -61,8 +68,8 @@ def test_groups_run_and_every_row_is_written_as_json(tmp_path):
     assert all(len(x["ours_ms"]) == 2 and not x["peer_ms"] for x in figures["results"])
 
 
-def test_every_head_is_measured_with_100_detections():
-    done = run("heads", "--quick", "--rounds", 1, "--threads", 1, "--device", "cpu")
+def test_every_head_is_measured_with_100_detections(run):
+    done = run("heads", "--quick", "--rounds", 1)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if " post-processing |" in line]
     assert [row[0][2:].split(",")[0] for row in rows] == [
@@ -78,7 +85,7 @@ def test_every_head_is_measured_with_100_detections():
 def test_a_peer_is_timed_in_the_same_rounds_and_compared(tmp_path):
     figures = tmp_path / "figures.json"
     peer = make_peer(tmp_path)
-    done = run("nms", "--quick", "--rounds", 2, "--peer", peer, "--json", figures)
+    done = run_as_process("nms", "--quick", "--rounds", 2, "--peer", peer, "--json", figures)
     assert done.returncode == 0, done.stderr
     for result in json.loads(figures.read_text())["results"]:
         assert len(result["ours_ms"]) == len(result["peer_ms"]) == 2
@@ -86,7 +93,7 @@ def test_a_peer_is_timed_in_the_same_rounds_and_compared(tmp_path):
 
 
 def test_a_different_result_of_the_peer_is_said_and_fails(tmp_path):
-    done = run("nms", "--quick", "--rounds", 1, "--peer", make_peer(tmp_path, "* 0.9"))
+    done = run_as_process("nms", "--quick", "--rounds", 1, "--peer", make_peer(tmp_path, "* 0.9"))
     assert done.returncode == 1
     assert "| NO (" in done.stdout
 

@@ -56,7 +56,6 @@ else:
 
 ORDERS = {
     "ours": "import solo_d2",
-    "a part of theirs": "import detectron2; import solo_d2",
     "a room of ours": "from solo_d2.checkpoint import convert_state_dict",
 }
 

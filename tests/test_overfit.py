@@ -24,7 +24,9 @@ ZOOM = 4
 
 SIZE = (32, 48)
 SCENE = 3  # five objects of at least 58 pixels; one of 28 has a single cell to learn it from
-STEPS = 200
+STEPS = 120
+MORE_STEPS = {"vanilla": 200}
+"""Steps at which COCO's AP is 100 with the seeds 0, 1 and 2; vanilla SOLO's is 92 after 120."""
 
 # A narrow ResNet-50 trained from nothing; two levels, whose masks have stride 4 in all heads.
 # Static heads start with masks of PRIOR_PROB; near 0 Dice has hardly any gradient, for which a
@@ -94,12 +96,12 @@ def make_soft_scene():
     return {"image": image, "instances": instances}, mattes
 
 
-def train(model, scene):
+def train(model, scene, steps):
     rate = 1e-3
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, STEPS, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     model.train()
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         sum(model([scene]).values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -152,7 +154,7 @@ def test_every_head_overfits_one_scene_to_ap_90(head):
     torch.manual_seed(0)
     model = build_model(tiny_config(*COMMON, *HEADS[head]))
     assert set(model.head.mask_strides) == {ZOOM}
-    train(model, scene)
+    train(model, scene, MORE_STEPS.get(head, STEPS))
     found = model.eval()([scene])[0]["instances"]
     with contextlib.redirect_stdout(io.StringIO()):
         assert mask_ap(masks, classes, found) >= 90
@@ -167,7 +169,7 @@ def test_soft_solo_overfits_one_scene_to_mattes_better_than_any_mask():
     best_masks = [sum_absolute_difference(x, np.rint(x), everywhere) for x in mattes]
     torch.manual_seed(0)
     model = build_model(tiny_config(*COMMON, *FEATURE, *SOFT, "MODEL.SOLO.NUM_CLASSES", 1))
-    train(model, scene)
+    train(model, scene, SOFT_STEPS)
     found = model.eval()([scene])[0]["instances"]
     found = found[found.scores > 0.3].pred_mattes.numpy()
     for matte, bound in zip(mattes, best_masks, strict=True):
