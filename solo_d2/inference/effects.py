@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from PIL import ImageColor
 
+from ..layers import budgets
+
 __all__ = [
     "blur_background",
     "cut_out",
@@ -32,7 +34,6 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-_BAND_PIXELS = 2**21  # of a picture that is blurred, at a time
 _GAMMA = 2.2
 
 
@@ -304,7 +305,7 @@ def parse_color(text: str) -> np.ndarray:
 def _bands(image: np.ndarray, halo: int = 0) -> list[slice]:
     """Rows of a picture in parts, so that memory for floats is bounded."""
     height, width = image.shape[:2]
-    step = max(1, halo, _BAND_PIXELS // max(1, width))
+    step = max(1, halo, budgets.BAND_PIXELS // max(1, width))
     return [slice(start, min(start + step, height)) for start in range(0, height, step)]
 
 

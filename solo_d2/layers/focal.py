@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import budgets
 from .checks import check_tensors
-
-_CLASSES_AT_A_TIME = 128
 
 
 def category_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -55,8 +54,8 @@ class _FocalSum(torch.autograd.Function):
         flat = logits.flatten(2)
         grad = torch.empty_like(flat, dtype=dtype)
         total = grad.new_zeros(())
-        for start in range(0, flat.shape[1], _CLASSES_AT_A_TIME):
-            classes = slice(start, start + _CLASSES_AT_A_TIME)
+        for start in range(0, flat.shape[1], budgets.CLASSES):
+            classes = slice(start, start + budgets.CLASSES)
             loss, grad[:, classes] = _focal(flat[:, classes].to(dtype), 1 - alpha, gamma)
             total += loss.sum()
         if labels.numel():

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
     binary_mask_loss,
+    budgets,
     category_focal_loss,
     dice_loss,
     focal_mask_loss,
@@ -34,10 +35,6 @@ Each is called as ``f(probs, targets)`` with soft masks (K, H, W) in [0, 1] and 
 same shape, boolean, or in [0, 1] for mattes; it returns one loss per mask (K,), differentiable in
 `probs`, also for K = 0.
 """
-
-# Pixels of float32 masks in one piece of the mask loss. At stride 4 all masks are one piece; those
-# at full resolution would need gigabytes, and are made anew, piece by piece, in the backward pass.
-CHUNK_PIXELS = 2**25
 
 
 class SOLOCriterion:
@@ -159,7 +156,7 @@ def _in_pieces(
     Without cells it is still called: an empty sum keeps every parameter in the graph, without
     which distributed training would wait for its gradient forever.
     """
-    length = max(1, CHUNK_PIXELS // max(1, pixels))
+    length = max(1, budgets.MASK_LOSS_PIXELS // max(1, pixels))
     if len(cells) <= length:
         return [piece(cells, rows)]
     parts = zip(cells.split(length), rows.split(length), strict=True)

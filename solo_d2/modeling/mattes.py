@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
+from ..layers import budgets
 from ..layers.memory import allocate
 from .output import MEMORY_REMEDY
 from .targets import SOLOTargetAssigner
-
-# Pixels of float32 mattes in flight at once.
-_CHUNK_PIXELS = 2**25
 
 
 class MatteTargetAssigner(SOLOTargetAssigner):
@@ -72,7 +70,7 @@ def resize_mattes(
     what = f"{len(cells)} mattes of {output_size[0]}x{output_size[1]} pixels"
     shape = (len(cells), *output_size)
     mattes = allocate(shape, torch.float32, cells.device, what, MEMORY_REMEDY)
-    length = max(1, _CHUNK_PIXELS // max(1, image_size[0] * image_size[1]))
+    length = max(1, budgets.MATTE_PIXELS // max(1, image_size[0] * image_size[1]))
     for start in range(0, len(cells), length):
         chunk = slice(start, start + length)
         probs = cell_mattes(cells[chunk])[:, : image_size[0], : image_size[1]]

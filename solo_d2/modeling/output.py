@@ -13,18 +13,15 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..layers import exporting, mask_occupancy, masks_to_boxes, profiles_to_boxes
+from ..layers import budgets, exporting, mask_occupancy, masks_to_boxes, profiles_to_boxes
 from ..layers.memory import allocate, check_memory, no_memory
-
-# Pixels of float32 masks in flight: 16 MiB fits a CPU's outer cache, a GPU wants larger launches.
-_CHUNK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
 
 MEMORY_REMEDY = 'ask for a smaller output ("height", "width") or lower TEST.DETECTIONS_PER_IMAGE'
 
 
 def chunk_length(size: tuple[int, int], device: torch.device) -> int:
     """How many soft masks of `size` (height, width) are worked on at a time."""
-    pixels = _CHUNK_PIXELS.get(device.type, _CHUNK_PIXELS["cuda"])
+    pixels = budgets.MASK_PIXELS.get(device.type, budgets.MASK_PIXELS["cuda"])
     return max(1, pixels // max(1, size[0] * size[1]))
 
 

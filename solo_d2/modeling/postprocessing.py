@@ -20,6 +20,7 @@ from torch import Tensor
 from ..layers import (
     MASK_NMS,
     binarize,
+    budgets,
     exporting,
     point_nms,
 )
@@ -125,12 +126,8 @@ def category_scores(category_logits: list[Tensor]) -> Tensor:
     Returns:
         (N, T, C) float32.
     """
-    # With the more than 1000 classes of LVIS a few at a time, which halves the peak of memory.
-    groups = zip(*(x.split(_CLASSES_AT_A_TIME, dim=1) for x in category_logits), strict=True)
+    groups = zip(*(x.split(budgets.CLASSES, dim=1) for x in category_logits), strict=True)
     return torch.cat([torch.cat([_peaks(x) for x in levels], dim=1) for levels in groups], dim=2)
-
-
-_CLASSES_AT_A_TIME = 128
 
 
 def _peaks(logits: Tensor) -> Tensor:

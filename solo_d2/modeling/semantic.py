@@ -19,9 +19,6 @@ from .heads.base import check_features
 from .heads.mask_features import UnifiedMaskFeature
 from .towers import LayerStyle, init_convs
 
-MAX_LOGITS = 2**27
-"""Values of a (C, height, width) tensor (half a gigabyte) above which none is made."""
-
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SOLOSemSegHead(nn.Module):

@@ -21,6 +21,7 @@ from solo_d2.inference.effects import (
     set_levels,
     union_matte,
 )
+from solo_d2.layers import budgets
 
 SIZE = (40, 60)
 
@@ -139,7 +140,7 @@ def literal_blur(background, share, radius):
 
 @pytest.mark.parametrize("band_pixels", [2**21, 100])
 def test_blur_equals_a_literal_one(monkeypatch, band_pixels):
-    monkeypatch.setattr(matting_effects, "_BAND_PIXELS", band_pixels)
+    monkeypatch.setattr(budgets, "BAND_PIXELS", band_pixels)
     size = (14, 18)
     matte = soft_disc((7, 9), 3, 3, size)
     front, back = noise(1, size), cv2.blur(noise(2, size), (3, 3))

@@ -7,7 +7,8 @@ import torch
 from builders import noise_input, tiny_config, tiny_model
 from detectron2.structures import Boxes, Instances
 
-from solo_d2.modeling.meta_arch import is_panoptic, panoptic_solo
+from solo_d2.layers import budgets
+from solo_d2.modeling.meta_arch import is_panoptic
 from solo_d2.modeling.semantic import ResizedLogits
 
 PANOPTIC = (
@@ -92,7 +93,7 @@ def test_large_pictures_make_no_large_tensor(batch, monkeypatch):
     model = lively(tiny_model(*PANOPTIC))
     wanted = [{**batch[0], "height": 200, "width": 300}]
     (plain,) = model(wanted)
-    monkeypatch.setattr(panoptic_solo, "MAX_LOGITS", 4 * 200 * 300 - 1)
+    monkeypatch.setattr(budgets, "SEMANTIC_VALUES", 4 * 200 * 300 - 1)
     (bounded,) = model(wanted)
     assert isinstance(bounded["sem_seg"], ResizedLogits)
     assert torch.equal(bounded["sem_seg"].argmax(dim=0), plain["sem_seg"].argmax(dim=0))

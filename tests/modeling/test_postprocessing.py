@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solo_d2.modeling import GridSpec, output, postprocessing
+from solo_d2.layers import budgets
+from solo_d2.modeling import GridSpec, postprocessing
 from solo_d2.modeling.output import make_instances, resize_masks
 from solo_d2.modeling.postprocessing import (
     InferenceSettings,
@@ -97,12 +98,12 @@ def compare(scores, soft, config):
 def test_candidates_are_those_of_all_at_once(seed, topk, thresh, chunk):
     scores, soft = random_cells(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(output._CHUNK_PIXELS, "cpu", chunk)
+        patch.setitem(budgets.MASK_PIXELS, "cpu", chunk)
         compare(scores, soft, make_settings(pre_nms_topk=topk, score_thresh=thresh))
 
 
 def test_the_visit_stops_early_and_nothing_is_lost(monkeypatch):
-    monkeypatch.setitem(output._CHUNK_PIXELS, "cpu", 1)
+    monkeypatch.setitem(budgets.MASK_PIXELS, "cpu", 1)
     scores, _ = random_cells(0, num_classes=1)
     visited = compare(
         scores, torch.ones(GRID.num_cells, *SIZE), make_settings(pre_nms_topk=5, score_thresh=0.0)
@@ -112,7 +113,7 @@ def test_the_visit_stops_early_and_nothing_is_lost(monkeypatch):
 
 
 def test_a_worse_category_score_with_a_surer_mask_is_still_found(monkeypatch):
-    monkeypatch.setitem(output._CHUNK_PIXELS, "cpu", 1)
+    monkeypatch.setitem(budgets.MASK_PIXELS, "cpu", 1)
     scores = torch.zeros(GRID.num_cells, 1)
     scores[:3, 0] = torch.tensor([0.9, 0.8, 0.7])
     soft = torch.ones(GRID.num_cells, *SIZE)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from builders import rectangles
 from head_builders import make_features, make_head, resize, stir
 
-from solo_d2.layers import dice_loss
+from solo_d2.layers import budgets, dice_loss
 from solo_d2.modeling import criterion as criterion_module
 from solo_d2.modeling.criterion import SOLOCriterion
 from solo_d2.modeling.heads.details_refinement import DetailsRefinement
@@ -177,7 +177,7 @@ def test_loss_in_pieces_has_the_value_and_gradient_of_the_whole(monkeypatch):
     )
     results = []
     for pixels in (2**25, 2 * 64 * 96):
-        monkeypatch.setattr(criterion_module, "CHUNK_PIXELS", pixels)
+        monkeypatch.setattr(budgets, "MASK_LOSS_PIXELS", pixels)
         largest = []
 
         def probs(*args, largest=largest, **kwargs):

@@ -10,8 +10,8 @@ from detectron2.data import transforms as T
 from torch import nn
 
 from solo_d2 import SOLOPredictor
+from solo_d2.layers import budgets
 from solo_d2.modeling import SOLO, GridSpec, PanopticSOLO, SoftSOLO
-from solo_d2.modeling import output as output_module
 from solo_d2.modeling.criterion import SOLOCriterion
 from solo_d2.modeling.postprocessing import InferenceSettings, build_nms
 from solo_d2.modeling.structures import SOLOPredictions
@@ -228,7 +228,7 @@ def test_no_more_masks_than_candidates_exist_at_a_time(monkeypatch):
     topk, chunk, views = 7, 3, 4
     keys = (*LIVELY, "MODEL.SOLO.PRE_NMS_TOPK_TEST", topk, "TEST.DETECTIONS_PER_IMAGE", topk)
     model = tiny_model(*keys).eval()
-    monkeypatch.setitem(output_module._CHUNK_PIXELS, "cpu", chunk * 16 * 24)
+    monkeypatch.setitem(budgets.MASK_PIXELS, "cpu", chunk * 16 * 24)
     asked, joined = [], []
     mask_probs, nms = model.head.mask_probs, model.settings.nms
 

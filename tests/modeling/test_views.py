@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from solo_d2.modeling import output, postprocessing
+from solo_d2.layers import budgets
+from solo_d2.modeling import postprocessing
 from solo_d2.modeling.postprocessing import Candidates
 from solo_d2.modeling.views import Frame, View, join_views, move_view
 
@@ -71,7 +72,7 @@ def test_a_view_that_is_in_place_already_is_left_alone():
 def test_chunks_do_not_matter(monkeypatch, length):
     soft = torch.rand(5, 16, 24)
     expected = move_view(view_of(soft), SMALL, LARGE, flip=True, threshold=0.5)
-    monkeypatch.setitem(output._CHUNK_PIXELS, "cpu", length * 32 * 40)
+    monkeypatch.setitem(budgets.MASK_PIXELS, "cpu", length * 32 * 40)
     sizes = []
     plain = view_of(soft)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ...config.rules import choice
 from ...config.validation import check_values
-from ...layers import resize_bilinear
+from ...layers import budgets, resize_bilinear
 from ..model_config import check_feature_names, check_norm_channels
-from ..semantic import MAX_LOGITS, ResizedLogits, best_classes, pad_labels
+from ..semantic import ResizedLogits, best_classes, pad_labels
 from .solo import SOLO
 
 
@@ -146,7 +146,7 @@ class PanopticSOLO(SOLO):
             instances = result["instances"]
             size: tuple[int, int] = instances.image_size
             logits = logits[:, :height, :width].float()
-            if len(logits) * size[0] * size[1] <= MAX_LOGITS:
+            if len(logits) * size[0] * size[1] <= budgets.SEMANTIC_VALUES:
                 result["sem_seg"] = resize_bilinear(logits[None], size)[0]
                 labels = result["sem_seg"].argmax(dim=0)
             else:
