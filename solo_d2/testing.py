@@ -80,6 +80,7 @@ def check_head(name: str, *overrides: Any) -> None:
     predictions = head(features)
     _check_predictions(head, predictions)
     _check_some_cells(head, predictions)
+    _check_masks_are_its_own(head, predictions)
     _check_images_are_independent(head, features, predictions)
     _check_no_cells(head, predictions)
     _check_training(cfg)
@@ -126,6 +127,17 @@ def _check_some_cells(head: SOLOHead, predictions: SOLOPredictions) -> None:
     assert torch.allclose(some, everything[cells], atol=1e-5), (
         "a cell's mask does not depend on which other cells are asked for"
     )
+
+
+def _check_masks_are_its_own(head: SOLOHead, predictions: SOLOPredictions) -> None:
+    cells = torch.arange(0, head.grid.num_cells, 7)
+    with torch.no_grad():
+        probs = head.mask_probs(predictions, 0, cells, size=_SIZE)
+        expected = probs.clone()
+        assert probs.is_contiguous(), "masks are not expanded: inference overwrites them"
+        probs.zero_()
+        again = head.mask_probs(predictions, 0, cells, size=_SIZE)
+    assert torch.equal(again, expected), "masks are new tensors: inference overwrites them"
 
 
 def _check_images_are_independent(

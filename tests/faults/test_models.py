@@ -17,6 +17,7 @@ import solo_d2
 from solo_d2 import layers
 from solo_d2.layers import capture, dynamic_conv, in_one_type, memory, products
 from solo_d2.modeling import GridSpec
+from solo_d2.modeling.heads import make_masks
 from solo_d2.modeling.output import make_instances, resize_masks
 from solo_d2.modeling.targets import LostObjects, SOLOTargetAssigner
 from solo_d2.modeling.test_time_augmentation import SOLOWithTTA
@@ -718,3 +719,16 @@ def test_lost_objects_are_warned_of_once(caplog, lost, kept, warned):
     if warned:
         assert "2 of the first 98 objects (2 %)" in caplog.text
         assert "NUM_GRIDS" in caplog.text
+
+
+@pytest.mark.parametrize("size", [None, (3, 4), (6, 8)])
+@pytest.mark.parametrize("upsample", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_logits_of_others_are_not_overwritten(size, upsample, dtype):
+    feature = torch.rand((3, 4), generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = feature.clone()
+    for logits in (feature[None], feature.expand(5, -1, -1)):
+        masks = make_masks(logits, upsample=upsample, size=size)
+        again = make_masks(logits.clone(), upsample=upsample, size=size, overwrite=True)
+        assert torch.equal(masks, again)
+        assert torch.equal(feature, before)

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from builders import SOFT, noise_input, tiny_config, tiny_model
+from detectron2.config import configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 import solo_d2
 from solo_d2 import SOLOPredictor, layers, load_config, model_zoo
+from solo_d2.evaluation import EVALUATORS
 from solo_d2.layers import MASK_NMS, matrix_nms
-from solo_d2.modeling import MASK_LOSSES
+from solo_d2.modeling import MASK_LOSSES, SOLO_HEAD_REGISTRY, SOLOHead
 from solo_d2.modeling.meta_arch.soft_solo import MATTE_LOSSES
 from solo_d2.modeling.postprocessing import nms_parameters
+from solo_d2.testing import check_head, check_mask_loss, check_nms
 
 ROOT = Path(solo_d2.__file__).parents[1]
 
@@ -30,7 +33,7 @@ ROOT = Path(solo_d2.__file__).parents[1]
 PUBLIC = {
     "solo_d2": """PanopticSOLO SOLO SOLOPredictor SOLO_HEAD_REGISTRY SoftSOLO add_solo_config
         load_config model_zoo""",
-    "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator
+    "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator EVALUATORS
         LVISInstanceEvaluator MattingEvaluator PanopticEvaluator SOFIEvaluator SemanticEvaluator
         build_evaluator""",
     "solo_d2.layers": """DeformConv2d MASK_NMS align_to_grid append_coords binarize
@@ -229,7 +232,9 @@ EXAMPLES = {
     ("docs/matting.md", 0): (with_matting_model, "instances.pred_mattes.shape[1:] == (50, 70)"),
     ("docs/multi_scale.md", 0): (with_model, "outputs[0]['instances'].image_size == (50, 70)"),
 }
+EXTENDING = "docs/extending.md"
 ELSEWHERE = {
+    *((EXTENDING, i) for i in range(5)),  # below
     ("README.md", 1),  # above
     ("README.md", 2),
     ("configs/README.md", 0),  # tests/test_yaml_configs.py
@@ -246,6 +251,54 @@ def test_examples_of_the_documents_run(example, monkeypatch, tmp_path):
     for catalog in (DatasetCatalog, MetadataCatalog):
         with contextlib.suppress(KeyError):
             catalog.remove("mine_train")
+
+
+@pytest.fixture
+def tables():
+    """Leave the open tables as they were."""
+    opened = (MASK_NMS, MASK_LOSSES, EVALUATORS, SOLO_HEAD_REGISTRY._obj_map)
+    before = [dict(table) for table in opened]
+    yield
+    for table, kept in zip(opened, before, strict=True):
+        table.clear()
+        table.update(kept)
+
+
+def test_what_the_page_on_extending_adds_keeps_the_contracts(tables):
+    space = {}
+    for block in python_blocks(EXTENDING):
+        exec(block, space)
+    space["test_my_head"]()
+    check_nms(MASK_NMS["first_come"])
+    assert nms_parameters("first_come") == ["threshold"]
+    check_mask_loss(MASK_LOSSES["l2"])
+    evaluator = EVALUATORS["count"][0]("any")
+    evaluator.process([{}, {}], [{"instances": "abc"}, {"instances": "d"}])
+    assert evaluator.evaluate() == {"count": {"mean": 2.0}}
+
+
+@pytest.mark.parametrize("kind", ["expanded", "stored"])
+def test_a_head_whose_masks_are_not_its_own_is_told(tables, kind):
+    class SharingHead(SOLOHead):
+        uses = ()
+        one_mask_source = True
+
+        @configurable
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.mask_strides = (4,) * self.grid.num_levels
+
+        def mask_inputs(self, features, levels):
+            maps = features["p2"].mean(1).sigmoid()
+            return [x.expand(self.grid.num_cells, -1, -1).contiguous() for x in maps]
+
+        def level_probs(self, inputs, image, level, cells, size):
+            shared, count = inputs[image], len(cells)
+            return shared[:1].expand(count, -1, -1) if kind == "expanded" else shared[:count]
+
+    SOLO_HEAD_REGISTRY.register(SharingHead)
+    with pytest.raises(AssertionError, match="inference overwrites them"):
+        check_head("SharingHead")
 
 
 def test_every_example_is_tried():

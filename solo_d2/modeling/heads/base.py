@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from torch import Tensor, nn
@@ -175,6 +176,9 @@ class SOLOHead(nn.Module):
             cells: flat cell indices (K,), K may be 0: every parameter of the mask branch must
                 get a (zero) gradient from no masks, too.
             size: as for `mask_probs`.
+
+        Returns:
+            (K, H, W) float32 in memory of its own: inference overwrites it.
         """
 
     def mask_probs(
@@ -229,22 +233,26 @@ class SOLOHead(nn.Module):
         ]
 
 
-def make_masks(logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | None) -> Tensor:
+def make_masks(
+    logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | None, overwrite: bool = False
+) -> Tensor:
     """Soft masks from logits.
 
     Args:
-        logits: (K, h, w); overwritten where no gradient is needed.
+        logits: (K, h, w).
         upsample: factor by which the logits are enlarged, bilinearly.
         size: to which the probabilities are resized, if given.
+        overwrite: the logits are nobody else's, and may be overwritten.
 
     Returns:
         (K, *size) or (K, h * upsample, w * upsample) float32.
     """
     masks = logits.float()[:, None]  # masks as the batch, which may be empty; channels may not
+    fresh = overwrite or upsample > 1 or logits.dtype != torch.float32
     if upsample > 1:
         masks = resize_bilinear(masks, (masks.shape[2] * upsample, masks.shape[3] * upsample))
     # In place saves a CPU the page faults of another large tensor.
-    masks = masks.sigmoid() if masks.requires_grad else masks.sigmoid_()
+    masks = masks.sigmoid_() if fresh and not masks.requires_grad else masks.sigmoid()
     if size is not None and size != masks.shape[2:]:
         masks = resize_bilinear(masks, size)
     return masks[:, 0]

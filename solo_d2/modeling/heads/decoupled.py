@@ -82,8 +82,9 @@ class DecoupledSOLOHead(SOLOHead):
         """See `SOLOHead.level_probs`."""
         cells = cells - self.grid.starts[level]
         row, column = cells // self.grid.num_grids[level], cells % self.grid.num_grids[level]
-        x = make_masks(inputs.x[level][image][column], size=size)
-        return x * make_masks(inputs.y[level][image][row], size=size)
+        x, y = inputs.x[level][image][column], inputs.y[level][image][row]  # copies
+        x = make_masks(x, size=size, overwrite=True)
+        return x * make_masks(y, size=size, overwrite=True)
 
 
 @SOLO_HEAD_REGISTRY.register()

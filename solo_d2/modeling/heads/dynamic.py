@@ -131,7 +131,8 @@ class DynamicSOLOHead(SOLOHead):
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
         """Soft masks of kernels (K, D) on a mask feature (E, H_l, W_l)."""
         logits = dynamic_conv(feature, kernels, self.kernel_size)
-        return make_masks(logits, upsample=self.mask_feature.upsample, size=size)
+        upsample = self.mask_feature.upsample
+        return make_masks(logits, upsample=upsample, size=size, overwrite=True)
 
 
 def _unified_from(node: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, int] | None:

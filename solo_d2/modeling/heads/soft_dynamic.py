@@ -125,4 +125,4 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
                 full = (details.shape[1], details.shape[2])
                 coarse = resize_bilinear(coarse[:, None], full)[:, 0]
             logits = logits + coarse
-        return make_masks(logits, size=size)
+        return make_masks(logits, size=size, overwrite=True)
