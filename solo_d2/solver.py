@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.solver import build as detectron2_solver
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 from torch.optim import Optimizer
+
+_logger = logging.getLogger(__name__)
 
 _OPTIMIZERS = ("SGD", "ADAMW")
 _CLIP_TYPES = ("value", "norm", "full_model")
@@ -64,14 +68,40 @@ def install() -> None:
 
     @functools.wraps(plain)
     def build(cfg: CfgNode, model: nn.Module) -> Optimizer:
-        own = "SOLO" in cfg.MODEL and "BACKBONE_MULTIPLIER" in cfg.SOLVER
-        return build_optimizer(cfg, model) if own else plain(cfg, model)
+        if "SOLO" not in cfg.MODEL or "BACKBONE_MULTIPLIER" not in cfg.SOLVER:
+            return plain(cfg, model)
+        _warn_of_unknown_keys(cfg)
+        return build_optimizer(cfg, model)
 
     # The name is copied where it is imported; `defaults` may come later, and copies this one then.
     for name in ("detectron2.solver.build", "detectron2.solver", "detectron2.engine.defaults"):
         module: Any = sys.modules.get(name)
         if getattr(module, "build_optimizer", None) is plain:
             module.build_optimizer = build
+
+
+def _warn_of_unknown_keys(cfg: CfgNode) -> None:
+    """Name what Detectron2's own trainer and loader leave out without a word."""
+    asked = {
+        "DATASETS.TRAIN_SHARES": bool(cfg.DATASETS.TRAIN_SHARES),
+        "DATALOADER.SKIP_UNREADABLE": cfg.DATALOADER.SKIP_UNREADABLE,
+        "VIS_PERIOD": cfg.VIS_PERIOD > 0,
+    }
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if names:
+        _logger.warning(
+            "%s: known to solo_d2.engine.SOLOTrainer, and not to Detectron2's DefaultTrainer",
+            ", ".join(names),
+        )
+    for name in cfg.DATASETS.TRAIN:
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes is not None and len(classes) != cfg.MODEL.SOLO.NUM_CLASSES:
+            _logger.warning(
+                "MODEL.SOLO.NUM_CLASSES is %d, the data set %s has %d classes",
+                cfg.MODEL.SOLO.NUM_CLASSES,
+                name,
+                len(classes),
+            )
 
 
 def _clip(limit: float, norm_type: float, optimizer: Optimizer, *_: Any) -> None:

@@ -9,7 +9,6 @@ solo-d2 eval --weights output/mine/model_best.pth --data my_photos/
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         FloatingPointError: The training has diverged.
     """
     from ..checkpoint import load_weights
-    from ..engine import SOLOTrainer, check_data, name_classes, setup
+    from ..engine import SOLOTrainer, name_classes, setup
     from ..engine.log import end_log
     from ..engine.summary import closing_lines
     from ..io.lock import unlock_all
@@ -44,11 +43,6 @@ def run(args: argparse.Namespace) -> None:
     try:
         cfg = setup(args)
         if args.eval_only:
-            if not cfg.DATASETS.TEST:
-                raise ValueError(
-                    "--eval-only needs a data set: --val-json and --val-images, or --data"
-                )
-            check_data(cfg, cfg.DATASETS.TEST)
             model = SOLOTrainer.build_model(cfg)
             name_classes(model, cfg.DATASETS.TEST[0])
             load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
@@ -110,51 +104,31 @@ def main(
     """
     verb = "eval" if evaluate else "train"
     parser = argument_parser(prog or f"solo-d2 {verb}")
-    name = prog or "solo-d2"
     try:
         args = parse_arguments(argv, parser)
         args.eval_only = args.eval_only or evaluate
         if prog is None:
             complete(args)
-        return _launch(args)
-    except ValueError as error:
-        return _complain(name, error, 2)
-    except Exception as error:
-        if not _is_expected(error):
+        _launch(args)
+    except BaseException as error:
+        from ..engine.processes import exit_code, tell
+
+        code = exit_code(error)
+        if code is None:
             raise
-        return _complain(name, error, 1)
-
-
-def _launch(args: argparse.Namespace) -> int:
-    from ..engine import launch
-
-    try:
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except KeyboardInterrupt:
-        return 130
-    except SystemExit as stop:  # of SIGTERM
-        return stop.code if isinstance(stop.code, int) else 1
+        tell(error, prog or "solo-d2")
+        return code
     return 0
 
 
-def _is_expected(error: Exception) -> bool:
-    """Return whether an error is of the input or the machine: one line is enough."""
-    import torch
+def _launch(args: argparse.Namespace) -> None:
+    from ..engine import launch
 
-    return isinstance(
-        error, OSError | FloatingPointError | MemoryError | torch.cuda.OutOfMemoryError
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
     )
-
-
-def _complain(name: str, error: Exception, code: int) -> int:
-    from ..io.errors import one_line
-
-    print(f"{name}: {one_line(error)}", file=sys.stderr)
-    return code

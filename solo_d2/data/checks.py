@@ -26,13 +26,14 @@ def check_classes(names: Sequence[str], num_classes: int) -> None:
             continue
         if len(classes) != num_classes:
             raise ValueError(
-                f"the data set {name} has {len(classes)} classes, the model has {num_classes}; "
+                f"the data set {shown_name(name)} has {len(classes)} classes, the model has "
+                f"{num_classes}; "
                 f"set MODEL.SOLO.NUM_CLASSES {len(classes)}"
             )
         if first is not None and classes != first[1]:
             raise ValueError(
-                f"the data sets {first[0]} and {name} have different classes: {first[1]} against "
-                f"{classes}"
+                f"the data sets {shown_name(first[0])} and {shown_name(name)} have different "
+                f"classes: {first[1]} against {classes}"
             )
         first = first or (name, classes)
 
@@ -51,8 +52,8 @@ def check_stuff(names: Sequence[str], num_classes: int) -> None:
         classes = stuff_classes(name)
         if len(classes) != num_classes:
             raise ValueError(
-                f"the data set {name} has {len(classes) - 1} stuff classes, the model "
-                f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(classes)}"
+                f"the data set {shown_name(name)} has {len(classes) - 1} stuff classes, the "
+                f"model {num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES {len(classes)}"
             )
 
 
@@ -65,7 +66,7 @@ def stuff_classes(name: str) -> list[str]:
     classes = MetadataCatalog.get(name).get("stuff_dataset_id_to_contiguous_id")
     if not classes or min(classes.values()) != 0:
         raise ValueError(
-            f"the data set {name!r} is not one for panoptic segmentation; use --stamps, "
+            f"the data set {shown_name(name)} is not one for panoptic segmentation; use --stamps, "
             "--train-panoptic-json (docs/panoptic.md), or one of Detectron2's sets named "
             "..._panoptic_separated"
         )
@@ -96,3 +97,9 @@ def thing_classes(name: str) -> list[str] | None:
             ) from error
     classes = metadata.get("thing_classes")
     return None if classes is None else list(classes)
+
+
+def shown_name(name: str) -> str:
+    """Return how messages name a data set: by its file where the command line named one."""
+    source = MetadataCatalog.get(name).get("source") if name in DatasetCatalog else None
+    return str(source[0]) if source and name.startswith("own_") else name

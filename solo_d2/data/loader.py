@@ -113,6 +113,7 @@ class TrainLoader:
 
     Attributes:
         position: of the stream behind the batch that was handed out last.
+        first_sample: of the batch that was handed out last, for pictures; None before.
         check: is called before every batch with the error of loading it, or None, and may raise.
         waiting: makes a context in which the loader waits for its images.
     """
@@ -138,33 +139,41 @@ class TrainLoader:
         self.workers = workers
         self.fingerprint = fingerprint
         self.position = Position()
+        self.first_sample: Sample | None = None
         self.check: Callable[[LoadingError | None], None] = _raise
         self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self._left_out: dict[str, int] = {}
+        self._items: Iterator[tuple[Sample | None, list[Failure]]] = iter(())
 
     def __iter__(self) -> Iterator[list[Sample]]:
         """Go on behind `position`; it is looked at when the first batch is asked for."""
         behind: deque[Position] = deque()
         rank = comm.get_rank()
-        items = _start(self._loader(behind))
+        self._items = _start(self._loader(behind))
         while True:
             batch, error = [], None
             with self.waiting():
                 try:
-                    batch = [self._accept(*next(items)) for _ in range(self.batch_size)]
+                    batch = [self._accept(*next(self._items)) for _ in range(self.batch_size)]
                 except LoadingError as caught:
                     error = caught
-                except RuntimeError as caught:  # torch's, for a worker that is no more
-                    if "DataLoader worker" not in str(caught):
+                except (RuntimeError, OSError, EOFError) as caught:
+                    if not self.workers:
                         raise
+                    # Of torch, whose worker is no more; errors of images come out as failures.
                     error = LoadingError(
                         f"a loading process has died ({one_line(caught)}); if memory was short, "
                         "lower DATALOADER.NUM_WORKERS"
                     )
             self.check(error)
             self.position = behind.popleft()
+            self.first_sample = batch[0]
             seed_all(derive_seed(self.images.seed, "step", self.position.drawn, rank))
             yield batch
+
+    def close(self) -> None:
+        """End the processes that load images, and with them the iterator."""
+        self._items = iter(())
 
     def _loader(self, behind: deque[Position]) -> DataLoader:
         rank, processes = comm.get_rank(), comm.get_world_size()

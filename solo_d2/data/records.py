@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..io.errors import shown
 from ..io.paths import printable
+from .checks import shown_name
 
 __all__ = ["is_crowd", "training_records"]
 
@@ -62,7 +63,7 @@ def _count(name: str, record: Any, num_classes: int) -> tuple[int, int]:
     """Objects and crowds of a record."""
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise ValueError(
-            f"the dataset {name!r} has the record {shown(record)}; expected a dict with 'file_name'"
+            f"the dataset {shown_name(name)} has the record {shown(record)}; expected a dict with 'file_name'"
         )
     if record.get("annotations") is None:
         record["annotations"] = []
@@ -72,7 +73,7 @@ def _count(name: str, record: Any, num_classes: int) -> tuple[int, int]:
         whole = isinstance(label, (int, np.integer)) and not isinstance(label, bool)
         if not whole or label not in range(num_classes):
             raise ValueError(
-                f"the dataset {name!r} has an annotation of class {shown(label)} in "
+                f"the dataset {shown_name(name)} has an annotation of class {shown(label)} in "
                 f"{printable(record['file_name'])}; the model has the classes 0 to "
                 f"{num_classes - 1} (MODEL.SOLO.NUM_CLASSES)"
             )
@@ -83,7 +84,7 @@ def _count(name: str, record: Any, num_classes: int) -> tuple[int, int]:
 def _nothing_to_learn(name: str, images: int, annotations: int) -> str:
     """One line: which file, why it has nothing to learn from, and what to do."""
     source = MetadataCatalog.get(name).get("source")
-    where = f"{source[0]}: the dataset {name!r}" if source else f"the dataset {name!r}"
+    where = source[0] if source else f"the dataset {name}"
     if not images:
         why = "it has no images"
     elif not annotations:

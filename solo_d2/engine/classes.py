@@ -10,7 +10,7 @@ from torch import nn
 
 from ..checkpoint import read_info
 from ..checkpoint.classes import describe_difference
-from ..data.checks import stuff_classes, thing_classes
+from ..data.checks import shown_name, stuff_classes, thing_classes
 from ..data.classes import align_classes
 from ..io.results import coco_category_ids
 
@@ -89,7 +89,7 @@ def check_names(model: nn.Module, dataset: str) -> None:
     expected = thing_classes(dataset)
     if own and expected and own != expected:
         raise ValueError(
-            f"the model cannot be evaluated on {dataset}: it "
+            f"the model cannot be evaluated on {shown_name(dataset)}: it "
             f"{describe_difference(expected, own)}. Call solo_d2.engine.name_classes before "
             "loading its weights, which then brings them to the order of the dataset"
         )

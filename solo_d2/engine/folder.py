@@ -92,7 +92,16 @@ def open_run(cfg: CfgNode) -> None:
         check_folder(cfg.OUTPUT_DIR)
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         lock_folder(cfg.OUTPUT_DIR)
+        _end_last_line(Path(cfg.OUTPUT_DIR, "metrics.json"))
         with atomic_write(Path(cfg.OUTPUT_DIR, "config.yaml")) as file:
             file.write(cfg.dump().encode())
 
     on_main_process(action)
+
+
+def _end_last_line(file: Path) -> None:
+    """Cut off what a killed run wrote of a line, to which the next line would be appended."""
+    if file.is_file():
+        whole, newline, rest = file.read_bytes().rpartition(b"\n")
+        if rest:
+            os.truncate(file, len(whole + newline))

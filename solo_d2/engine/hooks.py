@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
+from detectron2.structures import Instances, PolygonMasks
+from detectron2.structures.masks import polygons_to_bitmask
+from torch import nn
 
 from ..checkpoint import load_checkpoint
+from ..data.loader import TrainLoader
+from ..inference.drawing import draw_instances
 from .checkpointer import BestCheckpointer
 
 _logger = logging.getLogger(__name__)
@@ -65,3 +75,63 @@ class BestCheckpoint(HookBase):
         self._checkpointer.save(BEST, iteration=int(iteration), best=best)
         self._best = value
         _logger.info("%s.pth is of iteration %d: %s %.4f", BEST, iteration, self._metric, value)
+
+
+class Pictures(HookBase):
+    """Shows what the model finds in an image of the batch, beside its ground truth, in TensorBoard.
+
+    Args:
+        period: in iterations (``VIS_PERIOD``).
+        model: is put into eval mode for that time.
+        loader: has the image.
+        image_format: of the image, as the model gets it.
+        class_names: in the order of the labels.
+    """
+
+    def __init__(
+        self,
+        period: int,
+        model: nn.Module,
+        loader: TrainLoader,
+        image_format: str,
+        class_names: Sequence[str],
+    ) -> None:
+        self._period = period
+        self._model = model
+        self._loader = loader
+        self._format = image_format
+        self._names = class_names
+
+    def after_step(self) -> None:
+        """Draw and hand over."""
+        sample = self._loader.first_sample
+        if sample is None or (self.trainer.iter + 1) % self._period:
+            return
+        height, width = sample["image"].shape[1:]
+        self._model.eval()
+        try:
+            with torch.no_grad():
+                given = {"image": sample["image"], "height": height, "width": width}
+                found = self._model([given])[0]["instances"]
+        finally:
+            self._model.train()
+        rgb = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self._format)
+        bgr = np.ascontiguousarray(rgb[:, :, ::-1].astype(np.uint8))
+        pair = [draw_instances(bgr, x, self._names) for x in (found, _labelled(sample))]
+        drawn = np.hstack(pair)[:, :, ::-1].transpose(2, 0, 1)
+        self.trainer.storage.put_image("found | labelled", np.ascontiguousarray(drawn))
+
+
+def _labelled(sample: dict[str, Any]) -> Instances:
+    """Ground truth in the form of predictions."""
+    truth = sample["instances"]
+    drawn = Instances(truth.image_size)
+    masks = torch.zeros((len(truth), *truth.image_size), dtype=torch.bool)
+    if truth.has("gt_masks") and isinstance(truth.gt_masks, PolygonMasks):
+        for mask, polygons in zip(masks, truth.gt_masks.polygons, strict=True):
+            mask |= torch.from_numpy(polygons_to_bitmask(polygons, *truth.image_size))
+    elif truth.has("gt_masks"):
+        masks = truth.gt_masks.tensor
+    drawn.pred_masks = masks
+    drawn.pred_classes = truth.gt_classes
+    return drawn

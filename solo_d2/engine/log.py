@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -119,3 +120,7 @@ class _File(logging.FileHandler):
             return
         self.setLevel(logging.CRITICAL + 1)
         sys.stderr.write(f"{self.baseFilename}: no more is written ({error.strerror})\n")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # told when it was written to
+            super().close()

@@ -81,6 +81,8 @@ class ResumableTrainer(DefaultTrainer):
             with self._interruption:
                 self._run()
         finally:
+            if isinstance(self.data_loader, TrainLoader):
+                self.data_loader.close()
             if comm.is_main_process():
                 unlock_folder(self._config.OUTPUT_DIR)
         if len(self.cfg.TEST.EXPECTED_RESULTS) and comm.is_main_process():

@@ -25,6 +25,7 @@ from .classes import align_datasets, align_with_weights
 from .folder import check_folder, check_weights, has_training, on_main_process
 from .log import begin_log, end_log, open_log
 from .schedule import plan_schedule
+from .trainer import check_data
 
 _logger = logging.getLogger(__name__)
 
@@ -95,7 +96,20 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "eval")
         _logger.info("The folder has a training; the evaluation writes to %s", cfg.OUTPUT_DIR)
     cfg.freeze()
+    _check_data(cfg, args.eval_only)
     return cfg
+
+
+def _check_data(cfg: CfgNode, eval_only: bool) -> None:
+    if eval_only and not cfg.DATASETS.TEST:
+        raise ValueError(
+            "--eval-only needs a data set: --val-json and --val-images, or --data, or DATASETS.TEST"
+        )
+    if not eval_only and not cfg.DATASETS.TRAIN:
+        raise ValueError(
+            "no data to train on: --data, or --train-json and --train-images, or DATASETS.TRAIN"
+        )
+    check_data(cfg, [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
 
 
 def _take_folder(cfg: CfgNode, lock: bool) -> None:

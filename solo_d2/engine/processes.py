@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from ..io.errors import one_line
 
 
 def launch(
@@ -59,14 +67,69 @@ def launch(
         )
     if num_machines > 1 and dist_url == "auto":
         raise ValueError("several machines need a common --dist-url, e.g. tcp://host:29500")
-    detectron2_launch(
-        main,
-        max(num_gpus, 1),
-        num_machines=num_machines,
-        machine_rank=machine_rank,
-        dist_url=dist_url,
-        args=args,
-    )
+    if num_gpus * num_machines <= 1:
+        main(*args)
+        return
+    try:
+        with _passing_signals_on():
+            detectron2_launch(
+                _run_spawned,
+                max(num_gpus, 1),
+                num_machines=num_machines,
+                machine_rank=machine_rank,
+                dist_url=dist_url,
+                args=(main, args),
+            )
+    except ProcessExitedException as error:
+        raise SystemExit(error.exit_code if error.exit_code > 0 else 1) from error
+
+
+def exit_code(error: BaseException) -> int | None:
+    """Return the exit code for an error of which one line tells everything; None for the others."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit):  # of SIGTERM
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, ValueError):
+        return 2
+    known = (OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError)
+    return 1 if isinstance(error, known) else None
+
+
+def tell(error: BaseException, program: str) -> None:
+    """Write the one line of an error; a signal has been told about already."""
+    if isinstance(error, Exception):
+        sys.stderr.write(f"{program}: {one_line(error)}\n")
+
+
+def _run_spawned(main: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Run in a process of Detectron2's: what would be a traceback there is a line."""
+    try:
+        main(*args)
+    except BaseException as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        if comm.is_main_process():
+            tell(error, Path(sys.argv[0]).name)
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def _passing_signals_on() -> Iterator[None]:
+    """Let the processes that train deal with the signals, and wait for them."""
+
+    def pass_on(number: int, _: Any) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    before = {x: signal.signal(x, pass_on) for x in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _run_under_torchrun(main: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -33,7 +33,7 @@ from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
-from .hooks import BestCheckpoint
+from .hooks import BestCheckpoint, Pictures
 from .loop import ResumableTrainer
 
 _logger = logging.getLogger(__name__)
@@ -170,12 +170,18 @@ class SOLOTrainer(ResumableTrainer):
         if self.cfg.TEST.AUG.ENABLED:
             after_training = hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model))
             added.insert(position + 1, after_training)
-        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
+        if not comm.is_main_process():
+            return added
+        if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
             name = self.cfg.DATASETS.TEST[0]
             prefix = f"{name}/" if len(self.cfg.DATASETS.TEST) > 1 else ""
             saver = BestCheckpointer(self._config, plain.model, **plain.checkpointables)
             best = BestCheckpoint(self.cfg.TEST.EVAL_PERIOD, saver, f"{prefix}segm/AP")
             added.insert(position + 1, best)
+        if self.cfg.VIS_PERIOD > 0 and isinstance(self.data_loader, TrainLoader):
+            names = thing_classes(self.cfg.DATASETS.TRAIN[0]) or ()
+            shown = (plain.model, self.data_loader, self.cfg.INPUT.FORMAT, names)
+            added.insert(0, Pictures(self.cfg.VIS_PERIOD, *shown))
         return added
 
 
