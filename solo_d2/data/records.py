@@ -63,7 +63,8 @@ def _count(name: str, record: Any, num_classes: int) -> tuple[int, int]:
     """Objects and crowds of a record."""
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise ValueError(
-            f"the dataset {shown_name(name)} has the record {shown(record)}; expected a dict with 'file_name'"
+            f"the dataset {shown_name(name)} has the record {shown(record)}; expected a dict with "
+            "'file_name'"
         )
     if record.get("annotations") is None:
         record["annotations"] = []

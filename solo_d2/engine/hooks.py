@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,22 +84,15 @@ class Pictures(HookBase):
         model: is put into eval mode for that time.
         loader: has the image.
         image_format: of the image, as the model gets it.
-        class_names: in the order of the labels.
     """
 
     def __init__(
-        self,
-        period: int,
-        model: nn.Module,
-        loader: TrainLoader,
-        image_format: str,
-        class_names: Sequence[str],
+        self, period: int, model: nn.Module, loader: TrainLoader, image_format: str
     ) -> None:
         self._period = period
         self._model = model
         self._loader = loader
         self._format = image_format
-        self._names = class_names
 
     def after_step(self) -> None:
         """Draw and hand over."""
@@ -117,7 +109,8 @@ class Pictures(HookBase):
             self._model.train()
         rgb = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self._format)
         bgr = np.ascontiguousarray(rgb[:, :, ::-1].astype(np.uint8))
-        pair = [draw_instances(bgr, x, self._names) for x in (found, _labelled(sample))]
+        names = getattr(self._model, "class_names", ())
+        pair = [draw_instances(bgr, x, names) for x in (found, _labelled(sample))]
         drawn = np.hstack(pair)[:, :, ::-1].transpose(2, 0, 1)
         self.trainer.storage.put_image("found | labelled", np.ascontiguousarray(drawn))
 

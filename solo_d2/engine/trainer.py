@@ -179,8 +179,7 @@ class SOLOTrainer(ResumableTrainer):
             best = BestCheckpoint(self.cfg.TEST.EVAL_PERIOD, saver, f"{prefix}segm/AP")
             added.insert(position + 1, best)
         if self.cfg.VIS_PERIOD > 0 and isinstance(self.data_loader, TrainLoader):
-            names = thing_classes(self.cfg.DATASETS.TRAIN[0]) or ()
-            shown = (plain.model, self.data_loader, self.cfg.INPUT.FORMAT, names)
+            shown = (plain.model, self.data_loader, self.cfg.INPUT.FORMAT)
             added.insert(0, Pictures(self.cfg.VIS_PERIOD, *shown))
         return added
 

@@ -94,5 +94,5 @@ def test_shares_and_another_sampler_exclude_each_other(sets):
 
 
 def test_a_set_without_objects_is_named(sets):
-    with pytest.raises(ValueError, match="empty has no image with objects"):
+    with pytest.raises(ValueError, match=r"empty\.json has no image with objects"):
         loader((sets[0], "empty"), [1, 1])

@@ -39,6 +39,8 @@ from solo_d2.io.lock import LOCK, FolderInUseError, FolderLock
 from solo_d2.io.processes import this_process
 
 ROOT = Path(__file__).parents[2]
+pytest.importorskip("timm")
+
 MORE, PANOPTIC = "faults_training_more", "faults_training_panoptic"
 
 
@@ -81,7 +83,7 @@ REPEATED = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
              "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model", "SOLVER.BACKBONE_MULTIPLIER", 0.5),
             (0, 0), id="clipping, rate of the backbone",
         ),
-        pytest.param(("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0), (0, 0), id="BN"),
+        pytest.param(("MODEL.TIMM.NORM_EVAL", False), (0, 0), id="running statistics"),
         pytest.param(SOFT, (0, 0), id="mattes"),
         pytest.param(
             ("MODEL.META_ARCHITECTURE", "PanopticSOLO", "DATASETS.TRAIN", (PANOPTIC,),
@@ -316,12 +318,10 @@ def test_the_configs_schedule_holds(tmp_path, caplog, overrides, said, rates):
                      id="weight decay"),
         pytest.param(("SOLVER.WEIGHT_DECAY_NORM", 0.0001), "WEIGHT_DECAY_NORM 0.0 -> 0.0001",
                      lambda t: len(t.optimizer.param_groups) < 3, id="other groups of parameters"),
-        pytest.param(("MODEL.BACKBONE.FREEZE_AT", 5), "MODEL.BACKBONE.FREEZE_AT 2 -> 5",
-                     lambda t: not t.model.backbone.bottom_up.res5[0].conv1.weight.requires_grad,
-                     id="more frozen"),
-        pytest.param(("MODEL.BACKBONE.FREEZE_AT", 0), "trained parameters have no moments yet",
-                     lambda t: t.model.backbone.bottom_up.stem.conv1.weight.requires_grad,
-                     id="fewer frozen"),
+        pytest.param(("MODEL.TIMM.FREEZE_AT", 5), "MODEL.TIMM.FREEZE_AT 0 -> 5",
+                     lambda t: not trained(t, "backbone.bottom_up."), id="more frozen"),
+        pytest.param(("MODEL.SOLO.FREEZE_CATEGORY_BRANCH", True), "FREEZE_CATEGORY_BRANCH False",
+                     lambda t: not trained(t, "head.category"), id="frozen branch"),
         pytest.param(("SOLVER.IMS_PER_BATCH", 3), "SOLVER.IMS_PER_BATCH 2 -> 3",
                      lambda t: t.data_loader.position.drawn >= 3 * 2 + 4 * 3, id="batch"),
         pytest.param(("SEED", 8), "a new pass over them begins",
@@ -337,6 +337,28 @@ def test_other_values_are_used_and_told(tmp_path, caplog, overrides, said, check
     assert said in text
     assert check(trainer)
     assert [x[0] for x in steps] == [3, 4, 5, 6]
+
+
+def trained(trainer, prefix):
+    return {n for n, p in trainer.model.named_parameters() if n.startswith(prefix)
+            and p.requires_grad}  # fmt: skip
+
+
+@pytest.mark.parametrize("freeze", [(2, 5), (5, 2), (2, 0)])
+def test_other_frozen_layers_are_used_and_told(tmp_path, caplog, freeze):
+    """Detectron2 itself would stop at a list that is longer than the other."""
+    before, after = ((*runs.RESNET18, "MODEL.BACKBONE.FREEZE_AT", x) for x in freeze)
+    first, _, _ = train(config(tmp_path, *before), stop=2)
+    own = trained(first, "backbone.bottom_up.")
+    resumed = SOLOTrainer(config(tmp_path, *after))
+    resumed.resume_or_load(resume=True)
+    assert f"MODEL.BACKBONE.FREEZE_AT {freeze[0]} -> {freeze[1]}" in caplog.text
+    fresh = trained(resumed, "backbone.bottom_up.") - own
+    assert bool(fresh) == (freeze[1] < freeze[0])
+    assert (f"{len(fresh)} of " in caplog.text) == bool(fresh)
+    state = resumed.optimizer.state
+    with_moments = {n for n, p in resumed.model.named_parameters() if p in state}
+    assert with_moments == trained(resumed, "") - fresh
 
 
 def test_moments_find_their_parameters_by_name(tmp_path):
@@ -363,7 +385,8 @@ def test_moments_find_their_parameters_by_name(tmp_path):
         pytest.param(("MODEL.SOLO.CONV_DIM", 64), "MODEL.SOLO.CONV_DIM 32 -> 64", id="channels"),
         pytest.param(("MODEL.SOLO.HEAD", "DecoupledSOLOHead"),
                      "MODEL.SOLO.HEAD 'DynamicSOLOHead' -> 'DecoupledSOLOHead'", id="head"),
-        pytest.param(("MODEL.RESNETS.DEPTH", 34), "MODEL.RESNETS.DEPTH 18 -> 34", id="backbone"),
+        pytest.param(("MODEL.TIMM.NAME", "test_efficientnet"),
+                     "MODEL.TIMM.NAME 'test_resnet' -> 'test_efficientnet'", id="backbone"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_resumed_names_the_key(tmp_path, overrides, said):
@@ -739,7 +762,7 @@ OLD, FRESH = 1000, 0
         pytest.param(lambda: lock_content(), FRESH, False, id="alive"),
         pytest.param(lambda: lock_content(), OLD, False, id="alive, though it did not beat"),
         pytest.param(lambda: lock_content(pid=dead_pid()), FRESH, True, id="dead process"),
-        pytest.param(lambda: lock_content(pid=os.getppid()), FRESH, True, id="its number again"),
+        pytest.param(lambda: lock_content(start="1"), FRESH, True, id="its number again"),
         pytest.param(lambda: lock_content(pid=2**22 + 1), FRESH, True, id="no such number"),
         pytest.param(lambda: lock_content(pid=-1), FRESH, True, id="impossible number"),
         pytest.param(lambda: lock_content(host="elsewhere"), FRESH, False, id="another host"),
@@ -821,7 +844,7 @@ def train_net(monkeypatch):
 @pytest.fixture
 def command(tmp_path, train_net, capsys):
     """`train_net.py` on a small data set; returns exit code, last line of stderr, all output."""
-    (tmp_path / "tiny.yaml").write_text(runs.tiny_config().dump())
+    (tmp_path / "tiny.yaml").write_text(config(tmp_path).dump())
     file = runs.write_images(tmp_path / "data")
 
     def run(*arguments, out=tmp_path / "out", train=file, val=None, config="tiny.yaml"):
@@ -1131,7 +1154,9 @@ def test_classes_of_sets_registered_by_a_function_are_checked(category):
     DatasetCatalog.register("faults_function", lambda: [record])
     try:
         cfg = runs.tiny_config("DATASETS.TRAIN", ("faults_function",))
-        with pytest.raises(ValueError, match=r"faults_function has the class .* in a\.png; "):
+        with pytest.raises(
+            ValueError, match=r"faults_function has an annotation of class .* in a\.png; "
+        ):
             SOLOTrainer.build_train_loader(cfg)
     finally:
         runs.forget("faults_function")

@@ -32,7 +32,7 @@ def run(root, name, rank, world, hooks, overrides, resume):
     """Train; returns the exit code, or the name of the error."""
     if world > 1:
         prepare(root / name, rank, world)
-    small = ("SOLVER.MAX_ITER", 6, "SOLVER.STEPS", (), "MODEL.FPN.OUT_CHANNELS", 16)
+    small = ("SOLVER.MAX_ITER", 6, "SOLVER.STEPS", ())
     cfg = runs.config(root / name, *small, *overrides)
     torch.manual_seed(0)
     trainer = SOLOTrainer(cfg)
