@@ -110,6 +110,8 @@ def main(
         if prog is None:
             complete(args)
         _launch(args)
+    except SystemExit:  # of --help, and of SIGTERM
+        raise
     except BaseException as error:
         from ..engine.processes import exit_code, tell
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.structures import Instances, PolygonMasks
 from detectron2.structures.masks import polygons_to_bitmask
+from detectron2.utils.visualizer import Visualizer
 from torch import nn
 
 from ..checkpoint import load_checkpoint
 from ..data.loader import TrainLoader
-from ..inference.drawing import draw_instances
 from .checkpointer import BestCheckpointer
 
 _logger = logging.getLogger(__name__)
@@ -108,11 +109,20 @@ class Pictures(HookBase):
         finally:
             self._model.train()
         rgb = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self._format)
-        bgr = np.ascontiguousarray(rgb[:, :, ::-1].astype(np.uint8))
         names = getattr(self._model, "class_names", ())
-        pair = [draw_instances(bgr, x, names) for x in (found, _labelled(sample))]
-        drawn = np.hstack(pair)[:, :, ::-1].transpose(2, 0, 1)
-        self.trainer.storage.put_image("found | labelled", np.ascontiguousarray(drawn))
+        drawn = np.hstack([_draw(rgb, x.to("cpu"), names) for x in (found, _labelled(sample))])
+        self.trainer.storage.put_image("found | labelled", drawn.transpose(2, 0, 1))
+
+
+def _draw(rgb: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:
+    """Draw masks with their classes and scores; uint8 RGB (H, W, 3)."""
+    scores = instances.scores.tolist() if instances.has("scores") else [None] * len(instances)
+    labels = []
+    for label, score in zip(instances.pred_classes.tolist(), scores, strict=True):
+        name = names[label] if label < len(names) else str(label)
+        labels.append(name if score is None else f"{name} {score:.0%}")
+    canvas = Visualizer(rgb)
+    return canvas.overlay_instances(masks=instances.pred_masks.numpy(), labels=labels).get_image()
 
 
 def _labelled(sample: dict[str, Any]) -> Instances:
