@@ -23,7 +23,8 @@ _CHOICES = (
         lambda: {
             **dict.fromkeys(OWN_ARCHITECTURES, ()),
             "GeneralizedRCNN": (
-                *("VIS_PERIOD", "MODEL.LOAD_PROPOSALS", "MODEL.KEYPOINT_ON"),
+                "MODEL.LOAD_PROPOSALS",
+                "MODEL.KEYPOINT_ON",
                 "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT",
             ),
         },
