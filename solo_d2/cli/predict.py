@@ -16,6 +16,7 @@ no older file, otherwise where the last line says.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -262,6 +263,8 @@ def main(
     options and more, and its own run.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character of a name
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = make_parser()
     try:
         args = parse_arguments(argv, parser)

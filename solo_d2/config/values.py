@@ -61,6 +61,7 @@ RULES: dict[str, Rule] = {
     "INPUT.RANDOM_FLIP": choice(("horizontal", "vertical", "none")),
     "INPUT.CROP.TYPE": choice(("relative_range", "relative", "absolute", "absolute_range")),
     "INPUT.CROP.SIZE": items(POSITIVE, 2),
+    "INPUT.MAX_VALUE": NOT_NEGATIVE,
     "INPUT.FORMAT": choice(("BGR", "RGB")),
     "INPUT.MASK_FORMAT": choice(("polygon", "bitmask")),
     "SOLVER.OPTIMIZER": choice(lambda: OPTIMIZERS),

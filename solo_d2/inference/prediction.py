@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..io.atomic import atomic_write
+from ..io.image import write_image
+from ..io.json_file import save_json
 from ..io.polygons import mask_to_polygons
 from ..io.results import coco_category_ids, instances_to_coco_results
 from .drawing import draw_instances, draw_panoptic
@@ -151,16 +150,12 @@ class Prediction(dict[str, Any]):
             path: Ends in .json for results, else in the extension of an image format.
 
         Raises:
-            ValueError: OpenCV writes no such format.
-            OSError: The file cannot be written.
+            ValueError: It cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".json":
-            content = json.dumps(self.to_coco()).encode()
+        if Path(path).suffix.lower() == ".json":
+            save_json(path, self.to_coco())
         else:
-            content = _encode(self.draw(), path)
-        with atomic_write(path) as file:
-            file.write(content)
+            write_image(path, self.draw())
 
     def __repr__(self) -> str:
         """Describe the results in one line."""
@@ -181,13 +176,3 @@ class Prediction(dict[str, Any]):
         buffer = io.BytesIO()
         Image.fromarray(self.draw()[:, :, ::-1]).save(buffer, "PNG")
         return buffer.getvalue()
-
-
-def _encode(image: np.ndarray, path: Path) -> bytes:
-    try:
-        done, content = cv2.imencode(path.suffix or ".", image)
-    except cv2.error:
-        done = False
-    if not done:
-        raise ValueError(f"{path}: no image format that can be written; name it .png or .jpg")
-    return content.tobytes()

@@ -101,7 +101,11 @@ class ResultsFile:
             OutputError: it cannot be written; what there is stays under a temporary name.
         """
         if self._results is None and not self._lines:
-            JsonList(self._file, "[", "]\n")
+            try:
+                JsonList(self._file, "[", "]\n")
+            except OutputError:
+                self.discard()
+                raise
         if self._panoptic_file is not None:
             assert self._results is not None
             try:

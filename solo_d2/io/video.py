@@ -56,6 +56,8 @@ class VideoReader:
         self.camera = isinstance(source, int)
         self.name = f"camera {source}" if isinstance(source, int) else fspath(source)
         self._resources = ExitStack()
+        # FFmpeg's own words about a damaged file; what matters is said here.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else self._file())
         # The first frame is read here: a header alone does not make a video.
         found, self._first = self._capture.read()

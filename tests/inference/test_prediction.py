@@ -103,7 +103,7 @@ def test_saving_writes_the_drawing_or_the_results(tmp_path):
 
 @pytest.mark.parametrize("name", ["out", "out.xyz"])
 def test_an_unknown_format_is_refused_and_nothing_is_left(tmp_path, name):
-    with pytest.raises(ValueError, match=r"out.*: no image format that can be written; name it"):
+    with pytest.raises(ValueError, match=r"out.*: cannot be written: no known image format"):
         make().save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
