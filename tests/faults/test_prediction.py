@@ -423,7 +423,7 @@ def test_memory_does_not_grow_with_images(work):
 
 
 NAMES = {
-    "Latin-1": b"caf\xe9.jpg",
+    "Latin-1": b"\xe9t\xe9.jpg",
     "broken UTF-8": b"\xff\xfe.png",
     "newline": b"a\nb.png",
     "terminal codes": b"\x1b[31m.png",
