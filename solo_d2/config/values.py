@@ -57,7 +57,6 @@ RULES: dict[str, Rule] = {
     "INPUT.MAX_SIZE_TRAIN": integer(1),
     "INPUT.MIN_SIZE_TEST": integer(0),
     "INPUT.MAX_SIZE_TEST": integer(1),
-    "INPUT.MAX_VALUE": integer(0),
     "INPUT.RANDOM_FLIP": choice(("horizontal", "vertical", "none")),
     "INPUT.CROP.TYPE": choice(("relative_range", "relative", "absolute", "absolute_range")),
     "INPUT.CROP.SIZE": items(POSITIVE, 2),
