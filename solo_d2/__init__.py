@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import _moved
+from . import _missing, _moved
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -73,18 +73,10 @@ def _register() -> None:
         for room in ("modeling", "model_zoo", "solver"):
             importlib.import_module(f".{room}", __name__)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        commands = {
-            "detectron2": f"{sys.executable} -m solo_d2.install_detectron2",
-            "torch": f"{sys.executable} -m pip install torch torchvision",
-            "torchvision": f"{sys.executable} -m pip install torch torchvision",
-        }
-        if package not in commands:
+        text = _missing.explain(error)
+        if text is None:
             raise
-        raise ImportError(
-            f"solo_d2 needs {package}, which is not installed here. Run\n{commands[package]}",
-            name=package,
-        ) from error
+        raise ImportError(text, name=error.name) from error
 
 
 class _RegisterWithModels(MetaPathFinder):

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from .._missing import explain
 from .._version import __version__
 
 VERBS = {
@@ -36,7 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"solo-d2: unknown verb {verb!r}{hint} (solo-d2 --help lists all)", file=sys.stderr)
         return 2
     program = importlib.import_module(f".{verb}", __package__)
-    code: int = program.main(list(argv[1:]))
+    try:
+        code: int = program.main(list(argv[1:]))
+    except ModuleNotFoundError as error:
+        text = explain(error)
+        if text is None:
+            raise
+        print(f"solo-d2: {text}", file=sys.stderr)
+        return 1
     return code
 
 

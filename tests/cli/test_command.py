@@ -114,3 +114,19 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch, nam
     with pytest.raises(ValueError, match=message) as error:
         import_plugins([name])
     assert "\n" not in str(error.value)
+
+
+MISSING = """
+import sys
+sys.modules["detectron2"] = None
+from solo_d2.cli.main import main
+sys.exit(main(["predict", "--config-file", "x", "--input", "y"]))
+"""
+
+
+def test_a_command_without_detectron2_ends_with_the_command_that_installs_it():
+    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 2
+    assert lines[0] == "solo-d2: solo_d2 needs detectron2, which is not installed here. Run"
+    assert lines[1] == f"{sys.executable} -m solo_d2.install_detectron2"

@@ -217,7 +217,15 @@ def test_check_only_reports(installer, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["__init__.py", "_moved.py", "install_detectron2.py", "_detectron2_fixes.py"]
+    "name",
+    [
+        "__init__.py",
+        "_moved.py",
+        "_missing.py",
+        "_version.py",
+        "install_detectron2.py",
+        "_detectron2_fixes.py",
+    ],
 )
 def test_installer_imports_only_the_standard_library(name):
     tree = ast.parse((PACKAGE / name).read_text())
