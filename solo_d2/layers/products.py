@@ -42,10 +42,12 @@ def common_ones(rows: Tensor) -> Tensor:
     Returns:
         (K, K) float32, exact integers for P up to 2**24.
     """
-    on_cpu = rows.device.type == "cpu" and rows.numel() > 0
-    if on_cpu and not capturing() and integer_products_are_right():
-        return _integer_products(rows)
-    return _float_products(rows)
+    if capturing():
+        return _float_products(rows)
+    if rows.numel() == 0:
+        return torch.zeros((len(rows), len(rows)), device=rows.device)
+    on_cpu = rows.device.type == "cpu"
+    return (_integer_products if on_cpu and integer_products_are_right() else _float_products)(rows)
 
 
 @cache

@@ -191,7 +191,7 @@ def test_no_key_takes_a_value_of_another_kind(key):
         ("MODEL.SOLO.MASK_LOSS", "Dice", "dice"),
         ("MODEL.SOLO.ALIGN", "bilnear", "bilinear"),
         ("MODEL.SOLO.DEFORM", "lst", "last"),
-        ("MODEL.SOLO.MASK_FEATURE.TYPE", "separat", "separate"),
+        ("MODEL.SOLO.MASK_FEATURE.TYPE", "separated", "separate"),
         ("MODEL.SOLO.NORM", "gn", "GN"),
         ("SOLVER.OPTIMIZER", "adamw", "ADAMW"),
         ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosinLR", "WarmupCosineLR"),

@@ -84,6 +84,20 @@ def test_nms_of_masks_of_one_pixel(name, pixels, labels, expected):
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_no_masks_on_any_device_overlap_nothing():
+    for device in ("cpu", "meta"):
+        masks = torch.zeros((0, 4, 4), dtype=torch.bool, device=device)
+        assert layers.pairwise_mask_iou(masks).shape == (0, 0)
+        assert layers.pairwise_mask_iou(masks).device.type == device
+
+
+@pytest.mark.parametrize("name", ["matrix", "fast", "soft", "hard"])
+def test_a_model_is_built_without_memory(name):
+    with torch.device("meta"):
+        model = tiny_model("MODEL.SOLO.NMS_TYPE", name)
+    assert model.head.category_predictor.weight.is_meta
+
+
 # ------------------------------------------------------------------ private functions of torch
 
 
