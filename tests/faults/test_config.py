@@ -81,7 +81,7 @@ VALUES = [
     ("INPUT.MIN_SIZE_TEST", [-1, "800", (800,)], [0, 1]),
     ("INPUT.MAX_SIZE_TEST", [0, None], [1]),
     ("INPUT.MIN_SIZE_TRAIN_SAMPLING", ["random", ""], ["choice"]),
-    ("INPUT.MAX_VALUE", [-1, 0.5], [0, 4095]),
+    ("INPUT.MAX_VALUE", [-1, float("nan")], [0, 0.5, 4095]),
     ("INPUT.RANDOM_FLIP", ["both", "Horizontal", True], ["horizontal", "vertical", "none"]),
     ("INPUT.FORMAT", ["L", "bgr", "", 3], ["BGR", "RGB"]),
     ("INPUT.MASK_FORMAT", ["polygons", "rle"], ["polygon", "bitmask"]),
