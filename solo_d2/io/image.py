@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -84,7 +84,7 @@ def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
         # Not by name: Pillow would map the file, and turn some TIFF files into other pixels.
         with open(name, "rb") as file, _open(file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                raise ImageError(name, _too_large(f"{image.width} x {image.height} pixels; "))
             yield image
     except ImageError:
         raise
@@ -141,8 +141,10 @@ def read_size(path: str | PathLike[str]) -> tuple[int, int]:
     """
     with open_image(path) as image:
         width, height = image.size
-        # Pillow turns TIFF by itself, and says so in `size`.
-        turned = image.format != "TIFF" and 5 <= orientation(image, fspath(path)) <= 8
+        if image.format == "TIFF":  # its `size` is turned already, but not in every Pillow
+            tags: Any = image.getexif()
+            width, height = int(tags[256]), int(tags[257])
+        turned = 5 <= orientation(image, fspath(path)) <= 8
     return (width, height) if turned else (height, width)
 
 
@@ -191,12 +193,16 @@ def _remedy(problem: str) -> str:
     return f"{problem}, expected an image file. Leave it out."
 
 
+def _too_large(size: str = "") -> str:
+    return f"too large ({size}limit {MAX_PIXELS} pixels). Scale or crop it first."
+
+
 def _explain(error: Exception) -> str:
     """What is wrong with a file, and what to do."""
     if isinstance(error, PermissionError):
         return "may not be read. Check its permissions."
     if isinstance(error, Image.DecompressionBombError):
-        return f"too large ({error}; limit {MAX_PIXELS} pixels). Scale or crop it first."
+        return _too_large()  # Pillow's own limit, which is the same unless somebody changed it
     if isinstance(error, MemoryError):
         return "too large for the memory that is left. Scale or crop it first."
     if isinstance(error, Image.UnidentifiedImageError):
