@@ -53,8 +53,9 @@ def build_nms(name: str, *, kernel: str, sigma: float, threshold: float) -> Call
     values = {"kernel": kernel, "sigma": sigma, "threshold": threshold}
     nms = partial(MASK_NMS[name], **{key: values[key] for key in nms_parameters(name)})
     # On no masks at all, so that a bad kernel or sigma is known before the first image.
-    nothing = torch.zeros(0, device="cpu")  # wherever the model is being built
-    nms(nothing.bool().view(0, 1, 1), nothing.long(), nothing)
+    with torch.device("cpu"):  # wherever the model is being built
+        nothing = torch.zeros(0)
+        nms(nothing.bool().view(0, 1, 1), nothing.long(), nothing)
     return nms
 
 

@@ -94,7 +94,7 @@ def test_no_masks_on_any_device_overlap_nothing():
 @pytest.mark.parametrize("name", ["matrix", "fast", "soft", "hard"])
 def test_a_model_is_built_without_memory(name):
     with torch.device("meta"):
-        model = tiny_model("MODEL.SOLO.NMS_TYPE", name)
+        model = tiny_model("MODEL.SOLO.NMS_TYPE", name, "MODEL.DEVICE", "meta")
     assert model.head.category_predictor.weight.is_meta
 
 
