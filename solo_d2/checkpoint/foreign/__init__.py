@@ -1,1 +1,1 @@
-"""Weights of other projects: recognised, renamed, checked."""
+"""Recognise, rename and check weights of other projects."""

@@ -34,7 +34,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything about a published SOLO that its parameters show.
+    """Properties of a SOLO model that determine its parameters.
 
     Attributes:
         head: class of the head.
@@ -42,7 +42,7 @@ class Architecture:
         conv_dim: their channels.
         kernel_dim: input channels of a kernel; 0 for a head without kernels.
         feature_conv_dim: channels of the mask feature's layers; likewise.
-        num_grids: cells a side; () where no parameter depends on them, which is in dynamic heads.
+        num_grids: cells per side; () for dynamic heads, whose parameters do not depend on them.
         deform: deformable layers of the head, "none", "last" or "all".
         modulated: these are deformable convolutions v2, otherwise v1.
         depth: of the ResNet.
@@ -76,11 +76,11 @@ class Architecture:
 
     @property
     def bottlenecks(self) -> bool:
-        """The ResNet's blocks are bottlenecks."""
+        """Whether the blocks of the ResNet are bottlenecks."""
         return self.depth >= 50
 
     def settings(self) -> dict[str, Any]:
-        """The config keys that build it, without those that mean nothing to it."""
+        """Return the config keys that build it, without those that its head does not use."""
         node = {
             "HEAD": self.head,
             "NUM_CLASSES": self.num_classes,
@@ -115,7 +115,7 @@ class Architecture:
         }
 
     def __str__(self) -> str:
-        """For people, e.g. "SOLOv2-light R50-DCNv2"."""
+        """Return a readable name, e.g. "SOLOv2-light R50-DCNv2"."""
         name = _NAMES.get(self.head, self.head)
         if self.head == "DynamicSOLOHead":
             name = "SOLOv2" if self.conv_dim >= 512 else "SOLOv2-light"
@@ -128,7 +128,7 @@ class Architecture:
 
 
 def recognise(head: str, shapes: Shapes) -> Architecture:
-    """Read the architecture off the shapes of a whole state dict.
+    """Derive the architecture from the shapes of a complete state dict.
 
     Args:
         head: class of the head.
@@ -170,9 +170,9 @@ def recognise(head: str, shapes: Shapes) -> Architecture:
 
 
 def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
-    """The shape of a parameter of a convolution: of four sides, none of them 0."""
+    """Return the shape of a convolution's weight: four dimensions, none of them 0."""
     if key not in shapes:
-        raise ValueError(f"the state dict is not whole: {key} is missing")
+        raise ValueError(f"the state dict is incomplete: {key} is missing")
     shape = shapes[key]
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f"{key} must be the weight of a convolution, got the shape {shape}")
@@ -198,7 +198,7 @@ def _depth(shapes: Shapes) -> int:
 
 
 def _modulated(offsets: list[tuple[int, ...] | None]) -> bool:
-    """Deformable convolutions are v2, by the shapes of their 3x3 offset predictors."""
+    """Return whether deformable convolutions are v2, by the shapes of their offset predictors."""
     channels = {shape[0] for shape in offsets if shape}
     if channels <= {27}:
         return True
@@ -211,7 +211,7 @@ def _modulated(offsets: list[tuple[int, ...] | None]) -> bool:
 
 
 def _grids(shapes: Shapes) -> tuple[int, ...]:
-    """Cells a side of every level, by the channels of the mask predictors; () without these."""
+    """Derive the cells per side of every level from the mask predictors; () without any."""
     for name, squared in (("mask_predictors", True), ("x_predictors", False)):
         levels = _count(shapes, rf"head\.{name}\.(\d+)\.")
         channels = [_shape(shapes, f"head.{name}.{i}.weight")[0] for i in range(levels)]

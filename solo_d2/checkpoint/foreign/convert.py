@@ -26,7 +26,7 @@ _LISTED = 5
 
 
 class ConvertedStateDict(OrderedDict[str, Tensor]):
-    """Tensors by this package's names; to save them, make it a plain ``dict`` first.
+    """Tensors by this package's names. Convert it to a plain ``dict`` before saving.
 
     Attributes:
         info: where they come from, the config that fits, and the input that they want.
@@ -41,11 +41,11 @@ class ConvertedStateDict(OrderedDict[str, Tensor]):
 def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> ConvertedStateDict:
     """Rename a published SOLO's parameters to those of this package's model.
 
-    Known are SOLO, Decoupled SOLO, SOLOv2 and the light forms of the latter two, on ResNets and
-    ResNeXts, with deformable convolutions or without. Which one it is shows in names and shapes.
+    Supported are SOLO, Decoupled SOLO, SOLOv2 and the light models of the latter two, on ResNets
+    and ResNeXts, with or without deformable convolutions. Names and shapes decide which one it is.
 
     Args:
-        state_dict: tensors by name, or a whole checkpoint with them under "state_dict" or "model".
+        state_dict: tensors by name, or a checkpoint with them under "state_dict" or "model".
         source: "adelaidet", "solo" (WXinlong/SOLO), "mmdet" (2.x, 3.x), or "auto" to find out.
 
     Returns:
@@ -53,7 +53,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> C
 
     Raises:
         ValueError: it is not from that source or from none of them, of another kind of model, or
-            not whole: keys are missing, left over, or of a wrong shape.
+            incomplete: keys are missing, left over, or of a wrong shape.
     """
     if source not in (*SOURCES, "auto"):
         raise ValueError(f"source must be one of {(*SOURCES, 'auto')}, got {source!r}")
@@ -72,7 +72,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> C
         architecture = recognise(head, shapes)
     except ValueError as error:
         raise ValueError(f"a SOLO of {source!r}, but {error}") from error
-    order = _check_whole(source, architecture, shapes, origin)
+    order = _check_complete(source, architecture, shapes, origin)
     result = ConvertedStateDict((ours, tensors[origin[ours]]) for ours in order)
     config, result.overrides = closest_config(architecture)
     convention = _convention(source, architecture, statistics)
@@ -84,7 +84,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> C
 
 
 def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries alone, without the prefix that `DataParallel` adds."""
+    """Return the entries alone, without the prefix of `DataParallel`."""
     if isinstance(checkpoint, Mapping) and INFO_KEY in checkpoint:
         raise ValueError(
             "the checkpoint is a model of this package already (converted before): load it as it is"
@@ -104,7 +104,7 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identify(keys: Mapping[str, Any], source: str) -> tuple[str, str]:
-    """Source and head, or the error that says what it is instead."""
+    """Return source and head, or raise an error that says what the checkpoint is instead."""
     ours = any(key.startswith("head.category_predictor.") for key in keys)
     found = None if ours else find_source(keys)
     if found is None:
@@ -131,13 +131,13 @@ def _check_tensors(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_whole(
+def _check_complete(
     source: str,
     architecture: Architecture,
     shapes: Mapping[str, tuple[int, ...]],
     origin: Mapping[str, str],
 ) -> list[str]:
-    """The model's keys in order, if `shapes` are theirs."""
+    """Return the model's keys in order, after checking that names and shapes match."""
     what = f"the checkpoint looks like {architecture} of {source!r}, but"
     try:
         expected = model_shapes(architecture)
@@ -165,7 +165,7 @@ def _list(keys: Sequence[str]) -> str:
 def _convention(
     source: str, architecture: Architecture, statistics: Mapping[str, Any]
 ) -> InputConvention:
-    """The source's, with the mean and the deviation that the checkpoint itself states, if any."""
+    """Return the source's convention, with the mean and deviation that the checkpoint states."""
     convention = _CONVENTIONS[source]
     if not architecture.bottlenecks:
         convention = replace(convention, stride_in_1x1=None)

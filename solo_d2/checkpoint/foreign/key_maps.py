@@ -1,4 +1,4 @@
-"""How the parameters of other projects' models are called here: tables of substitutions."""
+"""Translate the parameter names of other projects, by tables of substitutions."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _MMDET = _starts(
 
 
 def _tower_layer(match: re.Match[str]) -> str:
-    """AdelaiDet numbers convolution, norm and ReLU of every layer in one row."""
+    """Translate a layer of AdelaiDet, which counts convolution, norm and ReLU separately."""
     layer, part = divmod(int(match[2]), 3)
     tower = {"cate": "category_tower", "kernel": "kernel_tower"}[match[1]]
     return f"head.{tower}.{layer}." + ("norm." if part else "")
@@ -112,13 +112,13 @@ _ADELAIDET: tuple[Rule, ...] = (
 
 
 def find_source(keys: Iterable[str]) -> str | None:
-    """The project whose SOLO models have such keys, or None."""
+    """Return the project whose SOLO models have such keys, or None."""
     keys = list(keys)
     return next((name for name, start in SIGNATURES.items() if _any(start, keys)), None)
 
 
 def find_head(keys: Iterable[str]) -> str | None:
-    """Our head for the keys of a source's SOLO model, or None if none belongs to masks."""
+    """Return this package's head for the keys of a SOLO model; None without a mask branch."""
     heads = [key for key in keys if not key.startswith(("backbone.", "neck."))]
     return next(
         (head for head, part in _HEADS.items() if any(re.search(part, key) for key in heads)), None
@@ -126,7 +126,7 @@ def find_head(keys: Iterable[str]) -> str | None:
 
 
 def describe_other(keys: Iterable[str]) -> str | None:
-    """What a state dict is if it is no SOLO of another project, in words; None for unknown."""
+    """Describe a state dict that is no SOLO of another project; None if unknown."""
     keys = list(keys)
     return next((words for start, words in _OTHERS if _any(start, keys)), None)
 
@@ -137,7 +137,7 @@ def _any(start: str, keys: list[str]) -> bool:
 
 
 def rename(key: str, source: str, head: str) -> str:
-    """Our name of a parameter or buffer.
+    """Translate the name of a parameter or buffer.
 
     Args:
         key: the source's name.

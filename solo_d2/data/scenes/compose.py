@@ -1,8 +1,8 @@
-"""Layered scenes: cut-outs with soft alpha laid over a background, with exact visible alphas.
+"""Compose scenes of cut-outs over a background, with the visible alpha of each object.
 
-Legend: (H, W) canvas in pixels, K instances, (h, w) a layer's own size. Colours and alphas are
-float32 in [0, 1]; colours of a layer are *premultiplied* by its alpha, which is what keeps soft
-edges free of halos when a layer is resized.
+Shapes: (H, W) canvas in pixels, K instances, (h, w) a layer's own size. Colours and alphas are
+float32 in [0, 1]. Colours of a layer are *premultiplied* by its alpha, so that resizing a layer
+leaves no halos at soft edges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Layer", "Matte", "Scene", "compose"]
 
 @dataclass(frozen=True)
 class Layer:
-    """One cut-out, already resized and turned, and the place where it goes.
+    """A cut-out, resized and rotated, and its position on the canvas.
 
     Attributes:
         rgba: (h, w, 4) float32 in [0, 1], RGB premultiplied by alpha.
@@ -47,7 +47,7 @@ class Matte:
     y: int
 
     def on_canvas(self, height: int, width: int) -> np.ndarray:
-        """The matte as a full canvas, (height, width) float32."""
+        """Paste the matte into an empty canvas, (height, width) float32."""
         canvas = np.zeros((height, width), np.float32)
         h, w = self.alpha.shape
         canvas[self.y : self.y + h, self.x : self.x + w] = self.alpha
@@ -56,7 +56,7 @@ class Matte:
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished picture and what is known about it.
+    """A composed image with its annotations.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
@@ -86,7 +86,7 @@ class _Placed:
     alpha: np.ndarray
     x: int
     y: int
-    total: float  # alpha area of the whole layer, also of what sticks out of the canvas
+    total: float  # alpha area of the full layer, including what lies outside the canvas
     category: int
 
     def dimmed_by(self, top: _Placed) -> np.ndarray | None:
@@ -102,7 +102,7 @@ class _Placed:
         return alpha
 
     def shows(self, alpha: np.ndarray, min_visible: float, min_pixels: int) -> bool:
-        """Whether the visible `alpha` (h, w) of this layer is enough to be an instance."""
+        """Return whether `alpha` (h, w), visible of this layer, is enough to be an instance."""
         enough = float(alpha.sum()) >= min_visible * self.total
         return enough and int((alpha >= 0.5).sum()) >= min_pixels
 
@@ -126,12 +126,12 @@ def compose(
     min_pixels: int = 48,
     stuff: np.ndarray | None = None,
 ) -> Scene:
-    """Lays `layers` over `background`, from the bottom to the top.
+    """Compose `layers` over `background`, bottom layer first.
 
-    A layer is left out when it would itself show too little, or would hide so much of a layer
-    below that that one shows too little. "Too little" is a visible alpha area of less than
-    `min_visible` of the layer's whole alpha area (also of the part outside of the canvas), or
-    fewer than `min_pixels` pixels of a visible alpha of at least one half.
+    A layer is left out if too little of it would be visible, or if it would hide too much of a
+    layer below. Too little is a visible alpha area of less than `min_visible` of the layer's full
+    alpha area (including the part outside the canvas), or fewer than `min_pixels` pixels with a
+    visible alpha of at least 0.5.
 
     Args:
         background: (H, W, 3) uint8, RGB.
@@ -141,7 +141,7 @@ def compose(
         stuff: (H, W) uint8 labels of the background, handed on to the scene.
 
     Returns:
-        The scene; its instances are the layers that were kept, bottom first.
+        The scene. Its instances are the layers that were kept, bottom first.
     """
     height, width = background.shape[:2]
     canvas = background.astype(np.float32) / 255

@@ -1,7 +1,7 @@
-"""Cut-outs and backgrounds, and how a random scene is drawn from them.
+"""Sample random scenes of cut-outs over backgrounds.
 
-Legend: (H, W) canvas in pixels. The *size* of an object is sqrt(w * h) of its box, the measure
-by which SOLO assigns objects to pyramid levels; scales are sizes relative to the short side of
+Shapes: (H, W) canvas in pixels. The *size* of an object is sqrt(w * h) of its box, the measure
+by which SOLO assigns objects to pyramid levels. Scales are sizes relative to the short side of
 the canvas, so that one range covers the levels whatever the resolution.
 """
 
@@ -29,13 +29,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Cutout:
-    """One picture of an object.
+    """An image of one object.
 
     Attributes:
         rgba: (h, w, 4) uint8, RGB premultiplied by alpha, cropped to the object.
         category: contiguous category index, from 0.
-        upright: whether the object is recognised by standing upright (it is then tilted by
-            20 degrees at most).
+        upright: whether the object keeps its orientation; it is then rotated by 20 degrees at
+            most.
     """
 
     rgba: np.ndarray
@@ -60,30 +60,30 @@ class Cutout:
     def from_straight(
         cls, rgba: np.ndarray, category: int, *, upright: bool = True, max_side: int = 448
     ) -> Cutout:
-        """Builds a cut-out from a picture whose colours are *not* premultiplied.
+        """Make a cut-out of an image whose colours are *not* premultiplied.
 
         Args:
             rgba: (h, w, 4) uint8.
             category: contiguous category index, from 0.
             upright: see the class.
-            max_side: longest side in pixels that is kept; larger pictures are shrunk.
+            max_side: longest side in pixels; larger images are downsampled.
         """
         points = cv2.findNonZero((rgba[..., 3] >= 8).astype(np.uint8))
         if points is None:
-            raise ValueError("a cut-out needs visible pixels, got a fully transparent picture")
+            raise ValueError("a cut-out needs visible pixels, got a fully transparent image")
         x, y, w, h = cv2.boundingRect(points)
-        picture: np.ndarray = rgba[y : y + h, x : x + w].astype(np.float32)
-        picture[..., :3] *= picture[..., 3:] / 255
+        values: np.ndarray = rgba[y : y + h, x : x + w].astype(np.float32)
+        values[..., :3] *= values[..., 3:] / 255
         if max(w, h) > max_side:
             factor = max_side / max(w, h)
             size = (max(1, round(w * factor)), max(1, round(h * factor)))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        return cls(np.rint(picture).astype(np.uint8), category, upright)
+            values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        return cls(np.rint(values).astype(np.uint8), category, upright)
 
 
 @dataclass(frozen=True)
 class Background:
-    """One picture to put objects on.
+    """An image to put objects on.
 
     Attributes:
         image: (h, w, 3) uint8, RGB.
@@ -96,7 +96,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Crowding:
-    """One kind of scene: how likely it is, and how many objects of which scales it tries.
+    """A kind of scene: its frequency, and the number and scales of its objects.
 
     Attributes:
         weight: relative frequency.
@@ -113,7 +113,7 @@ class Crowding:
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What scenes look like.
+    """Appearance of the scenes.
 
     Attributes:
         height: canvas height in pixels.
@@ -138,11 +138,11 @@ class SceneOptions:
 
 
 def sofi_options(height: int = 320, width: int = 416) -> SceneOptions:
-    """Scenes like those of the paper's SOFI-200: few objects, large and well visible.
+    """Return the options for scenes like the paper's SOFI-200: few large, well visible objects.
 
-    SOFI-200 shows 2.7 objects an image, chosen by eye against small visible parts and severe
-    occlusion (paper §A.2); here at least half of an object's alpha and 1/200 of the canvas show.
-    Cut-outs are hardly enlarged, which would blur the edges that mattes are about.
+    SOFI-200 has 2.7 objects per image, selected by hand for large visible parts and little
+    occlusion (paper §A.2). Here at least half of an object's alpha and 1/200 of the canvas are
+    visible. Cut-outs are enlarged 1.5 times at most, since enlarging blurs their edges.
 
     Args:
         height: of the canvas in pixels.
@@ -185,10 +185,10 @@ def transform_cutout(
     stretch: float = 1.0,
     max_upscale: float = math.inf,
 ) -> np.ndarray:
-    """Turns, flips and resizes a cut-out so that its object has the wanted size.
+    """Rotate, flip and resize a cut-out so that its object has the requested size.
 
     Args:
-        cutout: the picture.
+        cutout: the cut-out.
         size: sqrt(w * h) in pixels of the box of the turned object (alpha of at least one half).
         angle: degrees, counter-clockwise.
         flip: mirror left and right first.
@@ -204,18 +204,18 @@ def transform_cutout(
     linear = turn @ np.diag([-stretch if flip else stretch, 1 / stretch])
     extent = np.ptp(cutout.hull @ linear.T, axis=0) + 1e-6
     scale = min(size / math.sqrt(float(extent.prod())), max_upscale)
-    picture: np.ndarray = cutout.rgba.astype(np.float32) / 255
+    values: np.ndarray = cutout.rgba.astype(np.float32) / 255
     small = (w, h)
     if scale < 1:  # area averaging first: a bilinear warp alone would alias
         small = (max(1, round(w * scale)), max(1, round(h * scale)))
-        picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+        values = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
     linear = linear @ np.diag([scale * w / small[0], scale * h / small[1]])
     corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]) * np.array(small) / 2
     out_w, out_h = (math.ceil(v) + 2 for v in np.ptp(corners @ linear.T, axis=0))
     # cv2 puts pixel centres at integers, hence the halves.
     centre = np.array([out_w - 1, out_h - 1]) / 2 - linear @ ((np.array(small) - 1) / 2)
     matrix = np.hstack([linear, centre[:, None]])
-    warped = cv2.warpAffine(picture, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
+    warped = cv2.warpAffine(values, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR)
     warped = np.clip(warped, 0, 1)
     x, y, w, h = cv2.boundingRect((warped[..., 3] > 1 / 255).astype(np.uint8))
     return np.ascontiguousarray(warped[y : y + max(h, 1), x : x + max(w, 1)])
@@ -245,7 +245,7 @@ def _sample_background(
 def _choose_cutouts(
     rng: np.random.Generator, cutouts: Sequence[Cutout], count: int, few_categories: bool
 ) -> list[Cutout]:
-    """Draws cut-outs; a category's chance grows with the root of its number of pictures."""
+    """Draw cut-outs; a category's probability is that of the root of its number of images."""
     by_category: dict[int, list[Cutout]] = {}
     for cutout in cutouts:
         by_category.setdefault(cutout.category, []).append(cutout)
@@ -287,12 +287,12 @@ def sample_scene(
     backgrounds: Sequence[Background],
     options: SceneOptions,
 ) -> Scene:
-    """Draws one random scene.
+    """Sample one scene.
 
     Args:
         rng: the only source of randomness.
-        cutouts: pictures to choose from, at least one.
-        backgrounds: pictures to choose from, at least one.
+        cutouts: cut-outs to choose from, at least one.
+        backgrounds: backgrounds to choose from, at least one.
         options: what scenes look like.
 
     Returns:

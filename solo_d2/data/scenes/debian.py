@@ -1,6 +1,6 @@
-"""Fetches pictures from Debian packages into a cache folder.
+"""Fetch images from Debian packages into a cache folder.
 
-Only the files asked for are unpacked. Packages come from ``apt-get download``, which checks
+Only the requested files are unpacked. Packages come from ``apt-get download``, which checks
 their hashes, or from files the user has; both need no administrator rights.
 """
 
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class StampsUnavailableError(RuntimeError):
-    """The pictures cannot be had on this machine; the message names the remedy."""
+    """The images are not available on this machine; the message says what to do."""
 
 
 REMEDY = (
     "Fetch the package on a machine with apt (`apt-get download {package}`) and pass the file "
-    "with --deb, or use the shapes data set, which needs no pictures."
+    "with --deb, or use the shapes dataset, which needs no images."
 )
 
 
@@ -49,7 +49,7 @@ def _run(command: list[str], package: str, cwd: Path | None = None) -> None:
 
 
 def _download(package: str, folder: Path) -> Path:
-    """Downloads `package` into the empty `folder`; returns the file."""
+    """Download a package into an empty folder and return the file."""
     try:
         _run(["apt-get", "download", package], package, folder)
     except StampsUnavailableError:
@@ -69,7 +69,7 @@ def _download(package: str, folder: Path) -> Path:
 
 
 def deb_package_name(deb: Path) -> str:
-    """The name of the package in the file `deb`.
+    """Return the name of the package in a file.
 
     Raises:
         ValueError: If the file is missing or is no Debian package.
@@ -92,7 +92,7 @@ def deb_package_name(deb: Path) -> str:
 
 
 def _extract(deb: Path, wanted: Iterable[str], folder: Path) -> None:
-    """Unpacks the files `wanted` (paths inside the package) below `folder`."""
+    """Unpack the files `wanted` (paths inside the package) below `folder`."""
     names = set(wanted)
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     damaged = f"{deb} is damaged or incomplete; remove it and download it again"
@@ -122,10 +122,10 @@ def _extract(deb: Path, wanted: Iterable[str], folder: Path) -> None:
 def fetch_package(
     package: str, wanted: Sequence[str], cache: Path, deb: Path | None = None
 ) -> Path:
-    """Makes the files `wanted` of a Debian package available below `cache`.
+    """Fetch files of a Debian package into a cache.
 
-    A second call with the same arguments does nothing. The folder appears under its name only
-    when it is complete. Files that this version of the package lacks are left out.
+    A second call with the same arguments does nothing. The folder gets its name only when it
+    is complete. Files that this version of the package does not contain are skipped.
 
     Args:
         package: name of the Debian package.

@@ -1,6 +1,6 @@
-"""Panoptic annotations of a generated data set, made of its instances and background labels.
+"""Write panoptic annotations of a generated dataset from its instances and background labels.
 
-Adds to the files of `writer`, for every split::
+Files in addition to those of `writer`, for every split::
 
     annotations/panoptic_<split>.json   COCO's panoptic format
     panoptic/<split>/000001.png         segment ids
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def _segment(ids: np.ndarray, number: int, category: int) -> dict[str, Any] | None:
-    """What is visible of a segment; None if nothing is."""
+    """Describe the visible part of a segment; None if nothing is visible."""
     mask = ids == number
     area = int(np.count_nonzero(mask))
     if area == 0:
@@ -45,7 +45,7 @@ def _segment(ids: np.ndarray, number: int, category: int) -> dict[str, Any] | No
 def make_segments(
     masks: list[np.ndarray], categories: list[int], stuff: np.ndarray, first_stuff: int
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Segments of one image.
+    """Compute the segments of one image.
 
     Args:
         masks: of K instances, boolean (H, W); where two meet, the later one lies above.
@@ -69,11 +69,11 @@ def make_segments(
 
 def _read_labels(path: Path) -> np.ndarray:
     try:
-        with open_image(path) as picture:
-            return np.asarray(picture)
+        with open_image(path) as image:
+            return np.asarray(image)
     except ImageError as error:
         raise ValueError(
-            f"{path}: cannot be read ({error.reason}); build the data set again"
+            f"{path}: cannot be read ({error.reason}); build the dataset again"
         ) from error
 
 
@@ -84,7 +84,7 @@ def _write_image(
     labels: np.ndarray,
     first_stuff: int,
 ) -> dict[str, Any]:
-    """Writes the PNG of one image; returns its annotation."""
+    """Write the PNG of one image and return its annotation."""
     masks = [mask_util.decode(x["segmentation"]).astype(bool) for x in objects]
     ids, segments = make_segments(masks, [x["category_id"] for x in objects], labels, first_stuff)
     name = f"{Path(image['file_name']).stem}.png"
@@ -93,17 +93,17 @@ def _write_image(
 
 
 def write_panoptic(root: str | os.PathLike[str], split: str) -> Path:
-    """Writes the panoptic annotations of one split; existing ones are replaced.
+    """Write the panoptic annotations of one split, replacing existing ones.
 
     Args:
-        root: folder of a built data set.
+        root: folder of a built dataset.
         split: its name, such as "train".
 
     Returns:
         The json file.
 
     Raises:
-        ValueError: the set has no background labels, or cannot be read or written.
+        ValueError: the dataset has no background labels, or cannot be read or written.
     """
     root = Path(root)
     source = root / "annotations" / f"{split}.json"
@@ -111,8 +111,8 @@ def write_panoptic(root: str | os.PathLike[str], split: str) -> Path:
     things, stuff = content["categories"], content.get("stuff_categories")
     if not stuff:
         raise ValueError(
-            f"{source} has no 'stuff_categories': there is nothing but instances in this data "
-            "set; the stamps have backgrounds with labels"
+            f"{source} has no 'stuff_categories': this dataset has instances only; "
+            "the backgrounds of stamps have labels"
         )
     first_stuff = max(entry["id"] for entry in things) + 1
     of_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
@@ -144,7 +144,7 @@ def _write_json(
     stuff: list[dict[str, Any]],
     first_stuff: int,
 ) -> None:
-    """Write the file last and in one go: where it is, everything is."""
+    """Write the file last and atomically: if it exists, the annotations are complete."""
     categories = [{**entry, "isthing": 1} for entry in things]
     categories += [{**entry, "id": first_stuff + entry["id"] - 1, "isthing": 0} for entry in stuff]
     content = {"images": images, "annotations": records, "categories": categories}

@@ -1,18 +1,17 @@
-"""Matting: SOFI-style scenes composed of anybody's RGBA cut-outs over anybody's pictures.
+"""RGBA cut-outs of your own, composed over your own images into scenes with mattes.
 
 ::
 
     python -m solo_d2.data.scenes rgba --cutouts DIR --backgrounds DIR --output DIR
 
-``--cutouts`` holds pictures with an alpha channel of 8 or 16 bits (PNG, WebP, TIFF), one object in
-each; its subfolders are the classes, and a folder without subfolders is one class, "object". Where
-the alpha lies in files of its own, as in most matting data, ``--mattes`` names a folder laid out in
-the same way. ``--backgrounds`` holds pictures of any kind, which should not show the classes.
+``--cutouts`` holds images with an alpha channel of 8 or 16 bits (PNG, WebP, TIFF), one object
+each. Its subfolders are the classes; a folder without subfolders is one class, "object". If the
+alpha is in separate files, as in most matting datasets, ``--mattes`` names a folder with the same
+layout. ``--backgrounds`` holds images, which should not show the classes.
 
-No cut-out and no background of the validation split is seen in training, unless there is only one
-of a kind, and then a warning says so. Scenes are those of `sofi_options`: few large objects, of
-each of which at least half is visible; ``alpha`` is the *visible* part. Files are described in
-``writer``.
+No cut-out and no background of the validation split occurs in training, unless there is only one
+of a kind; a warning says so. Scenes are those of `sofi_options`: few large objects, each at least
+half visible. A matte is the *visible* alpha. ``writer`` describes the files.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tqdm import tqdm
 from ._old import old_build, old_register, run_old_command
 from .build import SPLITS, Draw, SceneSource
 from .cutouts import Crowding, SceneOptions, sample_scene, sofi_options
-from .rgba_folders import CutoutFile, list_cutouts, list_pictures, read_background, read_cutout
+from .rgba_folders import CutoutFile, list_cutouts, list_images, read_background, read_cutout
 
 __all__ = ["RGBASource", "split_files"]
 
@@ -158,7 +157,7 @@ class RGBASource(SceneSource):
         self.options = options or sofi_options()
         self.val_share = val_share
         self._cutouts = list_cutouts(Path(cutouts), Path(mattes) if mattes is not None else None)
-        self._backgrounds = list_pictures(Path(backgrounds), "backgrounds")
+        self._backgrounds = list_images(Path(backgrounds), "backgrounds")
         self.categories = _class_names(self._cutouts, classes)
 
     @classmethod
@@ -207,7 +206,7 @@ class RGBASource(SceneSource):
         """See `SceneSource`.
 
         Raises:
-            ValueError: An image cannot be used.
+            ValueError: An image cannot be used; the message names it.
         """
         cutouts, backgrounds = self._split(seed)
         shared = [f"the class '{name}'" for name, group in cutouts.items() if _is_shared(group)]
@@ -221,7 +220,7 @@ class RGBASource(SceneSource):
         for split in SPLITS:
             inside = [file for group in cutouts.values() for file in group[split]]
             bar = functools.partial(tqdm, unit="image", disable=not progress)
-            pictures = [
+            images = [
                 read_cutout(file, self.categories, self.options)
                 for file in bar(inside, f"{split} cut-outs")
             ]
@@ -229,9 +228,9 @@ class RGBASource(SceneSource):
                 read_background(path, self.options)
                 for path in bar(backgrounds[split], f"{split} backgrounds")
             ]
-            logger.info("%s: %d cut-outs, %d backgrounds", split, len(pictures), len(grounds))
+            logger.info("%s: %d cut-outs, %d backgrounds", split, len(images), len(grounds))
             draws[split] = functools.partial(
-                sample_scene, cutouts=pictures, backgrounds=grounds, options=self.options
+                sample_scene, cutouts=images, backgrounds=grounds, options=self.options
             )
         return draws
 

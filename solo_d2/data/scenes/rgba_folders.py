@@ -1,4 +1,4 @@
-"""Folders of cut-outs and of backgrounds: what is in them, and reading it."""
+"""List and read folders of cut-outs and of backgrounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...io.decode import WITH_ALPHA, orientation, turn
 from ...io.image import IMAGE_EXTENSIONS, open_image, read_image
 from .cutouts import Background, Cutout, SceneOptions
 
-__all__ = ["CutoutFile", "list_cutouts", "list_pictures", "read_background", "read_cutout"]
+__all__ = ["CutoutFile", "list_cutouts", "list_images", "read_background", "read_cutout"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +25,12 @@ ONLY_CLASS = "object"
 
 @dataclass(frozen=True)
 class CutoutFile:
-    """One cut-out that has not been read.
+    """A cut-out on disk.
 
     Attributes:
-        path: of the picture.
+        path: the image.
         category: name of its class.
-        matte: a grey picture of its alpha; None where the picture has an alpha channel.
+        matte: a greyscale image of its alpha; None if the image has an alpha channel.
     """
 
     path: Path
@@ -38,49 +38,49 @@ class CutoutFile:
     matte: Path | None = None
 
 
-def list_pictures(folder: Path, what: str) -> list[Path]:
-    """Pictures below a folder, sorted; hidden files are left out, others are named in a warning.
+def list_images(folder: Path, what: str) -> list[Path]:
+    """List the images below a folder, sorted. Hidden files are skipped, others with a warning.
 
     Raises:
-        ValueError: no such folder, or no picture in it.
+        ValueError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; it should hold the {what}")
     inside = sorted(path for path in folder.rglob("*") if path.is_file())
     inside = [p for p in inside if not any(x.startswith(".") for x in p.relative_to(folder).parts)]
-    pictures = [path for path in inside if path.suffix.lower() in IMAGE_EXTENSIONS]
-    if not pictures:
+    images = [path for path in inside if path.suffix.lower() in IMAGE_EXTENSIONS]
+    if not images:
         known = ", ".join(IMAGE_EXTENSIONS)
-        raise ValueError(f"{folder} holds no picture for the {what}; known endings: {known}")
+        raise ValueError(f"{folder} holds no image for the {what}; known endings: {known}")
     others = [path.name for path in inside if path.suffix.lower() not in IMAGE_EXTENSIONS]
     if others:
         logger.warning("%s: left out %d files like %s", folder, len(others), others[:3])
-    return pictures
+    return images
 
 
 def list_cutouts(folder: Path, mattes: Path | None = None) -> list[CutoutFile]:
-    """Cut-outs of a folder whose subfolders are classes, or of one class where it has none.
+    """List the cut-outs of a folder. Its subfolders are the classes; without any there is one.
 
     Args:
-        folder: of the pictures.
-        mattes: a folder laid out in the same way with the alpha of each picture.
+        folder: folder of the images.
+        mattes: a folder with the same layout that holds the alpha of each image.
 
     Raises:
-        ValueError: an empty folder, a picture beside the subfolders, a missing matte.
+        ValueError: an empty folder, an image beside the subfolders, or a missing matte.
     """
-    pictures = list_pictures(folder, "cut-outs")
-    flat = [path for path in pictures if path.parent == folder]
-    if flat and len(flat) < len(pictures):
+    images = list_images(folder, "cut-outs")
+    flat = [path for path in images if path.parent == folder]
+    if flat and len(flat) < len(images):
         raise ValueError(
             f"{flat[0]} lies beside the folders of the classes, so that its class is unknown; move "
             "it into one of them"
         )
     by_stem: dict[Path, Path] = {}
     if mattes is not None:
-        found = list_pictures(mattes, "mattes of the cut-outs")
+        found = list_images(mattes, "mattes of the cut-outs")
         by_stem = {path.relative_to(mattes).with_suffix(""): path for path in found}
     files = []
-    for path in pictures:
+    for path in images:
         inside = path.relative_to(folder)
         matte = by_stem.get(inside.with_suffix(""))
         if mattes is not None and matte is None:
@@ -93,15 +93,15 @@ def list_cutouts(folder: Path, mattes: Path | None = None) -> list[CutoutFile]:
 
 
 def read_cutout(file: CutoutFile, categories: Sequence[str], options: SceneOptions) -> Cutout:
-    """Read a cut-out, as large as scenes can show it.
+    """Read a cut-out at the largest size that scenes can show.
 
     Raises:
-        ValueError: the picture cannot be read, has no alpha, is fully transparent, or is too small
-            to be seen in such scenes; the message names the file.
+        ValueError: the image cannot be read, has no alpha channel, is fully transparent, or is too
+            small for such scenes; the message names the file.
     """
     rgba = _read_rgba(file)
     if rgba[..., 3].min() == 255:
-        logger.warning("%s is opaque everywhere: the whole picture counts as object", file.path)
+        logger.warning("%s is opaque everywhere: the entire image counts as the object", file.path)
     side = max(options.height, options.width)
     try:
         cutout = Cutout.from_straight(rgba, categories.index(file.category), max_side=side)
@@ -117,20 +117,20 @@ def read_cutout(file: CutoutFile, categories: Sequence[str], options: SceneOptio
 
 
 def _read_rgba(file: CutoutFile) -> np.ndarray:
-    """(h, w, 4) uint8, upright; colours are not premultiplied."""
+    """Read RGBA (h, w, 4) uint8, upright, with colours that are not premultiplied."""
     if file.matte is not None:
         rgb, alpha = read_image(file.path, "RGB"), read_alpha(file.matte)
         if alpha.shape != rgb.shape[:2]:
             raise ValueError(
-                f"{file.matte} has {alpha.shape[1]}x{alpha.shape[0]} pixels, its picture "
+                f"{file.matte} has {alpha.shape[1]}x{alpha.shape[0]} pixels, its image "
                 f"{file.path} {rgb.shape[1]}x{rgb.shape[0]}"
             )
         return np.dstack([rgb, alpha])
-    with open_image(file.path) as picture:
-        picture.load()
-        if picture.mode in WITH_ALPHA or "transparency" in picture.info:
-            rgba = np.asarray(picture.convert("RGBA"))
-            return turn(rgba, orientation(picture, str(file.path)))
+    with open_image(file.path) as image:
+        image.load()
+        if image.mode in WITH_ALPHA or "transparency" in image.info:
+            rgba = np.asarray(image.convert("RGBA"))
+            return turn(rgba, orientation(image, str(file.path)))
     raise ValueError(
         f"{file.path} has no alpha channel; save the cut-out as RGBA, or give a folder of mattes "
         "with --mattes"
@@ -138,7 +138,7 @@ def _read_rgba(file: CutoutFile) -> np.ndarray:
 
 
 def read_background(path: Path, options: SceneOptions) -> Background:
-    """Read a background, not much larger than scenes need it.
+    """Read a background, downsampled to what scenes need.
 
     Raises:
         ValueError: it cannot be read.

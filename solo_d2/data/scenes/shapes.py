@@ -1,4 +1,4 @@
-"""Shapes: textured shapes over textured backgrounds, made by arithmetic alone.
+"""Procedural shapes: textured shapes over textured backgrounds.
 
 ::
 
@@ -32,7 +32,7 @@ SHAPES = ("circle", "square", "triangle", "star", "ring")
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) float32 in [0, 1]: two colours mixed by stripes, checks or clouds."""
+    """Draw a texture (height, width, 3) float32 in [0, 1]: stripes, checks or clouds."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle, period = rng.uniform(0, math.pi), rng.uniform(4, 24)
     u = (math.cos(angle) * x + math.sin(angle) * y) * (2 * math.pi / period)
@@ -53,7 +53,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _outline(shape: str, radius: float, angle: float) -> np.ndarray:
-    """(n, 2) corners around the origin; circles and rings have no corners and are drawn so."""
+    """Compute the corners (n, 2) of a polygon around the origin."""
     corners = {"square": 4, "triangle": 3, "star": 10}[shape]
     turns = angle + np.arange(corners) * (2 * math.pi / corners)
     radii = np.full(corners, radius)
@@ -63,7 +63,7 @@ def _outline(shape: str, radius: float, angle: float) -> np.ndarray:
 
 
 def _alpha(shape: str, radius: float, angle: float) -> np.ndarray:
-    """(n, n) float32 in [0, 1] coverage of a shape whose outermost points are `radius` away."""
+    """Render the coverage (n, n) float32 in [0, 1] of a shape with the circumradius `radius`."""
     side = 2 * math.ceil(radius) + 3
     fine = 4  # samples per pixel and axis
     canvas = np.zeros((side * fine, side * fine), np.uint8)
@@ -103,14 +103,14 @@ def _scene(rng: np.random.Generator, height: int, width: int, objects: tuple[int
 def make_shapes_scene(
     seed: int | Sequence[int], height: int, width: int, *, objects: tuple[int, int] = (1, 8)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Makes one scene in memory.
+    """Make one scene in memory.
 
     Args:
         seed: seed, at least 0, or several of them; the same one gives the same scene.
         height: pixels, at least 16.
         width: pixels, at least 16.
-        objects: smallest and largest number of shapes to try, inclusive; those that would hide
-            too much of another one are left out.
+        objects: smallest and largest number of shapes to try, inclusive. A shape that would hide
+            too much of another one is left out.
 
     Returns:
         image: (height, width, 3) uint8, RGB.
@@ -152,10 +152,6 @@ class ShapesSource(SceneSource):
             raise ValueError(
                 "a shapes scene needs at least 16x16 pixels, got {}x{}".format(*self.size)
             )
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add nothing: the common options are all."""
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ShapesSource:

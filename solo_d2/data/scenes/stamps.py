@@ -6,15 +6,15 @@
     python -m solo_d2.data.scenes stamps --output datasets/sofi --sofi --train 600 --val 200
 
 The cut-outs are the photographs among the stamps of Tux Paint (Debian package
-tuxpaint-stamps-default), picked by eye and listed in ``stamps.json`` under coarse categories;
-the backgrounds are photographs of two Debian wallpaper packages and of scikit-image. No cut-out
-and no background of the validation split is ever seen in training. The pictures are licensed
-under the GPL-2 (scikit-image's: see its data folder): they are fetched, never shipped, and a
-data set that was built from them falls under the same licences.
+tuxpaint-stamps-default), selected by hand and listed in ``stamps.json`` under coarse categories.
+The backgrounds are photographs of two Debian wallpaper packages and of scikit-image. No cut-out
+and no background of the validation split occurs in training. The images are licensed under the
+GPL-2 (scikit-image's: see its data folder). They are fetched, never shipped, and a dataset built
+from them falls under the same licences.
 
-Every picture has a soft visible matte per instance and a coarse label for each region of the
-background (see ``writer`` for the files). Background labels are drawn by hand per
-photograph: one label, and polygons where there are several regions.
+Every image has a soft visible matte per instance and a coarse label per region of the background
+(``writer`` describes the files). Background labels were drawn by hand for each photograph: one
+label, and polygons where there are several regions.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ STAMPS_PACKAGE = "tuxpaint-stamps-default"
 
 
 def load_table() -> dict[str, Any]:
-    """The curated table of pictures.
+    """Read the curated table of images.
 
     Returns:
         "categories": name -> {"upright", "train", "val"}, the latter two lists of paths below
         "cutout_root", without the ending; "backgrounds": list of {"package", "path", "split",
         "stuff"} with optional "region" (x0, y0, x1, y1: the part to use, where the rest shows
-        objects) and "parts" (polygons of other labels), in fractions of the whole picture;
+        objects) and "parts" (polygons of other labels), in fractions of the image;
         "stuff": names of the background labels.
     """
     return json.loads(Path(__file__).with_suffix(".json").read_text())
 
 
 def _wanted_files(table: dict[str, Any]) -> dict[str, list[str]]:
-    """Paths to take from each Debian package."""
+    """List the paths to take from each Debian package."""
     stamps = [
         f"{table['cutout_root']}/{name}.png"
         for category in table["categories"].values()
@@ -78,10 +78,10 @@ def _wanted_files(table: dict[str, Any]) -> dict[str, list[str]]:
     return wanted
 
 
-def _picture_roots(
+def _image_roots(
     table: dict[str, Any], cache: Path, debs: Sequence[Path], extracted: Path | None
 ) -> dict[str, Path]:
-    """Package name -> folder of its pictures; a package of backgrounds may be missing."""
+    """Return the folder of each package's images; a package of backgrounds may be missing."""
     wanted = _wanted_files(table)
     files: dict[str, Path] = {}
     for deb in debs:
@@ -109,15 +109,15 @@ def _picture_roots(
 
 @dataclass(frozen=True)
 class _Library:
-    """Decoded pictures of one split."""
+    """Decoded images of one split."""
 
     cutouts: list[Cutout]
     backgrounds: list[Background]
 
 
 def _read_rgba(path: Path) -> np.ndarray:
-    with open_image(path) as picture:
-        return np.asarray(picture.convert("RGBA"))
+    with open_image(path) as file:
+        return np.asarray(file.convert("RGBA"))
 
 
 def _load_cutouts(table: dict[str, Any], root: Path, split: str) -> list[Cutout]:
@@ -143,12 +143,12 @@ def _load_cutouts(table: dict[str, Any], root: Path, split: str) -> list[Cutout]
 
 
 def _load_background(path: Path, entry: dict[str, Any], stuff: Sequence[str]) -> Background:
-    """Decodes one background, with a short side of at most 800 pixels."""
-    with open_image(path) as picture:
-        factor = max(1.0, min(picture.size) / 800)
-        size = (round(picture.width / factor), round(picture.height / factor))
-        picture.draft("RGB", size)  # lets JPEG decode at a fraction of the size
-        image = np.asarray(picture.convert("RGB"))
+    """Decode a background, downsampled to a short side of at most 800 pixels."""
+    with open_image(path) as file:
+        factor = max(1.0, min(file.size) / 800)
+        size = (round(file.width / factor), round(file.height / factor))
+        file.draft("RGB", size)  # lets JPEG decode at a fraction of the size
+        image = np.asarray(file.convert("RGB"))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     labels = np.full(image.shape[:2], stuff.index(entry["stuff"]) + 1, np.uint8)
     for part in entry.get("parts", ()):
@@ -255,9 +255,9 @@ class StampsSource(SceneSource):
 
         Raises:
             ValueError: A package file is not one of those needed.
-            StampsUnavailableError: The images cannot be had on this machine.
+            StampsUnavailableError: The images are not available on this machine.
         """
-        roots = _picture_roots(
+        roots = _image_roots(
             self.table,
             Path(self.cache) if self.cache is not None else root / "cache",
             [Path(deb) for deb in self.debs],

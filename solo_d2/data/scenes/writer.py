@@ -1,9 +1,9 @@
-"""Writes generated scenes as a COCO-format data set, in parallel and reproducibly.
+"""Write generated scenes as a dataset in COCO format, in parallel and reproducibly.
 
 Layout below the root, for every split::
 
     annotations/<split>.json   COCO, plus the keys below
-    <split>/000001.jpg         pictures
+    <split>/000001.jpg         images
     alpha/<split>/…png         8-bit visible mattes, one crop per instance (scenes with soft alpha)
     stuff/<split>/000001.png   background labels, 0 where an instance is (scenes with stuff)
 
@@ -49,13 +49,13 @@ JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class SceneSplit:
-    """What to write.
+    """A split to write.
 
     Attributes:
         name: of the split, such as "train"; names the files.
         count: number of scenes, at least 1.
-        make_scene: index from 0 -> scene. Its result may depend on the index only, or the data
-            would depend on the number of workers. Must be picklable.
+        make_scene: index from 0 -> scene. Must be picklable, and depend on the index only: the
+            data must not depend on the number of workers.
         categories: names; a scene's category k becomes the category id k + 1.
         stuff: names of the background labels, from label 1.
         alpha: whether to write mattes.
@@ -81,7 +81,7 @@ def _annotate(mask: np.ndarray, category: int) -> dict[str, Any]:
 
 
 def _write_scene(root: Path, split: SceneSplit, index: int) -> tuple[dict, list[dict]]:
-    """Writes the files of one scene; returns its image and annotation records, without ids."""
+    """Write the files of one scene and return its image and annotation records, without ids."""
     scene = split.make_scene(index)
     stem = f"{index + 1:06d}"
     write_image(root / split.name / f"{stem}.jpg", scene.image[..., ::-1], quality=JPEG_QUALITY)
@@ -121,7 +121,7 @@ def _scenes(root: Path, split: SceneSplit, workers: int) -> Iterator[tuple[dict,
     if workers <= 1:
         yield from (_write_scene(root, split, index) for index in range(split.count))
         return
-    # Fork shares the decoded pictures with the workers; elsewhere they are sent once.
+    # Fork shares the decoded images with the workers; elsewhere they are sent once.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     with context.Pool(workers, _start_worker, (root, split)) as pool:
@@ -131,10 +131,10 @@ def _scenes(root: Path, split: SceneSplit, workers: int) -> Iterator[tuple[dict,
 def write_split(
     root: str | os.PathLike[str], split: SceneSplit, *, workers: int = 1, progress: bool = True
 ) -> dict[str, int]:
-    """Makes and writes all scenes of one split.
+    """Make and write all scenes of a split.
 
     Args:
-        root: folder of the data set; made where missing.
+        root: folder of the dataset; made where missing.
         split: what to write.
         workers: processes; the result does not depend on it.
         progress: whether to show a progress bar.
@@ -173,7 +173,7 @@ def write_split(
 
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
-    """A folder to write into that becomes visible in `root` only when all of it is there.
+    """Stage files in a folder that replaces entries of `root` only when complete.
 
     Yields an empty folder inside of `root`. When the block ends well, its entries replace those
     of the same name in `root`; ``manifest.json`` goes away first and comes back last, so that a
@@ -203,10 +203,10 @@ def write_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Writes all splits of a data set, and a manifest by which `is_current` knows it.
+    """Write all splits of a dataset, and the manifest that `is_current` compares.
 
     Args:
-        root: folder of the data set; what is there of an earlier build is replaced at the end.
+        root: folder of the dataset; an earlier build is replaced at the end.
         request: the parameters, as json would read them back.
         splits: what to write.
         workers: processes; default: the number of CPUs.
@@ -224,7 +224,7 @@ def write_dataset(
 
 
 def is_current(root: Path, request: dict[str, Any]) -> bool:
-    """Whether `root` holds a finished data set that was built for this `request`."""
+    """Return whether `root` holds a complete dataset that was built for this `request`."""
     try:
         return json.loads((root / "manifest.json").read_text())["request"] == request
     except (OSError, ValueError, KeyError, TypeError):

@@ -155,7 +155,7 @@ def test_bad_cutouts_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png has no alpha channel; .* --mattes"):
         read_only(tmp_path / "c")
     save(tmp_path / "m/a.tif", disc(side=59)[..., 3])
-    with pytest.raises(ValueError, match=r"a\.tif has 59x59 pixels, its picture .*a\.png 60x60"):
+    with pytest.raises(ValueError, match=r"a\.tif has 59x59 pixels, its image .*a\.png 60x60"):
         read_only(tmp_path / "c", tmp_path / "m")
     save(tmp_path / "other/b.png", disc()[..., 3])
     with pytest.raises(ValueError, match=r"a\.png has no matte: .*other/a\.png is missing"):
@@ -180,7 +180,7 @@ def test_bad_folders_are_named(folders, tmp_path):
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         list_cutouts(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty holds no picture for the backgrounds"):
+    with pytest.raises(ValueError, match="empty holds no image for the backgrounds"):
         build(tmp_path / "out", (folders[0], tmp_path / "empty"))
     save(folders[0] / "stray.png", disc())
     with pytest.raises(ValueError, match=r"stray\.png lies beside the folders of the classes"):
