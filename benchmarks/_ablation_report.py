@@ -1,4 +1,4 @@
-"""Tables and plots of ablations beside the paper's numbers."""
+"""Report ablations as tables and plots beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Outcome:
     results: list[dict[str, float | None]]
 
     def mean(self, metric: str) -> float:
-        """Mean over the seeds; nan where there is none."""
+        """Return the mean over the seeds; nan without a result."""
         values = [x[metric] for x in self.results if x[metric] is not None]
         return mean(values) if values else math.nan
 
     def spread(self) -> float:
-        """Sample standard deviation of AP over the seeds; 0 for a single one."""
+        """Return the sample standard deviation of AP over the seeds; 0 for one seed."""
         values = [result["AP"] for result in self.results]
         return stdev(values) if len(values) > 1 else 0.0
 
     def text(self, metric: str) -> str:
-        """A cell of the table."""
+        """Format a cell of the table."""
         if math.isnan(self.mean(metric)):
             return "–"
         spread = f" ± {self.spread():.1f}" if metric == "AP" and len(self.results) > 1 else ""
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def agreement(outcomes: list[Outcome]) -> tuple[int, int]:
-    """Pairs of rows that the paper ranks, and how many of them are ranked so here."""
+    """Count the pairs of rows that the paper ranks, and those that are ranked equally here."""
     ranked = same = 0
     for a, b in combinations([x for x in outcomes if x.results and x.row.paper is not None], 2):
         paper = a.row.paper - b.row.paper
@@ -60,7 +60,7 @@ def agreement(outcomes: list[Outcome]) -> tuple[int, int]:
 def markdown(
     table: Table, outcomes: list[Outcome], changes: list[str], budget: list[str], seeds: int
 ) -> str:
-    """The table in Markdown.
+    """Format the table in Markdown.
 
     Args:
         table: of the paper.
@@ -85,7 +85,7 @@ def markdown(
 
 
 def plot(table: Table, outcomes: list[Outcome], path: Path) -> None:
-    """AP of every row here and, in a panel beside it, in the paper; a point of AP is as long."""
+    """Plot AP of every row, here and in the paper, in two panels of the same scale."""
     done = [x for x in outcomes if x.results]
     height = 1.4 + 0.42 * len(done)
     figure, (here, paper) = plt.subplots(1, 2, figsize=(8.5, height), sharey=True)

@@ -32,14 +32,14 @@ MERGED = {"build_merged_resnet_backbone": "build_merged_timm_backbone"}
 
 @BACKBONE_REGISTRY.register()
 def build_merged_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MergedBackbone:
-    """The light backbone's counterpart of `build_merged_resnet_backbone`, for Table 4(a)."""
+    """Build the light counterpart of `build_merged_resnet_backbone`, for Table 4(a)."""
     bottom_up = build_timm_fpn_backbone(cfg, input_shape).bottom_up
     node = cfg.MODEL.FPN
     return MergedBackbone(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, node.NORM)
 
 
 def flatten(node: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """All values of a config by their full key."""
+    """Return all values of a config by full key."""
     values: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, CfgNode):
@@ -50,13 +50,13 @@ def flatten(node: CfgNode, prefix: str = "") -> dict[str, Any]:
 
 
 def differing(configs: Sequence[CfgNode]) -> list[str]:
-    """Keys whose values are not the same in all configs, sorted."""
+    """Return the keys whose values differ between configs, sorted."""
     flat = [flatten(cfg) for cfg in configs]
     return sorted(key for key in flat[0] if any(x[key] != flat[0][key] for x in flat))
 
 
 def assign(cfg: CfgNode, key: str, value: Any) -> None:
-    """Set a value by its full key."""
+    """Set a value by full key."""
     *path, last = key.split(".")
     for part in path:
         cfg = cfg[part]
@@ -64,7 +64,7 @@ def assign(cfg: CfgNode, key: str, value: Any) -> None:
 
 
 def shrink(row: CfgNode, budget: CfgNode, varied: Sequence[str]) -> CfgNode:
-    """Give a row of the paper a budget: the budget's config with the row's `MODEL.SOLO`.
+    """Combine the budget's config with the `MODEL.SOLO` of a row.
 
     What the rows of the table vary stays as it is, and what they share gets the budget's size:
 
@@ -114,17 +114,17 @@ def shrink(row: CfgNode, budget: CfgNode, varied: Sequence[str]) -> CfgNode:
 
 
 def dropped(varied: Sequence[str], shrunken: Sequence[CfgNode]) -> list[str]:
-    """Varied keys that the budget makes equal: what the small rows cannot show."""
+    """Return the varied keys that the budget makes equal."""
     return sorted(set(varied) - set(differing(shrunken)))
 
 
 def _scale(pixels: float, ratio: float) -> int:
-    """Pixels of the full input in the small one; 2048 and above mean: no limit."""
+    """Scale pixels of the full input to the small one; 2048 and above mean no limit."""
     return round(pixels) if pixels >= 2048 else max(1, round(pixels * ratio))
 
 
 def budget_config(kind: str, iterations: int | None, overrides: Sequence[str]) -> CfgNode:
-    """The config of `BUDGETS`, with what the command line changes.
+    """Return the config of `BUDGETS` with the overrides of the command line.
 
     Raises:
         ValueError: unknown key or wrong value in `overrides`.
@@ -138,7 +138,7 @@ def budget_config(kind: str, iterations: int | None, overrides: Sequence[str]) -
 def resolve(
     table: Table, budget: CfgNode, overrides: Sequence[str]
 ) -> tuple[list[CfgNode], list[str]]:
-    """Configs of all rows of a table under the budget, and the keys in which its rows differ.
+    """Return the configs of a table's rows under the budget, and the keys that differ.
 
     Raises:
         ValueError: an override of a key that the table varies.
@@ -165,11 +165,11 @@ def resolve(
 
 
 def fingerprint(cfg: CfgNode, data: str, *, training: bool = False) -> str:
-    """Short hash of all that a result depends on.
+    """Return a short hash of everything that a result depends on.
 
     Args:
         cfg: resolved config of a run.
-        data: identity of the data set.
+        data: identity of the dataset.
         training: leave out what acts at test time only, so that such rows share their weights.
     """
     values = flatten(cfg)

@@ -1,4 +1,4 @@
-"""Tables of the paper's ablations, read from ``ablations.yaml``, and as Markdown."""
+"""Read the tables of the paper's ablations from ``ablations.yaml``; format them as Markdown."""
 
 from __future__ import annotations
 

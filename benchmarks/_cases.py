@@ -1,4 +1,4 @@
-"""Seeded synthetic inputs, and the pieces of work that are measured on them, by group."""
+"""Seeded synthetic inputs and the operations that are measured on them, by group."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIG = "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the work is."""
+    """Sizes of the inputs."""
 
     canvas: tuple[int, int] = (800, 1088)
     objects: tuple[int, ...] = (20, 100)
@@ -40,7 +40,7 @@ class Sizes:
 
     @property
     def quarter(self) -> tuple[int, int]:
-        """The canvas at stride 4."""
+        """Return the canvas size at stride 4."""
         return self.canvas[0] // 4, self.canvas[1] // 4
 
 
@@ -48,7 +48,7 @@ QUICK = Sizes((96, 128), (3,), 20, (30,), 5, ((60, 80),), 32)
 
 
 def ellipses(count: int, size: tuple[int, int], seed: int, low: float, high: float) -> Tensor:
-    """Soft masks (K, H, W) of ellipses, `low` to `high` pixels long (log-uniform)."""
+    """Draw soft masks (K, H, W) of ellipses, `low` to `high` pixels long (log-uniform)."""
     generator = torch.Generator().manual_seed(seed)
     low, high = min(low, min(size) / 4), min(high, max(size))
 
@@ -65,7 +65,7 @@ def ellipses(count: int, size: tuple[int, int], seed: int, low: float, high: flo
 
 
 def ground_truth(count: int, canvas: tuple[int, int], seed: int) -> Instances:
-    """Objects of 20 to 700 pixels."""
+    """Draw objects of 20 to 700 pixels."""
     instances = Instances(canvas)
     masks = [ellipses(1, canvas, seed + 1000 * i, 20, 700) > 0.5 for i in range(count)]
     instances.gt_masks = BitMasks(torch.cat(masks))
@@ -91,7 +91,7 @@ def make_model(sizes: Sizes, device: torch.device, config: str = CONFIG) -> nn.M
 
 
 def targets(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, model: nn.Module) -> Iterator:
-    """Target assignment of two images."""
+    """Measure target assignment of two images."""
     for count in sizes.objects:
         batch = [ground_truth(count, sizes.canvas, seed).to(timer.device) for seed in (1, 2)]
         yield timer.compare(
@@ -103,7 +103,7 @@ def targets(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, model: nn.Module
 
 
 def crowded_masks(sizes: Sizes) -> Tensor:
-    """Boolean masks that crowd around 40 objects."""
+    """Draw boolean masks that overlap around 40 objects."""
     which = torch.arange(sizes.nms_masks) * 13 % 40
     cut = torch.linspace(0.2, 0.8, sizes.nms_masks)[:, None, None]
     return ellipses(40, sizes.quarter, 3, 8, 160)[which] > cut
@@ -134,7 +134,7 @@ def nms(sizes: Sizes, timer: Timer, peer: AdelaiDet | None, _model: nn.Module) -
 def nms_types(
     sizes: Sizes, timer: Timer, _peer: AdelaiDet | None, _model: nn.Module
 ) -> Iterator[Result]:
-    """All four mask NMS, with and without their IoU."""
+    """Measure all four mask NMS, with and without their IoU."""
     return compare_types(crowded_masks(sizes).to(timer.device), timer)
 
 
@@ -245,7 +245,7 @@ CANDIDATES = 500
 
 
 def make_batch(sizes: Sizes, count: int) -> list[dict[str, Any]]:
-    """Images of noise and their ground truth."""
+    """Make images of noise with ground truth."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(256, (3, *sizes.canvas), generator=generator, dtype=torch.uint8)
     truth = [ground_truth(sizes.objects[0], sizes.canvas, seed) for seed in range(1, count + 1)]

@@ -1,4 +1,4 @@
-"""The paper's numbers of tables S1 to S4, and ours beside them as markdown."""
+"""The paper's numbers of tables S1 to S4, and Markdown tables of ours beside them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table(
     rows: Sequence[tuple[str, str, Mapping[str, float] | None]],
     paper: Mapping[str, Sequence[float]],
 ) -> str:
-    """A markdown table, ours left and the paper's right.
+    """Format a Markdown table, ours left and the paper's right.
 
     Args:
         heading: printed above, with what was measured.

@@ -66,7 +66,7 @@ class AdelaiDet:
             setattr(self.model, name, MethodType(getattr(module.SOLOv2, name), self.model))
 
     def compare_targets(self, ours: SOLOTargets, peer: tuple[list, list, list, list]) -> str:
-        """Equality on all cells that one object claims; the peer keeps several masks elsewhere."""
+        """Compare targets on the cells that one object claims; elsewhere the peer keeps several."""
         differences = contested = start = 0
         for image, counts in enumerate(ours.counts):
             labels = ours.labels[image].split(self.grid.level_sizes)

@@ -1,4 +1,4 @@
-"""SOLO's masks before the threshold, in the form of mattes: a baseline of soft segmentation."""
+"""SOLO's masks before the threshold as mattes: a baseline of soft segmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alternating timing, peak memory, and the load that other processes put on the machine."""
+"""Measure time in alternating rounds, peak memory, and the load of other processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Timer:
     process_clock: bool = False
 
     def now(self) -> float:
-        """Milliseconds, after everything on the device is done."""
+        """Return the time in milliseconds, after synchronising the device."""
         if self.process_clock:
             return time.process_time() * 1e3
         if self.device.type == "cuda":
@@ -56,7 +56,7 @@ class Timer:
         return time.perf_counter() * 1e3
 
     def alternate(self, works: Sequence[Callable[[], Any]]) -> tuple[list[list[float]], Any]:
-        """Times of every piece of work, round by round in turn, and the foreign load."""
+        """Time functions in alternating rounds; return times and the load of other processes."""
         times: list[list[float]] = [[] for _ in works]
         start, busy = time.perf_counter(), _busy_seconds()
         for done in range(self.rounds):
@@ -112,7 +112,7 @@ class Timer:
 
 
 def _busy_seconds() -> float | None:
-    """CPU time of all other processes since boot; None where there is no /proc."""
+    """Return the CPU time of all other processes since boot; None without /proc."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:

@@ -1,4 +1,4 @@
-"""Matting methods that get the answer but for a narrow band: rows "T + ..." of Table S2."""
+"""Trimap-based matting baselines: rows "T + ..." of Table S2."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MARGIN = 20  # pixels of sure background around the unknown region that a method
 
 
 def make_trimap(target: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """The true matte rounded to 0 and 1 where it is known, 1/2 elsewhere, float64."""
+    """Make a trimap: the matte rounded to 0 and 1 in the known region, 1/2 elsewhere, float64."""
     return np.where(unknown, 0.5, np.rint(target)).astype(np.float64)
 
 
 def crop_around(unknown: np.ndarray, trimap: np.ndarray, margin: int) -> tuple[slice, slice] | None:
-    """Rows and columns of the unknown region with a margin; None without both sure parts in it."""
+    """Return rows and columns of the unknown region with a margin; None without a known region."""
     x, y, width, height = cv2.boundingRect(unknown.astype(np.uint8))
     rows = slice(max(0, y - margin), y + height + margin)
     columns = slice(max(0, x - margin), x + width + margin)
@@ -62,7 +62,7 @@ def solve(method: str, image: np.ndarray, trimap: np.ndarray) -> tuple[np.ndarra
 def trimap_errors(
     records: Sequence[dict[str, Any]], methods: Sequence[str], radius: int
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
-    """Errors over the unknown region of every object of some images.
+    """Compute errors over the unknown region of every object of some images.
 
     Objects without a sure part, so narrow that the trimap is unknown all over, are left out.
 

@@ -47,7 +47,7 @@ from solo_d2.inference.cli import split_overrides
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All options but the trailing config overrides."""
+    """Make the parser of all options except the trailing config overrides."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Plan:
-    """A table, its rows that were asked for, and their configs.
+    """A table with the requested rows and their configs.
 
     Attributes:
         table: of the paper.
@@ -131,7 +131,7 @@ def make_plan(
 
 
 def describe(plan: Plan) -> str:
-    """What `--dry-run` prints."""
+    """Format what `--dry-run` prints."""
     lines = [f"{plan.table.key}: {plan.table.title}"]
     for row, change in zip(plan.rows, plan.changes, strict=True):
         lines.append(f"  {row.name:22} {change.strip('`')}   (paper: {row.published})")
@@ -141,7 +141,7 @@ def describe(plan: Plan) -> str:
 
 
 class _Bar(HookBase):
-    """Shows how far a run is."""
+    """Progress bar of a run."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -157,7 +157,7 @@ class _Bar(HookBase):
 
 
 def train(cfg: CfgNode, folder: Path, label: str) -> Path:
-    """Train unless it is done; returns the weights. The folder appears when training has ended."""
+    """Train unless done; return the weights. The folder appears when training has ended."""
     weights = folder / "model_final.pth"
     if weights.is_file():
         return weights
@@ -178,7 +178,7 @@ def train(cfg: CfgNode, folder: Path, label: str) -> Path:
 
 
 def evaluate(cfg: CfgNode, weights: Path, folder: Path) -> dict[str, float | None]:
-    """Metrics of the validation set, in percent; None where no object has that size."""
+    """Compute the metrics of the validation set in percent; None if no object has that size."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
@@ -203,7 +203,7 @@ def log_to(path: Path) -> None:
 
 
 def run(cfg: CfgNode, path: Path, data: str, runs: Path, label: str) -> dict[str, float | None]:
-    """The result of one row and seed: from its file, or else by training and evaluating."""
+    """Return the result of a row and seed: from its file, or by training and evaluating."""
     print_of_run = fingerprint(cfg, data)
     with contextlib.suppress(OSError, ValueError, KeyError):
         stored = json.loads(path.read_text())
@@ -221,7 +221,7 @@ def run(cfg: CfgNode, path: Path, data: str, runs: Path, label: str) -> dict[str
 
 
 def budget_lines(plan: Plan, args: argparse.Namespace, data: Path) -> list[str]:
-    """The exact budget, for the reader of the table."""
+    """Describe the exact budget, for the reader of the table."""
     cfg = plan.configs[0]
     counts = json.loads((data / "manifest.json").read_text())["request"]["counts"]
     iterations = sorted({x.SOLVER.MAX_ITER for x in plan.configs})
@@ -250,7 +250,7 @@ def budget_lines(plan: Plan, args: argparse.Namespace, data: Path) -> list[str]:
 
 
 def write_report(plan: Plan, args: argparse.Namespace, data: Path, found: dict) -> None:
-    """Write what is known of a table."""
+    """Write the results of a table so far."""
     outcomes = [Outcome(row, found[row.name]) for row in plan.rows]
     stem = args.output / plan.table.key
     text = markdown(plan.table, outcomes, plan.changes, budget_lines(plan, args, data), args.seeds)

@@ -1,4 +1,4 @@
-"""Where the time of an evaluation goes: network, post-processing, encoding, scoring.
+"""Measure the parts of an evaluation: network, post-processing, encoding, scoring.
 
     python benchmarks/evaluation.py --config-file output/demo/config.yaml \
         --weights output/demo/model_final.pth --stamps datasets/stamps
@@ -61,7 +61,7 @@ class Clock:
 
 
 def outputs_of_model(clock: Clock, model: nn.Module, loader: Any, limit: int) -> Iterator:
-    """Inputs and outputs of every image, with the time of every part."""
+    """Return inputs and outputs of every image, with the time of each part."""
     batches = iter(loader)
     for _ in range(min(limit, len(loader))):
         inputs = clock.lap("reading", next, batches)
@@ -74,7 +74,7 @@ def outputs_of_model(clock: Clock, model: nn.Module, loader: Any, limit: int) ->
 
 
 def synthetic_outputs(folder: Path, count: int, detections: int) -> Iterator:
-    """Random detections, of which every third is near an object; registers "synthetic"."""
+    """Draw random detections, every third near an object; registers "synthetic"."""
     images, annotations, outputs = [], [], []
     pixels = torch.zeros((1, *SIZE), dtype=torch.bool)
     for image_id in range(1, count + 1):
@@ -103,13 +103,13 @@ def synthetic_outputs(folder: Path, count: int, detections: int) -> Iterator:
 
 
 def detectron2_encoding(inputs: list[dict], outputs: list[dict]) -> None:
-    """Detectron2's way, on the same instances."""
+    """Encode the same instances with Detectron2's method."""
     for image, output in zip(inputs, outputs, strict=True):
         instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
 
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bool]:
-    """All times, the numbers of images and instances, and whether both APs are equal."""
+    """Return all times, the numbers of images and instances, and whether both APs are equal."""
     clock, most = Clock(), 100
     if args.synthetic:
         name, steps = "synthetic", list(synthetic_outputs(folder, args.synthetic, args.detections))
@@ -143,7 +143,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[Clock, int, int, bo
 
 
 def table(clock: Clock, images: int, instances: int) -> str:
-    """The figures as Markdown."""
+    """Format the times as Markdown."""
     peers = {"encoding": "encoding, Detectron2", "scoring": "scoring, pycocotools"}
     ours = {k: v for k, v in clock.seconds.items() if k not in peers.values()}
     total = sum(ours.values())
@@ -163,7 +163,7 @@ def table(clock: Clock, images: int, instances: int) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, with the data set's registration."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What more classes cost after and around the network: 80 of COCO against 1203 of LVIS.
+"""Measure the cost of many classes outside the network: 80 of COCO against 1203 of LVIS.
 
     python benchmarks/many_classes.py [--threads 1] [--rounds 7]
 
@@ -47,7 +47,7 @@ def lively_logits(classes: int, images: int = 1, lively: int = 1500) -> list[Ten
 
 
 def fvcore_loss(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
-    """The category loss with one-hot targets."""
+    """Compute the category loss with one-hot targets."""
     flat = torch.cat([x.flatten(2).transpose(1, 2) for x in logits], 1)
     expected = flat.new_zeros((*flat.shape[:2], flat.shape[2] + 1))
     expected.scatter_(2, torch.cat(labels, 1)[..., None], 1.0)
@@ -55,13 +55,13 @@ def fvcore_loss(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
 
 
 def our_loss(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
-    """The category loss of this package."""
+    """Compute the category loss of this package."""
     parts = zip(logits, labels, strict=True)
     return torch.stack([category_focal_loss(*x, 0.25, 2.0) for x in parts]).sum()
 
 
 def pieces(classes: int) -> dict[str, Callable[[], Any]]:
-    """The work that is measured, for one number of classes."""
+    """Return the operations that are measured, for one number of classes."""
     grid = GridSpec(GRIDS, RANGES, (8, 8, 16, 32, 32))
     nms = post.build_nms("matrix", kernel="gaussian", sigma=0.5, threshold=0.5)
     settings = post.InferenceSettings(0.1, 0.5, 500, nms, 0.05, 300)

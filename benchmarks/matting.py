@@ -50,7 +50,7 @@ PAIR = ("CONFIG", "WEIGHTS")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All options but the trailing config overrides."""
+    """Make the parser of all options except the trailing config overrides."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Row:
-    """What one kind of mattes of one model is worth.
+    """Metrics of one kind of mattes of one model.
 
     Attributes:
         sofi: figures of Table S1.
@@ -113,7 +113,7 @@ class Meter:
             evaluator.process([record], [{"instances": found}])
 
     def read(self) -> Row:
-        """The figures."""
+        """Return the metrics."""
         results = [
             evaluator.evaluate()[evaluator.name]
             for evaluator in (self.sofi, self.image, self.unknown)
@@ -153,7 +153,7 @@ def measure(
 
 
 def table_s1(found: dict[str, dict[str, Row]], about: str) -> str:
-    """SOFI errors."""
+    """Format Table S1: SOFI errors."""
     names = {"solo": "SOLOv2", "solo-tuned": "SOLOv2*", "soft": "**Soft SOLO**"}
     rows = only_published(PAPER_S1, [])
     for key in names:
@@ -184,7 +184,7 @@ def table_s1(found: dict[str, dict[str, Row]], about: str) -> str:
 def table_s2(
     found: dict[str, dict[str, Row]], records: Sequence[dict[str, Any]], args: argparse.Namespace
 ) -> str:
-    """Methods with a trimap against ours, over the unknown region of the same objects."""
+    """Format Table S2: trimap-based methods and ours, over the unknown region."""
     rows, failed = trimap_errors(records, args.trimap_methods, args.radius)
     known = {(row["image_id"], row["object"]) for row in next(iter(rows.values()))}
     judge = MattingEvaluator(DATA)
@@ -218,7 +218,7 @@ UNITS = (
 
 
 def table_s3(found: dict[str, dict[str, Row]], about: str) -> str:
-    """Errors over the whole image."""
+    """Format Table S3: errors over the entire image."""
     rows = only_published(PAPER_S3, [])
     for key, kind, name in (
         ("solo", "masks", "SOLOv2, masks"),
@@ -234,7 +234,7 @@ def table_s3(found: dict[str, dict[str, Row]], about: str) -> str:
 
 
 def table_s4(found: dict[str, dict[str, Row]], about: str) -> str:
-    """Ablations, over the unknown region."""
+    """Format Table S4: ablations, over the unknown region."""
     names = {"soft": "**Soft SOLO**", **ABLATIONS}
     rows = [(key, names[key], found[key]["mattes"].unknown) for key in names if key in found]
     heading = f"### Ablations, over the unknown region (paper: Table S4)\n\n{about} {UNITS}"

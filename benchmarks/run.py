@@ -1,4 +1,4 @@
-"""Speed and peak memory of the parts of SOLOv2, alone or alternating with AdelaiDet's.
+"""Measure speed and peak memory of the parts of SOLOv2, alone or alternating with AdelaiDet's.
 
     python benchmarks/run.py                                   everything
     python benchmarks/run.py targets nms --peer ~/AdelaiDet    two groups, and the peer
@@ -29,7 +29,7 @@ COLUMNS = "what|ms|peer ms|peer / ours|MiB|peer MiB|result|rounds|foreign cores"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All options."""
+    """Make the parser of all options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> torch.device:
-    """Refuse what cannot work; returns the device."""
+    """Check the arguments and return the device."""
     unknown = [group for group in args.groups if group not in GROUPS]
     if unknown:
         raise ValueError(f"unknown group {unknown[0]!r}; choose from {', '.join(GROUPS)}")
@@ -69,7 +69,7 @@ def check(args: argparse.Namespace) -> torch.device:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What a reader needs to judge the figures."""
+    """Describe the machine and the software."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -87,7 +87,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def row(result: Result) -> str:
-    """One line of the table: medians, and the median of the ratios of the rounds."""
+    """Format a row of the table: medians, and the median of the per-round ratios."""
 
     def number(value: float | None, digits: int = 0) -> str:
         return "" if value is None else f"{value:.{digits if value < 100 else 0}f}"
