@@ -20,7 +20,7 @@ def test_two_hundred_iterations_on_shapes_reach_ap_10(tmp_path):
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (128,), 128
     cfg.SOLVER.MAX_ITER = cfg.TEST.EVAL_PERIOD = 200
-    cfg.SOLVER.IMS_PER_BATCH = 8
+    cfg.SOLVER.IMS_PER_BATCH = 4  # AP 15 to 19 with the seeds 0, 1 and 2
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = 0
     train, val = register_built(str(tmp_path / "shapes"), "training_test", kind="shapes")
