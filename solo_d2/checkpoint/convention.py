@@ -1,4 +1,4 @@
-"""Is a model fed the way its weights were trained? A wrong input costs AP and raises nothing."""
+"""Compare the input of a model with that of its weights. A mismatch silently degrades accuracy."""
 
 from __future__ import annotations
 

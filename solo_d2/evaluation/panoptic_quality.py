@@ -1,6 +1,6 @@
 """Panoptic quality (Kirillov et al. 2019), exactly as panopticapi defines it.
 
-Legend: (H, W) image, T segments of the ground truth, F found ones, C categories.
+Shapes: (H, W) image, T segments of the ground truth, F found ones, C categories.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What mattes are for: cut-outs, a blurred background, another background.
 
-Legend: (H, W) picture. Pictures are uint8 BGR as in `solo_d2.SOLOPredictor`, mattes float32 in
-[0, 1]. A picture is taken for I = α F + (1 - α) B in its stored values, as mattes are defined; the
-foreground F is what its pixels would show if they were opaque.
+Shapes: (H, W) image. Images are uint8 BGR as in `solo_d2.SOLOPredictor`, mattes float32 in [0, 1].
+An image is I = α F + (1 - α) B in its stored values, in which mattes are defined. The foreground F
+is the colour of its pixels if they were opaque.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def set_levels(matte: np.ndarray, low: float = 0.1, high: float = 0.95) -> np.nd
 
 
 def drop_faint_parts(matte: np.ndarray, firm: float = 0.5) -> np.ndarray:
-    """Remove the islands of a matte that are nowhere firm: what it sees of other objects.
+    """Remove connected components whose alpha never reaches `firm` (leakage from other objects).
 
-    Soft edges and hair stay, since they hang together with what is firm; so do firm parts that
-    something in front of the object divides.
+    Soft edges and hair that are connected to a firm region are kept, and so are firm regions that
+    an object in front separates.
 
     Args:
         matte: (H, W).
@@ -101,7 +101,7 @@ def estimate_foreground(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
     """Colours of the object without those of its background, with `pymatting`.
 
     The multi-level method of Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020.
-    Only the matte's box, and a margin, is computed; outside of it the picture is returned.
+    Only the matte's box, and a margin, is computed; outside of it the image is returned.
 
     Args:
         image: uint8 BGR (H, W, 3).
@@ -177,7 +177,7 @@ def replace_background(
     background: np.ndarray,
     foreground: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Put the objects over another picture.
+    """Composite the objects over another image.
 
     Args:
         image: uint8 BGR (H, W, 3).
@@ -209,7 +209,7 @@ def blur_background(
 
     Args:
         image: uint8 BGR (H, W, 3).
-        matte: (H, W), 1 where the picture stays sharp.
+        matte: (H, W), 1 where the image stays sharp.
         radius: of the disc in pixels, 0 or more.
         foreground: of `estimate_foreground`. Without it soft pixels keep their colours, and do
             not take part in the background if they are opaque to a quarter.
@@ -273,7 +273,7 @@ def _disc(radius: float) -> np.ndarray:
 
 
 def fill_frame(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale a picture to cover (height, width), keeping its proportions, and crop its middle.
+    """Scale an image to cover (height, width), keeping its proportions, and crop its middle.
 
     Args:
         picture: uint8 BGR.
@@ -303,7 +303,7 @@ def parse_color(text: str) -> np.ndarray:
 
 
 def _bands(image: np.ndarray, halo: int = 0) -> list[slice]:
-    """Rows of a picture in parts, so that memory for floats is bounded."""
+    """Split the rows of an image into bands, so that memory for floats is bounded."""
     height, width = image.shape[:2]
     step = max(1, halo, budgets.BAND_PIXELS // max(1, width))
     return [slice(start, min(start + step, height)) for start in range(0, height, step)]
@@ -323,4 +323,4 @@ def _check(image: np.ndarray, matte: np.ndarray) -> None:
 
 
 Effect = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
-"""A picture of picture, matte and foreground (None where it is not estimated)."""
+"""Callable: (image, matte, foreground or None) -> image."""

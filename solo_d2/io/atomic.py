@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, also when the process or the machine dies."""
+"""Atomic file writes: a file is complete or absent, even if the process or the machine dies."""
 
 from __future__ import annotations
 

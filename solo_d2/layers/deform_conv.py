@@ -1,6 +1,6 @@
 """Deformable convolution, v1 and v2, by torchvision: nothing of ours or Detectron2's is compiled.
 
-Legend: N images, C channels, K = k * k taps of a kernel, G offset groups, (H, W) output size.
+Shapes: N images, C channels, K = k * k taps of a kernel, G offset groups, (H, W) output size.
 """
 
 from __future__ import annotations

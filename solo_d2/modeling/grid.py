@@ -1,6 +1,6 @@
 """The grid pyramid: which cells exist, how they are numbered, which objects they may claim.
 
-Legend: L levels, S_l cells a side on level l, T = sum of S_l² cells in all. A cell is known by one
+Shapes: L levels, S_l cells a side on level l, T = sum of S_l² cells in all. A cell is known by one
 flat index: level by level, row-major inside a level, so that cell (i, j) of level l is
 ``start_l + i * S_l + j`` (paper §3.1.2: k = i · S + j).
 """

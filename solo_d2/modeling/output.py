@@ -1,6 +1,6 @@
 """Instances at the output's resolution: masks, boxes, and the memory that they need.
 
-Legend: K instances, (H, W) the canvas in input pixels, (h, w) the canvas at stride 4.
+Shapes: K instances, (H, W) the canvas in input pixels, (h, w) the canvas at stride 4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From raw predictions to instances (paper §3.3.3 and §3.3.4), one function per step.
 
-Legend: T cells in all, C classes, K candidates or instances, (H, W) the canvas in input pixels,
+Shapes: T cells in all, C classes, K candidates or instances, (H, W) the canvas in input pixels,
 (h, w) the canvas at stride 4. No tensor ever holds the masks of all candidates.
 """
 

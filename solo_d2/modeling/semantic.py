@@ -1,6 +1,6 @@
 """Semantic segmentation beside instances (paper §4.6): the branch, and its output's resizing.
 
-Legend: N images, C classes (0 stands for all things), (H, W) the padded network input.
+Shapes: N images, C classes (0 stands for all things), (H, W) the padded network input.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def best_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ResizedLogits:
-    """Stands for logits (C, height, width) that are too many to be kept.
+    """Stand-in for logits (C, height, width) that are too large to materialise.
 
     Has what Detectron2's `SemSegEvaluator` and demo ask of the tensor: `argmax(dim=0)`.
 

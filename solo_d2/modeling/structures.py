@@ -1,6 +1,6 @@
 """What flows between the head, the targets, the criterion and the post-processing.
 
-Legend: N images, L levels, S_l cells a side on level l, T cells in all, C classes, P positive
+Shapes: N images, L levels, S_l cells a side on level l, T cells in all, C classes, P positive
 cells, I objects of the whole batch, (H, W) the canvas, i.e. the padded input of the batch.
 """
 

@@ -1,6 +1,6 @@
 """Label assignment (paper §3.3.1): which grid cell is responsible for which object.
 
-Legend: N images, I objects of the whole batch, L levels, T cells in all, (H, W) the canvas.
+Shapes: N images, I objects of the whole batch, L levels, T cells in all, (H, W) the canvas.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class SOLOTargetAssigner:
         return downsample_masks(bitmaps, stride)
 
     def _pad(self, bitmaps: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Pad to the next multiple of all mask strides, which the canvas is one of."""
+        """Pad height and width to a multiple of every mask stride, which the canvas already is."""
         height, width = bitmaps.shape[-2:]
         if height > canvas[0] or width > canvas[1]:
             raise ValueError(

@@ -27,14 +27,14 @@ def resized_shape(size: tuple[int, int], short: int, longest: int) -> tuple[int,
     """Size (height, width) of an image as the network sees it, by Detectron2's rule.
 
     Args:
-        size: (height, width) of the picture.
-        short: wanted length of the short side in pixels; 0 leaves the picture as it is.
+        size: (height, width) of the image.
+        short: wanted length of the short side in pixels; 0 leaves the image as it is.
         longest: limit of the long side in pixels.
     """
     if short == 0:
         return size
     height, width = T.ResizeShortestEdge.get_output_shape(*size, short, longest)
-    return max(height, 1), max(width, 1)  # a 1 x 3000 picture would get the height 0
+    return max(height, 1), max(width, 1)  # a 1 x 3000 image would get the height 0
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class TestScales:
         flip: test every size mirrored as well.
         reference: short side and limit of the long side in plain testing. Results of all sizes are
             compared at this one, and the limits of the long side are in proportion to its limit,
-            so that a long picture keeps the ratio of its scales. A short side of 0 stands for
-            pictures that are not resized.
+            so that a long image keeps the ratio of its scales. A short side of 0 stands for
+            images that are not resized.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -96,7 +96,7 @@ class TestScales:
         return scales
 
     def shapes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Sizes (height, width) at which a picture of `size` is tested, smallest first."""
+        """Sizes (height, width) at which an image of `size` is tested, smallest first."""
         short, longest = self.reference
         # In this order, so that the order of the config cannot decide between equal scores.
         return [
@@ -122,7 +122,7 @@ class SOLOWithTTA(nn.Module):
         model: a `SOLO`, or one wrapped for distributed training.
 
     Raises:
-        ValueError: `TEST.AUG` makes no sense, or the model is none of which instances are all.
+        ValueError: `TEST.AUG` is invalid, or the model makes more than instances (e.g. panoptic).
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
@@ -147,7 +147,7 @@ class SOLOWithTTA(nn.Module):
         """Run on a batch in Detectron2's format.
 
         Args:
-            batched_inputs: as of `SOLO.forward`, but ``image`` is the picture before any resizing
+            batched_inputs: as of `SOLO.forward`, but ``image`` is the image before any resizing
                 (a resized one is resized again, which costs detail), of type uint8.
 
         Returns:
@@ -178,7 +178,7 @@ class SOLOWithTTA(nn.Module):
             return finish(joined, target, output, self.model.settings)
 
     def _variants(self, picture: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
-        """The picture at all sizes, each as it is and mirrored if wanted."""
+        """Yield the image at all sizes, plain and, if requested, mirrored."""
         height, width = picture.shape[:2]
         for shape in self.scales.shapes((height, width)):
             image = picture

@@ -1,7 +1,7 @@
 """Several runs of the network over one image ("views"), joined before NMS.
 
 Plain inference has one view; multi-scale testing has one per scale and flip (paper §4.3,
-"Multi-scale testing"). Legend: M masks and K instances as in `postprocessing`, (h, w) a canvas at
+"Multi-scale testing"). Shapes: M masks and K instances as in `postprocessing`, (h, w) a canvas at
 `MASK_STRIDE`.
 """
 
@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 def finish(
     view: View, frame: Frame, output_size: tuple[int, int], settings: InferenceSettings
 ) -> Instances:
-    """NMS, and the masks of what it leaves: the one end of every kind of inference.
+    """Run NMS and make the masks at output resolution: the last step of all inference.
 
     Args:
         view: of `SOLO.view` or `join_views`.

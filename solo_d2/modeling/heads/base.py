@@ -1,6 +1,6 @@
 """What all heads share: resampling of the levels, the category branch, and grouping by level.
 
-Legend: N images, L levels, S_l cells a side on level l, C classes, K cells asked for.
+Shapes: N images, L levels, S_l cells a side on level l, C classes, K cells asked for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Details Refinement (paper §A.3.1): low-level detail of the raw picture for the mask feature."""
+"""Details Refinement (paper §A.3.1): low-level detail of the raw image for the mask feature."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..towers import LayerStyle, conv_norm_relu
 
 
 class DetailsRefinement(nn.Module):
-    """A few channels at full resolution, from the mask feature at stride 4 and the raw picture.
+    """A few channels at full resolution, from the mask feature at stride 4 and the raw image.
 
-    1x1 convolution, bilinear enlargement, concatenation with the picture, 3x3 convolutions with
+    1x1 convolution, bilinear enlargement, concatenation with the image, 3x3 convolutions with
     norm and ReLU, all of few channels; then a 1x1 convolution to the mask feature's E channels, to
     which the paper adds the enlarged mask feature. Both that last convolution and the kernels of
     the instances are linear in every pixel, so that the E channels are never made at full
@@ -28,7 +28,7 @@ class DetailsRefinement(nn.Module):
         in_channels: E, channels of the mask feature.
         channels: of all layers in between; 32 in the paper.
         num_convs: 3x3 layers; 3 in the paper.
-        use_image: whether the picture is an input (paper Table S4a).
+        use_image: whether the image is an input (paper Table S4a).
         norm: of the 3x3 layers, as for `detectron2.layers.get_norm`.
     """
 
@@ -64,7 +64,7 @@ class DetailsRefinement(nn.Module):
 
         Args:
             feature: mask feature (N, E, H / 4, W / 4).
-            image: the picture (N, 3, H, W), zero mean, in about [-0.5, 0.5].
+            image: the image (N, 3, H, W), zero mean, in about [-0.5, 0.5].
 
         Returns:
             (N, channels, H, W).

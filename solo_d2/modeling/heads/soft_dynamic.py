@@ -17,7 +17,7 @@ from .details_refinement import DetailsRefinement
 from .dynamic import DynamicMaskInputs, DynamicSOLOHead
 
 IMAGE_KEY = "image"
-"""Under which the meta-architecture hands the picture to the head, among the features."""
+"""Under which the meta-architecture hands the image to the head, among the features."""
 
 
 class SoftMaskInputs(NamedTuple):
@@ -44,7 +44,7 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
     Args:
         details_dim: channels of the refinement.
         details_convs: its 3x3 layers.
-        details_image: give it the picture.
+        details_image: give it the image.
         details_fuse: add the enlarged mask feature.
         kwargs: of `DynamicSOLOHead`.
     """
@@ -93,7 +93,7 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
     def mask_inputs(  # type: ignore[override]
         self, features: dict[str, Tensor], levels: list[Tensor]
     ) -> SoftMaskInputs:
-        """Kernels, mask feature and fine features; the picture is the feature `IMAGE_KEY`."""
+        """Kernels, mask feature and fine features; the image is the feature `IMAGE_KEY`."""
         if IMAGE_KEY not in features:
             raise ValueError(
                 'SoftDynamicSOLOHead needs the picture; set MODEL.META_ARCHITECTURE "SoftSOLO"'

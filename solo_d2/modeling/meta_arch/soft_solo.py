@@ -23,7 +23,7 @@ from .solo import SOLO
 
 @META_ARCH_REGISTRY.register()
 class SoftSOLO(SOLO):
-    """SOLO whose instances are soft mattes at the picture's resolution.
+    """SOLO whose instances are soft mattes at the image's resolution.
 
     Cells are selected and suppressed by their masks at stride 4, as in SOLO; mattes are made of
     those that remain. Arguments as for `SOLO`; the head is a `SoftDynamicSOLOHead`.
@@ -49,7 +49,7 @@ class SoftSOLO(SOLO):
             )
 
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
-        """Run the head on features and pictures; padding is the mean colour, as for the network."""
+        """Run the head on features and images; padding is the mean colour, as for the network."""
         picture = images.tensor * (self.pixel_std / 255)  # in about [-0.5, 0.5] for any weights
         return super().predict({**features, IMAGE_KEY: picture}, images)
 

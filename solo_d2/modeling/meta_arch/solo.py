@@ -44,8 +44,8 @@ class SOLO(nn.Module):
         aux_semantic: adds a loss in training, if given.
 
     Attributes:
-        class_names: for people, in the order of the labels; () if unknown. Training sets them, and
-            they travel with its checkpoints.
+        class_names: human-readable class names by label; () if unknown. Set by the trainer and
+            stored in checkpoints.
         stuff_names: likewise, of a semantic branch.
         category_ids: of the annotations, in the order of the labels; () if unknown.
         stuff_category_ids: likewise, of a semantic branch.
@@ -57,7 +57,7 @@ class SOLO(nn.Module):
     stuff_category_ids: tuple[int, ...] = ()
 
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
-    """What `from_config` makes the assigner of."""
+    """Assigner class that `from_config` instantiates."""
 
     supports_tta: ClassVar[bool] = True
     """Instances are all that is wanted, and those of several scales can be joined."""
