@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 import builders
 import pytest
@@ -12,6 +13,17 @@ import torch
 def _handlers():
     names = ["", *logging.root.manager.loggerDict]
     return {(name, handler) for name in names for handler in logging.getLogger(name).handlers}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_are_not_ignored():
+    """A shell that runs the tests in the background lets them ignore SIGINT, nohup SIGHUP."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (getattr(signal, "SIGHUP", signal.SIGTERM), signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

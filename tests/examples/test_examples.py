@@ -10,11 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from solo_d2.config import HEAD_KEYS
 from solo_d2.layers import MASK_NMS, hard_nms
-from solo_d2.modeling import MASK_LOSSES
+from solo_d2.modeling import MASK_LOSSES, SOLO_HEAD_REGISTRY
 from solo_d2.testing import check_head, check_mask_loss, check_nms
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tables_as_before():
+    yield
+    load.cache_clear()
+    HEAD_KEYS.pop("CONDINST_CHANNELS", None)
+    MASK_NMS.pop("cluster", None)
+    MASK_LOSSES.pop("boundary", None)
+    SOLO_HEAD_REGISTRY._obj_map.pop("CondInstHead", None)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from solo_d2.evaluation.coco import hotcoco
 from solo_d2.io.segmentation import check_segmentations, decode_mask
 
 H, W = 50, 70
-SECONDS = 20
+SECONDS = 120
 NAME = "fuzzed"
 
 

@@ -293,7 +293,7 @@ def test_a_file_with_nothing_to_learn_is_named(tmp_path, image):
     (tmp_path / "crowds.json").write_text(json.dumps(content))
     try:
         register_coco_json(NAME, tmp_path / "crowds.json", image.rpartition("/")[0])
-        with pytest.raises(ValueError, match=r"crowds\.json: .*2 of 2 annotations are crowds"):
+        with pytest.raises(ValueError, match=r"crowds\.json .*2 of 2 annotations are crowds"):
             training_records(NAME, 1, filter_empty=True)
     finally:
         DatasetCatalog.remove(NAME)

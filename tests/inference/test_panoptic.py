@@ -159,4 +159,5 @@ def test_names_of_stuff_come_from_a_panoptic_file(tmp_path):
     assert load_stuff_names(tmp_path / "a.json") == ["things", "sky", "sea"]
     (tmp_path / "b.json").write_text(json.dumps({"categories": [{"id": 1, "name": "cat"}]}))
     assert load_stuff_names(tmp_path / "b.json") is None
+    (tmp_path / "c.txt").write_text("cat\n")
     assert load_stuff_names(tmp_path / "c.txt") is None

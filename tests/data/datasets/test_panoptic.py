@@ -185,7 +185,7 @@ def test_the_model_must_have_the_stuff_of_the_data(registered):
     check_stuff([NAME], 3)
     with pytest.raises(ValueError, match=r"2 stuff classes, the model 53.*NUM_CLASSES 3"):
         check_stuff([NAME], 54)
-    with pytest.raises(ValueError, match="'no_stuff' is not one for panoptic"):
+    with pytest.raises(ValueError, match="no_stuff is not one for panoptic"):
         check_stuff(["no_stuff"], 54)
 
 
