@@ -87,9 +87,12 @@ def run_tool(
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as error:  # of the model, about this picture
+    except (MemoryError, OSError, RuntimeError) as error:  # of the model, about this picture
         print(f"{parser.prog}: {describe(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -18,8 +18,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 @pytest.fixture(autouse=True)
 def _no_shapes_registered():
-    """Every test has shapes of its own; the names are taken by the first."""
+    """Every test has shapes of its own; the names are taken by the first, here or elsewhere."""
+    forget_shapes()
     yield
+    forget_shapes()
+
+
+def forget_shapes():
     for name in ("shapes_train", "shapes_val"):
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
