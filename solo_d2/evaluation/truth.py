@@ -23,7 +23,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..io.json_reader import collector_paused, read_json_object
-from ..io.segmentation import Reason, check_segmentations
+from ..io.segmentation import Reason, check_segmentations, encode_mask
 from .records import image_size, in_order, records_of
 
 __all__ = ["Truth", "read_truth"]
@@ -255,7 +255,7 @@ def _facts(where: str, x: Mapping[str, Any], mask: Any, size: tuple[int, int]) -
 
 def _bitmap_as_rle(value: Any, size: tuple[int, int]) -> Any:
     if isinstance(value, np.ndarray) and value.shape == size:
-        return mask_util.encode(np.asfortranarray(value != 0, np.uint8))
+        return encode_mask(value != 0)
     return value
 
 
