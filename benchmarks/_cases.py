@@ -37,6 +37,7 @@ class Sizes:
     finish_masks: int = 100
     outputs: tuple[tuple[int, int], ...] = ((480, 640), (3000, 4000))
     conv_dim: int = 0  # the config's own
+    depth: int = 50  # of the ResNet
 
     @property
     def quarter(self) -> tuple[int, int]:
@@ -44,7 +45,7 @@ class Sizes:
         return self.canvas[0] // 4, self.canvas[1] // 4
 
 
-QUICK = Sizes((96, 128), (3,), 20, (30,), 5, ((60, 80),), 32)
+QUICK = Sizes((96, 128), (3,), 20, (30,), 5, ((60, 80),), 32, 18)
 
 
 def ellipses(count: int, size: tuple[int, int], seed: int, low: float, high: float) -> Tensor:
@@ -75,9 +76,11 @@ def ground_truth(count: int, canvas: tuple[int, int], seed: int) -> Instances:
 
 
 def make_model(sizes: Sizes, device: torch.device, config: str = CONFIG) -> nn.Module:
-    """A model on R50 with random weights and lively outputs: at first all masks are blank."""
+    """Build a model with random weights whose masks are not blank."""
     cfg = model_zoo.get_config(config)
-    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.DEPTH = "", str(device), 50
+    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.DEPTH = "", str(device), sizes.depth
+    if sizes.depth < 50:
+        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
     if sizes.conv_dim:
         cfg.MODEL.SOLO.CONV_DIM = sizes.conv_dim
     torch.manual_seed(0)

@@ -29,7 +29,9 @@ def run(monkeypatch):
     """Call the command in this process, where it measures on one thread of the CPU."""
     monkeypatch.syspath_prepend(str(RUN.parent))
     main = load_script("benchmarks/run.py").main
-    return lambda *words: call(main, *words, "--threads", 1, "--device", "cpu")
+    yield lambda *words: call(main, *words, "--threads", 1, "--device", "cpu")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "adet"]:
+        del sys.modules[name]
 
 
 def run_as_process(*arguments):
@@ -82,10 +84,10 @@ def test_every_head_is_measured_with_100_detections(run):
         assert 90 <= int(detections.removesuffix(" detections")) <= 100
 
 
-def test_a_peer_is_timed_in_the_same_rounds_and_compared(tmp_path):
+def test_a_peer_is_timed_in_the_same_rounds_and_compared(run, tmp_path):
     figures = tmp_path / "figures.json"
     peer = make_peer(tmp_path)
-    done = run_as_process("nms", "--quick", "--rounds", 2, "--peer", peer, "--json", figures)
+    done = run("nms", "--quick", "--rounds", 2, "--peer", peer, "--json", figures)
     assert done.returncode == 0, done.stderr
     for result in json.loads(figures.read_text())["results"]:
         assert len(result["ours_ms"]) == len(result["peer_ms"]) == 2
