@@ -10,6 +10,12 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items):
+    """Run the files with slow tests first, so that no process ends with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def _handlers():
     names = ["", *logging.root.manager.loggerDict]
     return {(name, handler) for name in names for handler in logging.getLogger(name).handlers}
