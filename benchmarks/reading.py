@@ -3,8 +3,8 @@
     python benchmarks/reading.py --images 10000 100000 --masks polygon rle
 
 A file with the statistics of COCO is made for every row (7.3 objects an image, 20 points a
-polygon); each reader runs in a process of its own. Prints a Markdown table: CPU seconds, and by
-how much the process grew at its peak. Exit code 1: the readers give other records.
+polygon); each reader runs in a process of its own. Prints a Markdown table: CPU seconds, and by how
+much the process grew at its peak (Linux). Exit code 1: the readers give other records.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -72,22 +71,28 @@ def write_file(folder: Path, images: int, masks: str) -> Path:
     return folder / "set.json"
 
 
+def peak() -> float:
+    """Most memory that this process has had, in MB, without that of the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def read(reader: str, path: Path) -> dict[str, Any]:
     """Read a file in this process, and measure that."""
     from detectron2.data.datasets import load_coco_json as load_as_detectron2
 
     from solo_d2.data.datasets.coco_json import load_coco_json
 
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, start = peak(), time.process_time()
     if reader == "solo_d2":
         records = load_coco_json(path, path.parent).records
     else:
         records = load_as_detectron2(str(path), str(path.parent), "benchmark")
     seconds = time.process_time() - start
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = peak() - before
     objects = [x for record in records for x in record["annotations"]]
     facts = [len(records), len(objects), sum(x["category_id"] for x in objects)]
-    return {"seconds": seconds, "MB": grown / 1024, "facts": facts}
+    return {"seconds": seconds, "MB": grown, "facts": facts}
 
 
 def in_process(reader: str, path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .checks import thing_classes
+from .checks import shown_name, thing_classes
 from .datasets.problems import listed
 
 __all__ = ["align_classes"]
@@ -33,8 +33,7 @@ def align_classes(name: str, classes: Sequence[str]) -> None:
     metadata = MetadataCatalog.get(name)
     if own is None or own == list(classes) or metadata.get("stuff_dataset_id_to_contiguous_id"):
         return
-    source = metadata.get("source")
-    where = source[0] if source else f"the dataset {name!r}"
+    where = f"the dataset {shown_name(name)}"
     missing = [x for x in classes if x not in own]
     extra = [x for x in own if x not in classes]
     if extra:

@@ -138,7 +138,7 @@ def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
 class PanopticDatasetMapper(SOLODatasetMapper):
     """`SOLODatasetMapper` that adds the labels of a semantic segmentation in training.
 
-    They come from a prepared picture of labels (``sem_seg_file_name``, as in Detectron2's own
+    They come from a prepared image of labels (``sem_seg_file_name``, as in Detectron2's own
     panoptic sets), or are made of the panoptic PNG (``pan_seg_file_name`` and ``segments_info``,
     as in `solo_d2.data.datasets.panoptic`), and go through the same augmentations as the image.
 
@@ -170,13 +170,13 @@ class PanopticDatasetMapper(SOLODatasetMapper):
         if panoptic is None:
             raise ValueError(
                 f"{dataset_dict['file_name']} has neither a 'sem_seg_file_name' nor a "
-                "'pan_seg_file_name': use a panoptic data set (docs/panoptic.md)"
+                "'pan_seg_file_name': use a panoptic dataset (docs/panoptic.md)"
             )
         return semantic_labels(read_panoptic_png(panoptic), segments, panoptic, self.ignore_value)
 
 
 def _read_labels(path: str) -> np.ndarray:
-    """Labels (H, W), uint8, of a grey or palette picture."""
+    """Labels (H, W), uint8, of a grey or palette image."""
     try:
         with open_image(path) as image:
             mode, labels = image.mode, np.asarray(image)

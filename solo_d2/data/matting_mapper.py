@@ -1,4 +1,4 @@
-"""Alpha mattes as ground truth, through the same augmentations as their picture."""
+"""Alpha mattes as ground truth, through the same augmentations as their image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MattingDatasetMapper(SOLODatasetMapper):
     """`SOLODatasetMapper` whose instances have mattes.
 
     ``gt_mattes``, uint8 (I, H, W) with 255 for opaque, is the annotation's "alpha" at the size of
-    the picture, or else its mask, and takes every geometric augmentation as the picture takes it,
+    the image, or else its mask, and takes every geometric augmentation as the image takes it,
     with the same interpolation. ``gt_masks`` is where it is at least one half.
     """
 
@@ -53,15 +53,15 @@ class MattingDatasetMapper(SOLODatasetMapper):
 
 
 def transform_matte(matte: np.ndarray, transforms: T.TransformList) -> np.ndarray:
-    """Apply the geometry of a picture's augmentations to a matte.
+    """Apply the geometry of an image's augmentations to a matte.
 
     Args:
         matte: (h, w) uint8.
-        transforms: as the picture took them. Those of colours leave the matte as it is, and what
+        transforms: as the image took them. Those of colours leave the matte as it is, and what
             they pad is transparent.
 
     Returns:
-        (H, W) uint8, resampled as the picture.
+        (H, W) uint8, resampled as the image.
     """
     for transform in transforms.transforms:
         if isinstance(transform, T.PadTransform):

@@ -10,8 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from solo_d2.checkpoint import CheckpointInfo
 from solo_d2.checkpoint.info import INFO_KEY, MSRA
 from solo_d2.data.classes import align_classes
+from solo_d2.engine import use_data
 from solo_d2.engine.classes import align_datasets
-from solo_d2.engine.prepare import use_data
 
 NAMES = ("classes_a", "classes_b")
 

@@ -468,8 +468,8 @@ def test_a_panoptic_png_of_another_size_is_named(tmp_path):
     [
         (np.full((64, 96), -1, np.int32), "which are no instance ids"),
         (np.full((64, 96), 2**30, np.int32), "which are no instance ids"),
-        (np.full((64, 90), 7, np.uint8), "is a picture of shape (64, 90)"),
-        (np.full((64, 96, 3), 7, np.uint8), "is a picture of shape (64, 96, 3)"),
+        (np.full((64, 90), 7, np.uint8), "is an image of shape (64, 90)"),
+        (np.full((64, 96, 3), 7, np.uint8), "is an image of shape (64, 96, 3)"),
     ],
 )
 def test_instance_ids_that_are_none(tmp_path, pixels, message):

@@ -1,4 +1,4 @@
-"""The key "alpha" of annotations: finds and checks matte files when a data set is read."""
+"""The key "alpha" of annotations: finds and checks matte files when a dataset is read."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def resolve_alpha(alpha: Any, json_file: Path, size: tuple[int, int]) -> dict[st
         raise ValueError(f"its 'alpha' should be {{'file_name': ...}}, got {shown(alpha)}")
     file = _find(json_file.resolve().parent, alpha["file_name"])
     try:
-        with open_image(file) as picture:
-            width, height = picture.size
+        with open_image(file) as opened:
+            width, height = opened.size
     except ImageError as error:
-        raise ValueError(f"its matte {file} is not a readable picture ({error.reason})") from error
+        raise ValueError(f"its matte {file} is not a readable image ({error.reason})") from error
     resolved = {**alpha, "file_name": file}
     if "offset" not in alpha:
         if (height, width) != size:

@@ -1,4 +1,4 @@
-"""Data sets in Cityscapes' folders, read from the pictures of instance ids that it is scored by.
+"""Datasets in Cityscapes' folders, read from the images of instance ids that it is scored by.
 
 ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
 ROOT/gtFine/SPLIT/CITY/CITY_SEQUENCE_FRAME_gtFine_instanceIds.png
@@ -41,17 +41,17 @@ _IDS_PER_CLASS = 1000
 
 
 def load_cityscapes(root: str | os.PathLike[str], split: str) -> CocoData:
-    """Reads one split.
+    """Read one split.
 
     Args:
         root: the folder with ``leftImg8bit`` and ``gtFine``.
         split: "train" or "val", or any other folder in these.
 
     Returns:
-        The data set; groups of objects are marked as crowds.
+        The dataset; groups of objects are marked as crowds.
 
     Raises:
-        ValueError: If folders or files are missing, misnamed or damaged; the message names them.
+        ValueError: folders or files are missing, misnamed or damaged; the message names them.
     """
     pairs = _pairs(Path(root), split)
     # Reading PNG files is most of the work, and done outside of Python's lock.
@@ -67,7 +67,7 @@ def load_cityscapes(root: str | os.PathLike[str], split: str) -> CocoData:
 
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Pictures and their instance ids."""
+    """Images and their instance ids."""
     images, truth = root / "leftImg8bit" / split, root / "gtFine" / split
     for folder, archive in (
         (images, "leftImg8bit_trainvaltest.zip"),
@@ -80,7 +80,7 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
             )
     files = sorted(images.glob("*/*.png"))
     if not files:
-        raise ValueError(f"{images} holds no pictures CITY/*{_IMAGE_END}")
+        raise ValueError(f"{images} holds no images CITY/*{_IMAGE_END}")
     pairs = []
     for file in files:
         stem = file.name.removesuffix(_IMAGE_END)
@@ -91,7 +91,7 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
         if not ids.is_file():
             raise ValueError(
                 f"{ids}, the ground truth of {file}, does not exist; unpack Cityscapes' "
-                "gtFine_trainvaltest.zip, or remove the picture"
+                "gtFine_trainvaltest.zip, or remove the image"
             )
         pairs.append((file, ids))
     return pairs
@@ -99,15 +99,15 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 def _record(image: Path, truth: Path) -> dict[str, Any]:
     try:
-        with open_image(truth) as picture:
-            ids = np.asarray(picture).astype(np.int64)
+        with open_image(truth) as opened:
+            ids = np.asarray(opened).astype(np.int64)
         size = read_size(image)
     except ImageError as error:
         raise ValueError(f"{truth} or {image} cannot be read ({error}); unpack it again") from error
     if ids.shape != size:
         raise ValueError(
-            f"{truth} is a picture of shape {ids.shape}, {image} has {size}; the ground truth must "
-            "have one channel and the size of its picture"
+            f"{truth} is an image of shape {ids.shape}, {image} has {size}; the ground truth must "
+            "have one channel and the size of its image"
         )
     if ids.min() < 0 or ids.max() >= _IDS_PER_CLASS * _IDS_PER_CLASS:
         raise ValueError(
@@ -131,7 +131,7 @@ def _annotations(ids: np.ndarray) -> list[dict[str, Any]]:
     for i in found:
         if _label(i) not in CLASSES:
             continue
-        # One at a time: hundreds of masks of a large picture would not fit into memory.
+        # One at a time: hundreds of masks of a large image would not fit into memory.
         mask = torch.from_numpy(ids == i)[None]
         annotations.append(
             {
@@ -152,7 +152,7 @@ def _label(instance_id: int) -> int:
 def register_cityscapes(
     root: str | os.PathLike[str], splits: Sequence[str] = ("train", "val")
 ) -> tuple[str, ...]:
-    """Reads the splits of a Cityscapes folder and registers them with Detectron2.
+    """Read the splits of a Cityscapes folder and register them with Detectron2.
 
     Detectron2's own ``cityscapes_fine_instance_seg_train`` needs cityscapesscripts and shapely,
     and reads polygons, which do not give the masks back that are evaluated.
@@ -162,10 +162,10 @@ def register_cityscapes(
         splits: to register.
 
     Returns:
-        Names of the data sets, ``cityscapes_<split>``.
+        Names of the datasets, ``cityscapes_<split>``.
 
     Raises:
-        ValueError: If the folder is incomplete (see `load_cityscapes`), or a name stands for
+        ValueError: the folder is incomplete (see `load_cityscapes`), or a name stands for
             another one.
     """
     names = []

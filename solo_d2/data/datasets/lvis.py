@@ -1,4 +1,4 @@
-"""Data sets in LVIS format: read, registered, and written from those in COCO format.
+"""Datasets in LVIS format: read, registered, and written from those in COCO format.
 
 LVIS is federated: an image is annotated for some classes only. `neg_category_ids` are classes
 that it is known to lack, and of `not_exhaustive_category_ids` it may show more than is annotated.
@@ -23,7 +23,7 @@ from pycocotools import mask as mask_util
 
 from ...io.atomic import atomic_write
 from ...io.errors import one_line, shown
-from ...io.json_reader import collector_paused
+from ...io.json_reader import collector_paused, is_utf8
 from ...io.segmentation import check_segmentations
 from .catalog import CocoData, register_data
 from .coco_json import is_lvis, parse_coco
@@ -120,26 +120,27 @@ def _file_name(image: dict[str, Any], root: str) -> Any:
 def register_lvis_json(
     name: str, json_file: str | os.PathLike[str], image_root: str | os.PathLike[str]
 ) -> list[str]:
-    """Checks a data set in LVIS format and registers it with Detectron2.
+    """Check a dataset in LVIS format and register it with Detectron2.
 
     Detectron2's own `register_lvis_instances` needs the package lvis and knows the classes of
     LVIS v0.5 and v1 only; here they are taken from the file.
 
     Args:
-        name: of the data set, as in ``cfg.DATASETS``.
+        name: of the dataset, as in ``cfg.DATASETS``.
         json_file: the annotations.
-        image_root: folder of the pictures (see `load_lvis_json`).
+        image_root: folder of the images (see `load_lvis_json`).
 
     Returns:
         The class names; their number is what ``MODEL.SOLO.NUM_CLASSES`` must be.
 
     Raises:
-        ValueError: If the data set is not usable, or `name` stands for other files.
+        ValueError: the dataset is not usable, or `name` stands for other files.
     """
     source = (str(Path(json_file).resolve()), str(Path(image_root).resolve()))
 
     def describe(data: CocoData) -> dict[str, Any]:
-        return {"json_file": source[0], "class_frequencies": list(data.frequencies)}
+        file = {"json_file": source[0]} if data.standard and is_utf8(source[0]) else {}
+        return {**file, "class_frequencies": list(data.frequencies)}
 
     return register_data(name, source, lambda: _load(*source), "lvis", describe)
 
@@ -155,7 +156,7 @@ def write_lvis(
     *,
     counts_from: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Writes a COCO file as a LVIS file.
+    """Write a COCO file as a LVIS file.
 
     A COCO image is annotated for all classes, so that all those that it does not show become its
     `neg_category_ids`. Crowds, which LVIS has not, are dropped, and make their class one of the
@@ -168,7 +169,7 @@ def write_lvis(
             group, the training set in LVIS; by default `coco_json` itself.
 
     Raises:
-        ValueError: If a file cannot be read, is in LVIS format already, or cannot be written.
+        ValueError: a file cannot be read, is in LVIS format already, or cannot be written.
     """
     path = Path(coco_json)
     content = read_coco(path)

@@ -34,12 +34,11 @@ def check_rles(
         Of each a compressed RLE that decodes to its image (the dict itself where it is one), None
         where no pixel is set, or a text: what is wrong, as the second half of a sentence.
     """
-    results: list[dict[str, Any] | str | None] = [None] * len(rles)
+    results: list[dict[str, Any] | str | None] = list(rles)
     packed: list[int] = []
     texts: list[bytes] = []
     for i, (rle, size) in enumerate(zip(rles, sizes, strict=True)):
-        counts = rle["counts"]
-        problem = size_problem(rle["size"], size)
+        counts, problem = rle["counts"], size_problem(rle["size"], size)
         if problem:
             results[i] = problem
         elif isinstance(counts, (str, bytes)):
@@ -51,10 +50,13 @@ def check_rles(
             results[i] = f"its RLE has the counts {shown(counts)}, which are no runs"
     told = _check_texts(texts, [sizes[i][0] * sizes[i][1] for i in packed])
     for i, problem, empty, gaps in zip(packed, *told, strict=True):
-        if problem:
-            results[i] = problem
-        elif not empty:
-            results[i] = _tidy(rles[i], sizes[i], gaps)
+        if problem or empty:
+            results[i] = problem or None
+        elif gaps:
+            plain = {"size": list(sizes[i]), "counts": rles[i]["counts"]}
+            results[i] = mask_util.encode(mask_util.decode(plain))
+        elif len(rles[i]) > 2 or not _is_plain(rles[i]["size"]):
+            results[i] = {"size": list(sizes[i]), "counts": rles[i]["counts"]}
     return results
 
 
@@ -77,12 +79,8 @@ def size_problem(stated: Any, size: tuple[int, int]) -> str:
     return f"its RLE has the size {shown(stated)}, but its image has {list(size)}{hint}"
 
 
-def _tidy(rle: dict[str, Any], size: tuple[int, int], gaps: bool) -> dict[str, Any]:
-    """The RLE itself, or one without further keys, floats in the size, and empty runs."""
-    if gaps:
-        return mask_util.encode(mask_util.decode({"size": list(size), "counts": rle["counts"]}))
-    plain = len(rle) == 2 and type(rle["size"]) is list and type(rle["size"][0]) is int
-    return rle if plain else {"size": list(size), "counts": rle["counts"]}
+def _is_plain(size: Any) -> bool:
+    return type(size) is list and type(size[0]) is int and type(size[1]) is int
 
 
 def _pack(counts: list, size: tuple[int, int]) -> dict[str, Any] | str | None:
@@ -126,54 +124,75 @@ def _decode(
     text: bytes, lengths: np.ndarray, pixels: np.ndarray
 ) -> tuple[list[str], list[bool], list[bool]]:
     """`_check_texts` of M joined texts of these lengths, none of them empty."""
-    digits = np.frombuffer(text, np.uint8).astype(np.int32) - _OFFSET
     last = np.cumsum(lengths) - 1
     first = last - lengths + 1
-    strange = np.logical_or.reduceat((digits < 0) | (digits > 63), first)
+    digits = np.frombuffer(text, np.uint8) - np.uint8(_OFFSET)
+    strange = np.maximum.reduceat(digits, first) > 63
     ends = digits & _MORE == 0
     cut = ~ends[last]
     ends[last] = True  # so that a cut text does not run into the next one
-    stops = np.flatnonzero(ends)
-    starts = np.concatenate([[0], stops[:-1] + 1])
-    sizes = stops - starts + 1
-    place = np.arange(len(digits), dtype=np.int32) - np.repeat(starts.astype(np.int32), sizes)
-    huge = np.logical_or.reduceat(place >= _MOST_DIGITS, first)
-    place = np.minimum(place, _MOST_DIGITS)
-    values = np.add.reduceat((digits & (_MORE - 1)) << _DIGIT_BITS * place, starts).astype(np.int64)
-    sizes = np.minimum(sizes, _MOST_DIGITS)
-    values -= np.where(digits[stops] & _SIGN, 1 << _DIGIT_BITS * sizes, 0)
-    per_text = np.add.reduceat(ends.astype(np.int64), first)
-    runs, begin = _undo_differences(values, per_text)
-    huge |= np.maximum.reduceat(runs, begin) > pixels
-    negative = np.minimum.reduceat(runs, begin) < 0
+    values, begin, long = _numbers(digits, np.flatnonzero(ends), first)
+    runs, order = _undo_differences(values, begin)
+    largest, smallest = np.maximum.reduceat(runs, begin), np.minimum.reduceat(runs, begin)
+    impossible = long | (largest > pixels) | (smallest < 0)
     total = np.add.reduceat(runs, begin)
-    order = np.arange(len(runs)) - np.repeat(begin, per_text)
-    objects = np.add.reduceat(np.where(order % 2, runs, 0), begin)
+    objects = np.add.reduceat(np.where(order & 1, runs, 0), begin)
     gaps = np.logical_or.reduceat((runs == 0) & (order > 0), begin)
     problems = [""] * len(lengths)
-    for i in np.flatnonzero(strange | cut | huge | negative | (total != pixels)).tolist():
+    for i in np.flatnonzero(strange | cut | impossible | (total != pixels)).tolist():
         if strange[i]:
             problems[i] = "its RLE has characters that no RLE has"
         elif cut[i]:
             problems[i] = "its RLE ends in the middle of a run; it is cut off"
-        elif huge[i] or negative[i]:
+        elif impossible[i]:
             problems[i] = "its RLE has runs that no mask has; it is damaged, or no RLE"
         else:
             problems[i] = f"its RLE counts {total[i]} pixels, its image has {pixels[i]}"
     return problems, (objects == 0).tolist(), gaps.tolist()
 
 
-def _undo_differences(values: np.ndarray, per_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of numbers, and where each text begins: from the fourth on a number is a difference.
+def _numbers(
+    digits: np.ndarray, stops: np.ndarray, first: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put the digits of numbers together.
 
-    It is that to the run before the last one, so that the runs at odd places are one running sum
-    and those at even places, but for the first, another.
+    Args:
+        digits: of all texts, uint8.
+        stops: places of the last digits of numbers, at least one in each text.
+        first: place of the first digit of every text, (M,).
+
+    Returns:
+        The numbers, which of them is the first of each text, (M,), and which texts have numbers
+        of more than `_MOST_DIGITS`, (M,).
     """
-    begin = np.cumsum(per_text) - per_text
-    order = np.arange(len(values)) - np.repeat(begin, per_text)
+    starts = np.concatenate([[0], stops[:-1] + 1])
+    more = stops - starts
+    begin = np.searchsorted(stops, first)
+    values = (digits[starts] & (_MORE - 1)).astype(np.int64)
+    for place in range(1, min(int(more.max()), _MOST_DIGITS - 1) + 1):
+        chosen = np.flatnonzero(more >= place)
+        high = (digits[starts[chosen] + place] & (_MORE - 1)).astype(np.int64)
+        values[chosen] |= high << _DIGIT_BITS * place
+    negative = np.flatnonzero(digits[stops] & _SIGN)
+    values[negative] -= 1 << _DIGIT_BITS * (np.minimum(more[negative], _MOST_DIGITS - 1) + 1)
+    return values, begin, np.maximum.reduceat(more, begin) >= _MOST_DIGITS
+
+
+def _undo_differences(values: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of the numbers of texts that begin there, and the place of each run in its text.
+
+    From the fourth on a number is a difference to the run before the last one, so that the runs at
+    odd places are one running sum and those at even places, but for the first, another.
+    """
+    counts = np.diff(begin, append=len(values))
+    order = np.arange(len(values)) - np.repeat(begin, counts)
     runs = values.copy()
-    for chosen in (order % 2 == 1, (order % 2 == 0) & (order > 0)):
-        sums = np.cumsum(np.where(chosen, values, 0))
-        before = sums[begin] - np.where(chosen[begin], values[begin], 0)
-        runs = np.where(chosen, sums - np.repeat(before, per_text), runs)
-    return runs, begin
+    for members, length in (
+        (np.flatnonzero(order & 1), counts // 2),
+        (np.flatnonzero((order & 1 == 0) & (order > 0)), (counts - 1) // 2),
+    ):
+        sums = np.cumsum(values[members])
+        ends = np.cumsum(length)
+        before = np.concatenate([[0], sums])[ends - length]
+        runs[members] = sums - np.repeat(before, length)
+    return runs, order

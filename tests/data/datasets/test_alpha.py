@@ -73,7 +73,7 @@ def test_a_crop_may_touch_the_border(load, offset):
         ({"file_name": "crop.png", "offset": [3, 7]}, r"crop\.png .* does not lie inside"),
         ({"file_name": "crop.png", "offset": [-1, 0]}, r"crop\.png .* does not lie inside"),
         ({"file_name": "crop.png", "offset": 3}, r"offset of its matte .*crop\.png should be"),
-        ({"file_name": "annotations/set.json"}, r"set\.json is not a readable picture"),
+        ({"file_name": "annotations/set.json"}, r"set\.json is not a readable image"),
         ("matte.png", r"'alpha' should be .*got 'matte\.png'"),
         (
             {"file_name": "../matte.png"},

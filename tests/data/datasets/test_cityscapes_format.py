@@ -76,7 +76,7 @@ def test_missing_folders_are_named_with_the_archive(root):
     with pytest.raises(ValueError, match=r"gtFine/test.*gtFine_trainvaltest\.zip"):
         load_cityscapes(root, "test")
     (root / "gtFine" / "test").mkdir()
-    with pytest.raises(ValueError, match="leftImg8bit/test holds no pictures"):
+    with pytest.raises(ValueError, match="leftImg8bit/test holds no images"):
         load_cityscapes(root, "test")
 
 
@@ -96,7 +96,7 @@ def test_misnamed_pictures_are_named(root):
 def test_damaged_and_wrong_sized_ground_truth_is_named(root):
     file = picture_of_ids(root)
     Image.new("I;16", (10, 10)).save(file)
-    with pytest.raises(ValueError, match=r"instanceIds\.png is a picture of shape \(10, 10\)"):
+    with pytest.raises(ValueError, match=r"instanceIds\.png is an image of shape \(10, 10\)"):
         load_cityscapes(root, "val")
     Image.new("RGB", (96, 64)).save(file)
     with pytest.raises(ValueError, match=r"shape \(64, 96, 3\).*one channel"):
