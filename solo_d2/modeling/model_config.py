@@ -249,9 +249,11 @@ def _check_pyramid(cfg: CfgNode) -> None:
         "MODEL.FPN", cfg.MODEL.FPN.NORM, {"OUT_CHANNELS": cfg.MODEL.FPN.OUT_CHANNELS}
     )
     stages = [int(name[-1]) for name in names]
-    if stages != list(range(stages[0], stages[0] + len(stages))):
+    # Detectron2 makes P6 of P5, whatever the last stage is.
+    if stages != list(range(stages[0], 6)):
         raise ValueError(
-            f"MODEL.FPN.IN_FEATURES must be neighbouring stages, finest first, got {names}"
+            "MODEL.FPN.IN_FEATURES must be neighbouring stages up to res5, finest first, got "
+            f"{names}"
         )
     if "MODEL.RESNETS" not in BACKBONES[cfg.MODEL.BACKBONE.NAME]:
         return

@@ -364,6 +364,10 @@ CONTRADICTIONS = {
         ("MODEL.FPN.IN_FEATURES", ["res2", "res4"]),
         ("FPN.IN_FEATURES", "neighbouring"),
     ),
+    "a pyramid without its top": (
+        ("MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4"]),
+        ("FPN.IN_FEATURES", "up to res5"),
+    ),
     "no pyramid at all": (("MODEL.FPN.IN_FEATURES", []), ("MODEL.FPN.IN_FEATURES",)),
     "a label that is a class": (
         (*PANOPTIC, "MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 2),
