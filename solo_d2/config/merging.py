@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from ..io.config_file import BASE_KEY, read_config_file
+from ..io.errors import one_line
 from .rules import like, shorten, suggest
 from .unused import leaves
 
@@ -39,7 +40,7 @@ def merge_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
                 _set(cfg, key, value)
         except ValueError as error:
             where = "" if part.path == Path(path) else f"{part.path}: "
-            raise ValueError(f"{path}: not a usable config: {where}{error}") from error
+            raise ValueError(f"{path}: not a usable config: {where}{one_line(error)}") from error
 
 
 def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
@@ -56,7 +57,7 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
         try:
             _set(cfg, key, value)
         except ValueError as error:
-            raise ValueError(f"Bad config override: {error}") from error
+            raise ValueError(f"Bad config override: {one_line(error)}") from error
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -134,7 +135,7 @@ def _set(cfg: CfgNode, key: str, value: Any) -> None:
     if not isinstance(node, CfgNode) or (name not in node and not node.is_new_allowed()):
         if BASE_KEY in (key, name):
             raise ValueError(f"{key}: {BASE_KEY} can only stand at the top of a file")
-        raise ValueError(f"there is no key {key}{_similar(key, cfg)}")
+        raise ValueError(f"there is no key {key[:120]}{_similar(key, cfg)}")
     node[name] = _coerced(key, value, node.get(name))
 
 

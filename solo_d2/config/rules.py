@@ -49,7 +49,7 @@ def suggest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def integer(low: int, high: int | None = None) -> Rule:
-    """An integer from `low` to `high`."""
+    """Allow integers from `low` to `high`."""
     bounds = f">= {low}" if high is None else f"from {low} to {high}"
     return Rule(
         lambda: f"an integer {bounds}",
@@ -60,7 +60,7 @@ def integer(low: int, high: int | None = None) -> Rule:
 def number(
     low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False
 ) -> Rule:
-    """A finite number from `low` to `high`; greater than `low` if `above`, less if `below`."""
+    """Allow finite numbers from `low` to `high`; without `low` if `above`, `high` if `below`."""
 
     def accepts(value: Any) -> bool:
         if not _is(value, Real) or not math.isfinite(value):
@@ -78,12 +78,12 @@ def number(
 
 
 def flag() -> Rule:
-    """True or False."""
+    """Allow True and False."""
     return Rule(lambda: "True or False", lambda value: isinstance(value, bool))
 
 
 def text(*, empty: bool = False) -> Rule:
-    """A text, which may be empty if `empty`."""
+    """Allow text, also an empty one if `empty`."""
     return Rule(
         lambda: "a text" if empty else "a text that is not empty",
         lambda value: isinstance(value, str) and (empty or bool(value.strip())),
@@ -91,7 +91,7 @@ def text(*, empty: bool = False) -> Rule:
 
 
 def choice(names: Iterable[Any] | Callable[[], Iterable[Any]]) -> Rule:
-    """One of some names or numbers; a function gives those of the moment."""
+    """Allow some names or numbers; a function gives those of the moment."""
     current: Callable[[], Iterable[Any]] = names if callable(names) else lambda: names
 
     def accepts(value: Any) -> bool:
@@ -104,7 +104,7 @@ def choice(names: Iterable[Any] | Callable[[], Iterable[Any]]) -> Rule:
 
 
 def items(rule: Rule, count: int | None = None, *, least: int = 0) -> Rule:
-    """A list or tuple of `count` values, or of at least so many, that follow a rule."""
+    """Allow lists and tuples of `count` values, or of `least` and more, that follow a rule."""
 
     def accepts(value: Any) -> bool:
         if not isinstance(value, list | tuple) or len(value) < least:
@@ -116,7 +116,7 @@ def items(rule: Rule, count: int | None = None, *, least: int = 0) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What one of several rules allows."""
+    """Allow what one of several rules allows."""
     return Rule(
         lambda: " or ".join(rule.allowed() for rule in rules),
         lambda value: any(rule.accepts(value) for rule in rules),
@@ -125,7 +125,7 @@ def either(*rules: Rule) -> Rule:
 
 
 def exactly(value: Any) -> Rule:
-    """One value, such as None or infinity."""
+    """Allow one value, such as None or infinity."""
     return Rule(lambda: repr(value), lambda other: type(other) is type(value) and other == value)
 
 
@@ -142,7 +142,7 @@ def _is_norm(name: str) -> bool:
 
 
 def norm() -> Rule:
-    """A normalisation layer that this Detectron2 knows; "" is none."""
+    """Allow the normalisation layers that this Detectron2 knows; "" is none."""
 
     def known() -> list[str]:
         return [name for name in _NORMS if _is_norm(name)]
@@ -155,7 +155,7 @@ def norm() -> Rule:
 
 
 def device() -> Rule:
-    """A name of a torch device, of this machine or another, or "auto"."""
+    """Allow names of torch devices, of this machine or another, and "auto"."""
 
     def accepts(value: Any) -> bool:
         if value == "auto" or isinstance(value, torch.device):
@@ -169,7 +169,7 @@ def device() -> Rule:
 
 
 def like(default: Any) -> Rule:
-    """A value of the type that the default has; anything where that is None."""
+    """Allow values of the type that the default has; anything where that is None."""
     kinds: list[tuple[type | tuple[type, ...], Rule]] = [
         (bool, flag()),
         (int, Rule(lambda: "an integer", lambda value: _is(value, Integral))),

@@ -69,7 +69,8 @@ def read_config_file(path: str | os.PathLike[str]) -> list[ConfigPart]:
         return list(_read(top, (), iter(range(MAX_FILES))))
     except _UnusableError as error:
         where = "" if error.path == top else f"{error.path}: "
-        raise ValueError(f"{top}: not a usable config: {where}{error}") from error
+        reason = ValueError(f"{where}{error}")
+        raise ValueError(f"{top}: not a usable config: {one_line(reason)}") from error
 
 
 class _UnusableError(ValueError):

@@ -608,6 +608,8 @@ FILES = {
         "no key SOLVR.MAX_ITER; did you mean SOLVER.MAX_ITER",
     ),
     "a key of one level": ("NUM_GRIDS: [1]", "did you mean MODEL.SOLO.NUM_GRIDS"),
+    "a key of two lines": ('"SE\\nED": 1', "no key SE ED"),
+    "a base of two lines": ('_BASE_: "no\\nne.yaml"', "no ne.yaml: no such file"),
     "a number as key": ("3: 4", "no key 3"),
     "a text for a number": ("SEED: text", "SEED must be an integer, got 'text'"),
     "a float for an integer": (
