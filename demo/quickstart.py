@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_setup
 from detectron2.structures import BitMasks, Instances
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
 from solo_d2 import SOLOPredictor, model_zoo
@@ -36,6 +35,8 @@ from solo_d2.data.scenes.register import register_built
 from solo_d2.data.scenes.shapes import ShapesSource
 from solo_d2.data.scenes.stamps import StampsSource, StampsUnavailableError
 from solo_d2.engine import SOLOTrainer, use_data
+from solo_d2.engine.log import begin_log, end_log, open_log
+from solo_d2.engine.processes import exit_code, tell
 from solo_d2.inference.colors import InstanceColors
 from solo_d2.inference.drawing import draw_instances
 from solo_d2.io.image import read_image, write_image
@@ -234,21 +235,36 @@ def report(folder: Path, metrics: dict[str, Any], drawn: list[Path]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run everything; returns the exit code."""
     args = parse_args(argv)
+    try:
+        run(args)
+    except StampsUnavailableError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+    except BaseException as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        tell(error, "quickstart")
+        return code
+    finally:
+        end_log()
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build, train, evaluate and draw."""
     folder = Path(args.output)
     seconds = {"setup": args.setup_seconds}
     start = time.perf_counter()
-    try:
-        kind, splits = build_data(args)
-        seconds["data"] = time.perf_counter() - start
-        cfg = make_config(args, kind, splits)
-        shutil.rmtree(folder, ignore_errors=True)
-        default_setup(cfg, argparse.Namespace(config_file="", opts=[], eval_only=False))
-        setup_logger(str(folder), name="solo_d2")
-        logging.getLogger("detectron2.config").setLevel(logging.WARNING)
-        trainer, seconds["train"], seconds["eval"] = train(cfg)
-    except (ValueError, StampsUnavailableError, FloatingPointError) as error:
-        print(f"quickstart: {error}", file=sys.stderr)
-        return 1
+    kind, splits = build_data(args)
+    seconds["data"] = time.perf_counter() - start
+    cfg = make_config(args, kind, splits)
+    shutil.rmtree(folder, ignore_errors=True)
+    begin_log()
+    open_log(str(folder))
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
+    logging.getLogger("detectron2.config").setLevel(logging.WARNING)
+    trainer, seconds["train"], seconds["eval"] = train(cfg)
     # Detectron2's log has the name that the summary is to have.
     (folder / "metrics.json").rename(folder / "metrics_log.json")
     start = time.perf_counter()
@@ -264,7 +280,6 @@ def main(argv: list[str] | None = None) -> int:
     ]
     seconds["draw"] = time.perf_counter() - start
     report(folder, {**metrics, "data": kind, "seconds": seconds}, drawn)
-    return 0
 
 
 if __name__ == "__main__":

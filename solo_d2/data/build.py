@@ -13,8 +13,9 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch import Tensor
 
-from .loader import SeededImages, TrainLoader
+from .loader import TrainLoader
 from .records import training_records
+from .seeded import SeededImages
 from .stream import ImageStream, derive_seed
 
 _SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")

@@ -5,97 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import signal
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import numpy as np
-import torch
-from detectron2.data import DatasetFromList
 from detectron2.utils import comm
-from detectron2.utils.serialize import PicklableWrapper
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..io.errors import one_line
+from .seeded import Failure, Sample, SeededImages, seed_all
 from .stream import Draw, ImageStream, Position, derive_seed
 
 _logger = logging.getLogger(__name__)
 
-Sample = dict[str, Any]
-_UNREADABLE = (ValueError, OSError, MemoryError)
-_TRIES = 100
-
 
 class LoadingError(OSError):
     """Training data that cannot be loaded; one line that names the file."""
-
-
-class Failure(NamedTuple):
-    """Why an image could not be loaded; plain, so that it comes out of a worker as it is."""
-
-    file: str
-    reason: str
-    unreadable: bool
-    details: str
-
-
-class SeededImages(Dataset):
-    """Images by (number of the draw, index); every draw has random numbers of its own.
-
-    Args:
-        records: of the images, in Detectron2's format.
-        mapper: from a record to the model's input.
-        seed: of the random numbers.
-        skip: whether another image takes the place of one that cannot be read.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[Sample],
-        mapper: Callable[[Sample], Sample | None],
-        seed: int,
-        *,
-        skip: bool = False,
-    ) -> None:
-        is_list = isinstance(records, list)  # other kinds keep their content in a way of their own
-        self.records = DatasetFromList(records, copy=False) if is_list else records
-        self.mapper = PicklableWrapper(mapper)
-        self.seed = seed
-        self.skip = skip
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, draw: Draw) -> tuple[Sample | None, list[Failure]]:
-        """Load an image, or what takes its place; None where that fails, too."""
-        number, index = draw
-        failures = []
-        for attempt in range(_TRIES):
-            seed_all(derive_seed(self.seed, "image", number, attempt), cuda=False)
-            loaded = self._load(index)
-            if isinstance(loaded, Failure):
-                failures.append(loaded)
-                if not (self.skip and loaded.unreadable):
-                    break
-            elif loaded is not None:  # so mappers ask for another image
-                return loaded, failures
-            index = derive_seed(self.seed, "instead", number, attempt) % len(self)
-        return None, failures
-
-    def _load(self, index: int) -> Sample | Failure | None:
-        record = self.records[index]
-        file = str(record.get("file_name", f"image {index}"))
-        try:
-            return self.mapper(record)
-        except Exception as error:  # whatever it is, the main process is told, in one line
-            unreadable = isinstance(error, _UNREADABLE)
-            reason = one_line(error) if unreadable else f"{type(error).__name__}: {one_line(error)}"
-            reason = reason if file in reason else f"{file}: {reason}"
-            return Failure(file, reason, unreadable, traceback.format_exc())
 
 
 class TrainLoader:
@@ -143,40 +70,49 @@ class TrainLoader:
         self.check: Callable[[LoadingError | None], None] = _raise
         self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self._left_out: dict[str, int] = {}
-        self._items: Iterator[tuple[Sample | None, list[Failure]]] = iter(())
+        self._items: Iterator[tuple[Sample | None, list[Failure]]] | None = None
+        self._behind: deque[Position] = deque()
 
-    def __iter__(self) -> Iterator[list[Sample]]:
-        """Go on behind `position`; it is looked at when the first batch is asked for."""
-        behind: deque[Position] = deque()
+    def __iter__(self) -> TrainLoader:
+        """Return the loader itself, which goes on behind `position`."""
+        self.close()
+        return self
+
+    def __next__(self) -> list[Sample]:
+        """Return the next batch; after an error or `close` it is loaded anew."""
+        with self.waiting():
+            batch, error = self._load()
+        self.check(error)
+        self.position = self._behind.popleft()
+        self.first_sample = batch[0]
         rank = comm.get_rank()
-        self._items = _start(self._loader(behind))
-        while True:
-            batch, error = [], None
-            with self.waiting():
-                try:
-                    batch = [self._accept(*next(self._items)) for _ in range(self.batch_size)]
-                except LoadingError as caught:
-                    error = caught
-                except (RuntimeError, OSError, EOFError) as caught:
-                    if not self.workers:
-                        raise
-                    # Of torch, whose worker is no more; errors of images come out as failures.
-                    error = LoadingError(
-                        f"a loading process has died ({one_line(caught)}); if memory was short, "
-                        "lower DATALOADER.NUM_WORKERS"
-                    )
-            self.check(error)
-            self.position = behind.popleft()
-            self.first_sample = batch[0]
-            seed_all(derive_seed(self.images.seed, "step", self.position.drawn, rank))
-            yield batch
+        seed_all(derive_seed(self.images.seed, "step", self.position.drawn, rank))
+        return batch
 
     def close(self) -> None:
-        """End the processes that load images, and with them the iterator."""
-        self._items = iter(())
+        """End the processes that load images; the next batch starts others."""
+        self._items = None
 
-    def _loader(self, behind: deque[Position]) -> DataLoader:
+    def _load(self) -> tuple[list[Sample], LoadingError | None]:
+        """The images of the next batch, or why there are none."""
+        if self._items is None:
+            self._items = _start(self._loader())
+        try:
+            return [self._accept(*next(self._items)) for _ in range(self.batch_size)], None
+        except LoadingError as error:
+            return [], error
+        except (RuntimeError, OSError, EOFError) as error:
+            if not self.workers:
+                raise
+            # Of torch, whose worker is no more; errors of images come out as failures.
+            return [], LoadingError(
+                f"a loading process has died ({one_line(error)}); if memory was short, lower "
+                "DATALOADER.NUM_WORKERS"
+            )
+
+    def _loader(self) -> DataLoader:
         rank, processes = comm.get_rank(), comm.get_world_size()
+        behind = self._behind = deque()
 
         def draws() -> Iterator[Draw]:
             for batches, position in self.stream.steps(self.position, self.batch_size, processes):
@@ -262,16 +198,6 @@ class TrainLoader:
         self.images.seed = self.stream.seed = seed
         self.position = position
         return goes_on
-
-
-def seed_all(seed: int, *, cuda: bool = True) -> None:
-    """Seed the random numbers of Python, NumPy and torch, of the current GPU where `cuda`."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
-    # torch.manual_seed looks for all kinds of devices, which takes as long as loading an image.
-    torch.default_generator.manual_seed(seed)
-    if cuda and torch.cuda.is_initialized():
-        torch.cuda.manual_seed(seed)
 
 
 class _Once:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a training between two iterations, in all of its processes at once."""
+"""Signals end a training between two iterations, in all of its processes at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from detectron2.utils import comm
 
 from ..data.loader import LoadingError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FAILED = 1000
 _TWICE = 2.0
 """Launchers pass a Ctrl-C on that their processes got already: seconds in which it counts once."""
 
 
 class Interruption:
-    """Handlers of the two signals for the time of a training.
+    """Handlers of SIGINT, SIGTERM and SIGHUP for the time of a training.
 
     The first signal is remembered until it does no harm. A second Ctrl-C ends the process at once.
     Where handlers cannot be set, outside of the main thread, nothing is changed.
@@ -42,8 +41,9 @@ class Interruption:
         self._group: Any = None
 
     def __enter__(self) -> Interruption:
+        self.signal, self._open = None, False
         if threading.current_thread() is threading.main_thread():
-            self._before = {x: signal.signal(x, self._handle) for x in _SIGNALS}
+            self._before = {x: signal.signal(x, self._handle) for x in _signals()}
         if comm.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")
         return self
@@ -57,7 +57,7 @@ class Interruption:
 
         Raises:
             KeyboardInterrupt: SIGINT came.
-            SystemExit: SIGTERM came; with the code that shells use.
+            SystemExit: another one came; with the code that shells use.
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
@@ -119,3 +119,11 @@ class Interruption:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
         if self._open:
             self.check()
+
+
+def _signals() -> list[int]:
+    """The signals that end a training; nohup asks for that of a closed terminal to be ignored."""
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -27,13 +28,14 @@ def open_log(folder: str, rank: int = 0) -> None:
     """Send all messages, those kept included, to the console and to ``log.txt`` in a folder.
 
     Args:
-        folder: exists.
+        folder: is made where it is missing, as on another machine.
         rank: of the process; all but 0 are silent and write to ``log.txt.rankN``.
 
     Raises:
         OSError: The file cannot be written.
     """
     kept = [record for x in _handlers if isinstance(x, _Memory) for record in x.take()]
+    os.makedirs(folder, exist_ok=True)
     name = f"log.txt.rank{rank}" if rank else "log.txt"
     opened: list[logging.Handler] = [_File(Path(folder, name))]
     if rank == 0:

@@ -146,6 +146,7 @@ class ResumableTrainer(DefaultTrainer):
         if isinstance(error, KeyboardInterrupt | SystemExit) and self._interruption.signal:
             reason = signal.Signals(self._interruption.signal).name
         ended = self.iter == self.max_iter
+        _logger.debug("What ended it:", exc_info=error)
         if comm.is_main_process():
             _logger.error("%s (%s)", self._save(error), reason)
         if ended:  # the hooks have been told
@@ -211,7 +212,7 @@ class ResumableTrainer(DefaultTrainer):
         if inner is None:
             _logger.warning(
                 "The checkpoint is of an older version, without the state of the optimizer: "
-                "momentum and the order of the images start anew"
+                "momentum starts anew"
             )
         else:
             names, kind = own.get("parameters"), own.get("optimizer")
@@ -220,7 +221,14 @@ class ResumableTrainer(DefaultTrainer):
             load_scaler(getattr(self._trainer, "grad_scaler", None), inner.get("grad_scaler"))
         states = dict(state_dict.get("hooks", {}))
         set_scheduler(self.scheduler, iteration, states.pop("LRScheduler", None))
-        if "data" in own and isinstance(self.data_loader, TrainLoader):
-            if not self.data_loader.load_state_dict(own["data"], keep_seed=self.cfg.SEED >= 0):
-                _logger.warning("The images or SEED have changed: a new pass over them begins")
+        if isinstance(self.data_loader, TrainLoader):
+            self._load_position(own.get("data"))
         TrainerBase.load_state_dict(self, {"iteration": iteration, "hooks": states})
+
+    def _load_position(self, saved: dict[str, Any] | None) -> None:
+        if saved is None:
+            _logger.warning("The checkpoint does not say where in the data it was: they start anew")
+        elif self.data_loader.load_state_dict(saved, keep_seed=self.cfg.SEED >= 0):
+            _logger.info("Going on behind %d images", self.data_loader.position.drawn)
+        else:
+            _logger.warning("The images or SEED have changed: a new pass over them begins")

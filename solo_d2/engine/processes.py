@@ -93,7 +93,9 @@ def exit_code(error: BaseException) -> int | None:
     if isinstance(error, ValueError):
         return 2
     known = (OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError)
-    return 1 if isinstance(error, known) else None
+    # A loading process died, or raised what cannot be raised again here.
+    of_worker = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    return 1 if of_worker or isinstance(error, known) else None
 
 
 def tell(error: BaseException, program: str) -> None:

@@ -10,7 +10,11 @@ _LENGTH = 500
 
 def one_line(error: BaseException) -> str:
     """Return the text of an error in one line without a full stop; its type where it has none."""
-    return printable(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
+    text = str(error)
+    if "in DataLoader worker process" in text:  # behind the other process's traceback
+        last = text.strip().splitlines()[-1]
+        text = last.partition(": ")[2] or last
+    return printable(" ".join(text.split()).rstrip(".")) or type(error).__name__
 
 
 def printable(text: str, length: int = _LENGTH) -> str:

@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ import training_runs as runs
 from builders import SOFT, tiny_model
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.engine.train_loop import TrainerBase
 from panoptic_scenes import write_scenes
 from training_runs import At, config, send, train, weights
 
@@ -34,7 +36,9 @@ from solo_d2.data.loader import LoadingError
 from solo_d2.data.stream import ImageStream, Position
 from solo_d2.engine import SOLOTrainer
 from solo_d2.engine.log import begin_log, end_log, open_log
+from solo_d2.engine.processes import exit_code
 from solo_d2.engine.state import kind_of
+from solo_d2.io.errors import one_line
 from solo_d2.io.lock import LOCK, FolderInUseError, FolderLock
 from solo_d2.io.processes import this_process
 
@@ -414,7 +418,7 @@ def strip(folder, *path):
     ("path", "said"),
     [
         (("trainer", "_trainer"), "of an older version, without the state of the optimizer"),
-        (("trainer", "solo_d2"), ""),
+        (("trainer", "solo_d2"), "does not say where in the data it was"),
     ],
     ids=["as Detectron2 0.6 saves", "as Detectron2's main branch saves"],
 )
@@ -424,7 +428,8 @@ def test_checkpoints_with_less_still_resume(tmp_path, caplog, path, said):
     caplog.clear()
     trainer, steps, _ = train(config(tmp_path), resume=True)
     assert [(x[0], pytest.approx(x[2])) for x in steps[:3]] == [(3, 0.002), (4, 2e-4), (5, 2e-4)]
-    assert caplog.text.count(said) == 1 if said else trainer.optimizer.state
+    assert caplog.text.count(said) == 1
+    assert trainer.optimizer.state
 
 
 @pytest.mark.parametrize(
@@ -1221,3 +1226,104 @@ def test_fewer_processes_go_on_behind_the_images_seen(two):
     counts = [x["trainer"]["solo_d2"]["data"]["position"] for x in (before, after)]
     seen = [x["drawn"] - len(x["waiting"]) for x in counts]
     assert seen == [6 * 2, 8 * 2]
+
+
+# Errors of the processes that load images, also of an evaluation
+
+
+FROM_A_WORKER = """Caught ValueError in DataLoader worker process 1.
+Original Traceback (most recent call last):
+  File "x.py", line 3, in y
+    raise z
+ValueError: a.png: damaged or truncated
+"""
+
+
+def test_a_traceback_of_a_worker_becomes_its_last_line():
+    assert one_line(ValueError(FROM_A_WORKER)) == "a.png: damaged or truncated"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("a"), 2),
+        (FileNotFoundError("a"), 1),
+        (FloatingPointError("a"), 1),
+        (MemoryError(), 1),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), 1),
+        (KeyboardInterrupt(), 130),
+        (SystemExit(143), 143),
+        (RuntimeError("a bug"), None),
+        (KeyError("a bug"), None),
+    ],
+)
+def test_exit_codes(error, code):
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_of_the_evaluation_is_one_line(command, workers):
+    """What was trained until then is saved."""
+    text = (command.data / "train.json").read_text()
+    for number in range(7):
+        shutil.copy(command.data / f"{number}.png", command.data / f"val{number}.png")
+    (command.data / "val.json").write_text(text.replace('"file_name": "', '"file_name": "val'))
+    (command.data / "val1.png").write_bytes(b"no picture")
+    code, line, said = command(
+        "TEST.EVAL_PERIOD", 2, "DATALOADER.NUM_WORKERS", workers, val=command.data / "val.json"
+    )
+    assert code in (1, 2) and str(command.data / "val1.png") in line
+    assert "Traceback" not in said and "Stopped after iteration 1" in said
+    assert last_iteration(command.out) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_goes_on_after_it_was_closed(tmp_path, workers):
+    whole = first_batches(config(tmp_path), 5)
+    loader = SOLOTrainer.build_train_loader(config(tmp_path, "DATALOADER.NUM_WORKERS", workers))
+    batches = []
+    for _ in range(5):
+        batches.append(next(loader))
+        loader.close()
+    assert [[x["file_name"] for x in batch] for batch in batches] == [
+        [x[0] for x in batch] for batch in whole
+    ]
+    assert all(torch.equal(a[0]["image"], b[0][1]) for a, b in zip(batches, whole, strict=True))
+
+
+def test_nohup_keeps_its_word(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _, steps, code = train(config(tmp_path), extra=[At(2, send(signal.SIGHUP))])
+        assert (len(steps), code) == (10, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        error, iteration = stopped(config(tmp_path / "other"), At(2, send(signal.SIGHUP)))
+        assert (error.code, iteration) == (129, 1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_detectron2s_main_branch_goes_on_as_well(tmp_path, monkeypatch):
+    """There `DefaultTrainer` asks the inner trainer, and makes the loader's iterator late."""
+    whole, steps, _ = train(config(tmp_path / "whole"))
+
+    def state_dict(self):
+        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state):
+        raise AssertionError("it would let the checkpoint's rates hold over the config's")
+
+    def iterator(self):
+        if self.__dict__.get("_iterator") is None:
+            self.__dict__["_iterator"] = iter(self.data_loader)
+        return self.__dict__["_iterator"]
+
+    monkeypatch.setattr(DefaultTrainer, "state_dict", state_dict, raising=False)
+    monkeypatch.setattr(DefaultTrainer, "load_state_dict", load_state_dict, raising=False)
+    monkeypatch.setattr(
+        SimpleTrainer, "_data_loader_iter", property(iterator, lambda *_: None), raising=False
+    )
+    _, first, _ = train(config(tmp_path / "halves"), stop=5)
+    resumed, second, _ = train(config(tmp_path / "halves"), resume=True)
+    assert first + second == steps
+    assert all(torch.equal(x, weights(resumed)[key]) for key, x in weights(whole).items())
