@@ -630,12 +630,15 @@ def test_a_bug_in_a_mapper_names_the_image(tmp_path, monkeypatch, workers):
     assert iteration is None
 
 
-def kill_a_worker():
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+def test_a_dead_worker_stops_it_after_saving(tmp_path):
+    others = set(multiprocessing.active_children())
 
+    def kill_a_worker():
+        new = set(multiprocessing.active_children()) - others
+        assert len(new) == 2
+        os.kill(min(x.pid for x in new), signal.SIGKILL)
 
-def test_a_dead_worker_stops_it_after_saving(tmp_path, caplog):
-    cfg = config(tmp_path, "DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 200, "SOLVER.STEPS", ())
+    cfg = config(tmp_path, "DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 99, "SOLVER.STEPS", ())
     error, iteration = stopped(cfg, At(2, kill_a_worker))
     assert isinstance(error, LoadingError) and "a loading process has died" in str(error)
     assert iteration >= 1
