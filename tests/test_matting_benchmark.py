@@ -235,6 +235,4 @@ def test_bad_use_is_named(data, capsys):
         assert message in capsys.readouterr().err
     other = ["MODEL.SOLO.NUM_CLASSES", 5]
     assert run(data, "--soft", *soft, "--trimap-images", 0, *other) == 2
-    assert (
-        "the data set matting_benchmark has 3 classes, the model has 5" in capsys.readouterr().err
-    )
+    assert "the dataset matting_benchmark has 3 classes, the model has 5" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_unknown_key_ends_with_one_line(tmp_path, capsys):
             *("--train", "1", "--val", "1", "SOLVER.NO_SUCH_KEY", "1"),
         ]
     )
-    assert code == 1
+    assert code == 2
     assert "NO_SUCH_KEY" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """Annotation files with anything anywhere: checked records, or one line; never a crash or a hang.
 
-Every example runs in a child process, which may crash; what is read must be trained on and scored.
+Every example runs in another process, which may crash; what is read must be trained on and scored.
 """
 
 from __future__ import annotations
@@ -8,27 +8,20 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import pickle
-import signal
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+from annotation_uses import check_and_decode, count_records, read_and_use
+from fresh_process import FreshProcess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from solo_d2.data.dataset_mapper import SOLODatasetMapper
-from solo_d2.data.datasets.coco_json import load_coco_json, register_coco_json
-from solo_d2.evaluation import COCOInstanceEvaluator
 from solo_d2.evaluation.coco import hotcoco
 from solo_d2.io.segmentation import check_segmentations, decode_mask
 
 H, W = 50, 70
-SECONDS = 120
-NAME = "fuzzed"
 
 
 def encode(mask):
@@ -118,26 +111,11 @@ CHANGES = st.lists(
 )
 
 
-def in_child(function):
-    """Result of a call in a child process: ("value", x), an error's name and text, or its end."""
-    read, wrote = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        try:
-            signal.alarm(SECONDS)
-            try:
-                answer = ("value", function())
-            except BaseException as error:
-                answer = (type(error).__name__, str(error))
-            os.write(wrote, pickle.dumps(answer)[:60000])
-        finally:
-            os._exit(0)
-    os.close(wrote)
-    with os.fdopen(read, "rb") as pipe:
-        data = pipe.read()
-    status = os.waitpid(child, 0)[1]
-    return pickle.loads(data) if data else ("died", os.waitstatus_to_exitcode(status))
+@pytest.fixture(scope="module")
+def in_process():
+    process = FreshProcess()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="module")
@@ -156,38 +134,11 @@ def made(folder, changes):
     return folder / "set.json"
 
 
-def read_and_use(path, folder, fast):
-    """Read a file; train on and score what is read."""
-    register_coco_json(NAME, path, folder)
-    mapper = SOLODatasetMapper(
-        is_train=True, augmentations=[], image_format="BGR", use_instance_mask=True,
-        instance_mask_format="bitmask",
-    )  # fmt: skip
-    records = DatasetCatalog.get(NAME)
-    evaluator = COCOInstanceEvaluator(NAME, None, fast=fast, distributed=False)
-    for record in records:
-        sample = mapper(record)
-        objects = sample["instances"]
-        for mask in objects.gt_masks.tensor if objects.has("gt_masks") else ():
-            assert mask.any()
-        for x in record["annotations"]:
-            assert x["iscrowd"] in (0, 1)
-            assert all(math.isfinite(v) for v in x["bbox"])
-        found = objects
-        found.scores = objects.gt_classes.double() * 0 + 0.9
-        found.pred_classes = objects.gt_classes
-        if len(found):
-            found.pred_masks, found.pred_boxes = objects.gt_masks.tensor, objects.gt_boxes
-        evaluator.process([record], [{"instances": found}] if len(found) else [{}])
-    evaluator.evaluate()
-    return len(records)
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES, st.booleans())
-def test_a_file_is_read_and_used_or_refused_in_one_line(folder, changes, fast):
+def test_a_file_is_read_and_used_or_refused_in_one_line(in_process, folder, changes, fast):
     path = made(folder, changes)
-    kind, got = in_child(lambda: read_and_use(path, folder, fast and hotcoco is not None))
+    kind, got = in_process(read_and_use, path, folder, fast and hotcoco is not None)
     if kind == "ValueError":
         assert str(path) in got
         assert "\n" not in got
@@ -198,27 +149,19 @@ def test_a_file_is_read_and_used_or_refused_in_one_line(folder, changes, fast):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=60), st.integers(0, 400), st.booleans())
-def test_bytes_in_a_file_are_read_or_refused(folder, noise, place, cut):
+def test_bytes_in_a_file_are_read_or_refused(in_process, folder, noise, place, cut):
     path = made(folder, [])
     good = path.read_bytes()
     path.write_bytes(good[:place] + noise + (b"" if cut else good[place + len(noise) :]))
-    kind, got = in_child(lambda: len(load_coco_json(path, folder).records))
+    kind, got = in_process(count_records, path, folder)
     assert kind in ("value", "ValueError"), got
     assert kind == "value" or str(path) in got
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(VALUES, min_size=1, max_size=4))
-def test_segmentations_of_anything_decode_to_their_image(segmentations):
-    def use():
-        checked = check_segmentations(segmentations, [(H, W)] * len(segmentations))
-        for i, kept in enumerate(checked.kept):
-            assert (kept is None) == (i in checked.problems)
-            if kept is not None:
-                assert decode_mask(kept, (H, W)).shape == (H, W)
-        return True
-
-    kind, got = in_child(use)
+def test_segmentations_of_anything_decode_to_their_image(in_process, segmentations):
+    kind, got = in_process(check_and_decode, segmentations, (H, W))
     assert (kind, got) == ("value", True)
 
 

@@ -204,8 +204,8 @@ def with_photo(monkeypatch):
 
 def with_pictures(monkeypatch):
     write_cups(Path())
-    Path("pictures").mkdir()
-    Path("cups/pictures").rename("pictures/train")
+    Path("images").mkdir()
+    Path("cups/pictures").rename("images/train")
     Path("cups/train.json").rename("train.json")
     return {}
 
@@ -215,7 +215,7 @@ def with_matting_model(monkeypatch):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(tiny_config(*SOFT).dump())
     torch.save({"model": tiny_model(*SOFT).state_dict()}, folder / "model_final.pth")
-    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save("picture.jpg")
+    Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save("image.jpg")
     return {}
 
 
