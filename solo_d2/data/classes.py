@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .checks import shown_name, thing_classes
@@ -38,7 +39,7 @@ def align_classes(name: str, classes: Sequence[str]) -> None:
     extra = [x for x in own if x not in classes]
     if extra:
         occurring = _occurring(name)
-        extra = [x for x in extra if own.index(x) in occurring]
+        extra = [x for label, x in enumerate(own) if x in extra and label in occurring]
     if extra or len(set(own)) < len(own) or len(set(classes)) < len(classes):
         lacks = f", and lacks {listed(missing)}" if missing else ""
         raise ValueError(
@@ -46,7 +47,7 @@ def align_classes(name: str, classes: Sequence[str]) -> None:
             f"cannot be matched by name, since it has {listed(extra or own)}{lacks}"
         )
     place = {x: k for k, x in enumerate(classes)}
-    _replace_records(name, [place.get(x, -1) for x in own])
+    _replace_records(name, {k: place[x] for k, x in enumerate(own) if x in place})
     _replace_metadata(name, own, classes)
     told = f"does not list {listed(missing)}" if missing else "has another order of classes"
     _logger.warning("%s %s; its classes were matched with the model's by name", where, told)
@@ -54,17 +55,24 @@ def align_classes(name: str, classes: Sequence[str]) -> None:
 
 def _occurring(name: str) -> set[int]:
     """Labels of the annotations of a dataset."""
-    records = DatasetCatalog.get(name)
-    return {x["category_id"] for record in records for x in record.get("annotations") or ()}
+    annotations = (x for r in DatasetCatalog.get(name) for x in r.get("annotations") or ())
+    return {x["category_id"] for x in annotations if isinstance(x.get("category_id"), int)}
 
 
-def _replace_records(name: str, labels: list[int]) -> None:
-    """Register a function that gives records with these labels for those of the old one."""
+def _replace_records(name: str, labels: dict[int, int]) -> None:
+    """Register a function that gives records with these labels for those of the old one.
+
+    What was no label of the dataset becomes -1, which no model has, and which is told.
+    """
     load: Callable[[], list[dict[str, Any]]] = DatasetCatalog[name]
+
+    def label_of(annotation: dict[str, Any]) -> int:
+        label = annotation.get("category_id")
+        return labels.get(label, -1) if isinstance(label, (int, np.integer)) else -1
 
     def renumber(record: dict[str, Any]) -> dict[str, Any]:
         annotations = record.get("annotations") or ()
-        renumbered = [{**x, "category_id": labels[x["category_id"]]} for x in annotations]
+        renumbered = [{**x, "category_id": label_of(x)} for x in annotations]
         return {**record, "annotations": renumbered} if "annotations" in record else record
 
     DatasetCatalog.remove(name)
@@ -80,7 +88,7 @@ def _replace_metadata(name: str, own: list[str], classes: Sequence[str]) -> None
     ids = values.get("thing_dataset_id_to_contiguous_id")
     if ids:
         by_label = {label: category for category, label in ids.items()}
-        by_name = {x: by_label[label] for label, x in enumerate(own)}
+        by_name = {x: by_label[label] for label, x in enumerate(own) if label in by_label}
         values["thing_dataset_id_to_contiguous_id"] = _category_ids(by_name, classes)
     if values.get("class_frequencies"):
         groups = dict(zip(own, values["class_frequencies"], strict=True))

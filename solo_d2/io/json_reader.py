@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import one_line, shown
+from .paths import not_a_file
 
 __all__ = ["collector_paused", "is_utf8", "read_json_object"]
 
@@ -30,8 +31,9 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: no such file, no JSON, no object, or an object with one key twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    problem = not_a_file(path)
+    if problem is not None:
+        raise ValueError(f"{path}: {problem}; expected a JSON file")
     try:
         with collector_paused():
             content = json.loads(path.read_bytes(), object_pairs_hook=_object)

@@ -144,3 +144,10 @@ def test_an_evaluation_has_the_classes_of_the_weights(register, tmp_path, own, l
     use_data(cfg, {"TEST": "classes_b"})
     assert labels_of("classes_b") == labels
     assert cfg.MODEL.SOLO.NUM_CLASSES == count
+
+
+@pytest.mark.parametrize("label", [2, -1, None, "1", [1], 0.5])
+def test_what_is_no_label_does_not_become_one(register, label):
+    register("classes_a", ["fork", "cup"], labels=[0, label])
+    align_classes("classes_a", ["cup", "spoon", "fork"])
+    assert labels_of("classes_a") == [2, -1]

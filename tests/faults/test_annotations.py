@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -398,3 +399,19 @@ FILES = [
 )
 def test_a_file_of_this_kind(folder, text, encoding, expected):
     check(folder, text, expected, encoding)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda path: None, "no such file"),
+        (os.mkfifo, "is a named pipe"),
+        (os.mkdir, "is a folder"),
+        (lambda path: os.symlink(path, path), "leads nowhere or to itself"),
+    ],
+)
+def test_what_is_no_file_is_not_waited_for(folder, tmp_path, make, expected):
+    path = tmp_path / "set.json"
+    make(path)
+    with pytest.raises(ValueError, match=expected):
+        load_coco_json(path, folder)

@@ -12,7 +12,7 @@ from typing import Any
 from ...io.errors import shown
 from ...io.image import MAX_PIXELS, read_size
 from ...io.json_reader import read_json_object
-from ...io.paths import printable
+from ...io.paths import not_a_file, printable
 from .files import find_file, missing_files
 from .problems import listed
 
@@ -35,8 +35,9 @@ def read_coco(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: not such a file.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; pass the COCO json of the dataset")
+    problem = not_a_file(path)
+    if problem is not None:
+        raise ValueError(f"{path}: {problem}; pass the COCO json of the dataset")
     content = read_json_object(path)
     if content.get("annotations") is None:
         content["annotations"] = []
@@ -183,11 +184,11 @@ def class_names(path: Path, categories: dict[Any, dict[str, Any]]) -> tuple[dict
                 f"{path}: the category {shown(key)} has the name {shown(name)}; expected a text"
             )
         names[key] = name
-    known = list(names.values())
-    if len(set(known)) == len(known):
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if not twice:
         return names, ""
-    twice = sorted({name for name in known if known.count(name) > 1})
-    unique = {k: f"{v} (id {k})" if v in twice else v for k, v in names.items()}
+    shared = set(twice)
+    unique = {k: f"{v} (id {k})" if v in shared else v for k, v in names.items()}
     return unique, f"categories share the names {listed(twice)}; their ids were added"
 
 
