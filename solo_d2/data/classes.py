@@ -68,7 +68,7 @@ def _replace_records(name: str, labels: dict[int, int]) -> None:
 
     def label_of(annotation: dict[str, Any]) -> int:
         label = annotation.get("category_id")
-        return labels.get(label, -1) if isinstance(label, (int, np.integer)) else -1
+        return labels.get(int(label), -1) if isinstance(label, (int, np.integer)) else -1
 
     def renumber(record: dict[str, Any]) -> dict[str, Any]:
         annotations = record.get("annotations") or ()
