@@ -11,9 +11,8 @@ from torch import Tensor
 from solo_d2.modeling.mattes import resize_mattes
 from solo_d2.modeling.meta_arch import SOLO
 from solo_d2.modeling.output import make_instances, resize_masks
-from solo_d2.modeling.postprocessing import suppress
+from solo_d2.modeling.postprocessing import Frame, suppress
 from solo_d2.modeling.structures import SOLOPredictions
-from solo_d2.modeling.views import Frame
 
 
 def keep_soft_masks(model: SOLO) -> None:

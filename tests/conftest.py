@@ -8,6 +8,7 @@ import signal
 import builders
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 def pytest_collection_modifyitems(items):
@@ -48,6 +49,16 @@ def _threads_as_before():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _datasets_as_before():
+    """Commands register datasets under names of their own, which the next test may take, too."""
+    before = set(DatasetCatalog), set(MetadataCatalog)
+    yield
+    for catalog, names in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
+        for name in set(catalog) - names:
+            catalog.remove(name)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,16 +30,6 @@ def run(monkeypatch):
     yield lambda *words: call(main, *words, "--threads", 1, "--device", "cpu")
     for name in [name for name in sys.modules if name.partition(".")[0] == "adet"]:
         del sys.modules[name]
-
-
-def run_as_process(*arguments):
-    return subprocess.run(
-        [sys.executable, str(RUN), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
 
 
 def make_peer(folder, error=""):
@@ -94,8 +82,8 @@ def test_a_peer_is_timed_in_the_same_rounds_and_compared(run, tmp_path):
         assert result["agrees"].startswith("equal")
 
 
-def test_a_different_result_of_the_peer_is_said_and_fails(tmp_path):
-    done = run_as_process("nms", "--quick", "--rounds", 1, "--peer", make_peer(tmp_path, "* 0.9"))
+def test_a_different_result_of_the_peer_is_said_and_fails(run, tmp_path):
+    done = run("nms", "--quick", "--rounds", 1, "--peer", make_peer(tmp_path, "* 0.9"))
     assert done.returncode == 1
     assert "| NO (" in done.stdout
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from detectron2.structures import Instances
 from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from ..layers import (
     point_nms,
 )
 from .grid import GridSpec
-from .output import chunk_length
+from .output import chunk_length, make_instances, resize_masks
 
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
@@ -116,6 +117,30 @@ class Candidates(NamedTuple):
     rows: Tensor
     cells: Tensor
     masks: Tensor
+
+
+class View(NamedTuple):
+    """What one run of the network found.
+
+    Attributes:
+        candidates: of this run, before NMS.
+        cell_masks: soft masks (M, h, w) of its cells (M,), on the same canvas as the candidates'.
+    """
+
+    candidates: Candidates
+    cell_masks: CellMasks
+
+
+class Frame(NamedTuple):
+    """Where an image lies in the network's input: in the top left corner of a padded canvas.
+
+    Attributes:
+        canvas: (H, W) of the input, divisible by `MASK_STRIDE`.
+        image: (height, width) of the image on it.
+    """
+
+    canvas: tuple[int, int]
+    image: tuple[int, int]
 
 
 def category_scores(category_logits: list[Tensor]) -> Tensor:
@@ -213,3 +238,20 @@ def suppress(candidates: Candidates, settings: InferenceSettings) -> tuple[Tenso
     # A removed mask has score 0; with a final threshold of 0 it is not an instance either.
     order = order[(scores[order] >= settings.final_score_thresh) & (scores[order] > 0)]
     return scores[order], candidates.labels[order], candidates.cells[candidates.rows[order]]
+
+
+def finish(
+    view: View, frame: Frame, output_size: tuple[int, int], settings: InferenceSettings
+) -> Instances:
+    """Run NMS and make the masks at output resolution: the last step of all inference.
+
+    Args:
+        view: of `SOLO.view` or `views.join_views`.
+        frame: of the view.
+        output_size: (height, width) wanted.
+        settings: thresholds and limits.
+    """
+    scores, labels, cells = suppress(view.candidates, settings)
+    probs = view.cell_masks(cells)
+    masks, boxes = resize_masks(probs, *frame, output_size, settings.mask_thresh)
+    return make_instances(scores, labels, masks, boxes)

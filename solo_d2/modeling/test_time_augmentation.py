@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .meta_arch import SOLO
 from .meta_arch.solo import check_image
-from .postprocessing import category_scores
-from .views import Frame, View, finish, join_views, move_view
+from .postprocessing import Frame, View, category_scores, finish
+from .views import join_views, move_view
 
 _logger = logging.getLogger(__name__)
 

@@ -11,58 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from detectron2.structures import Instances
 from torch import Tensor
 
-from .output import chunk_length, make_instances, resize_masks
-from .postprocessing import (
-    MASK_STRIDE,
-    Candidates,
-    CellMasks,
-    InferenceSettings,
-    suppress,
-)
-
-
-class View(NamedTuple):
-    """What one run of the network found.
-
-    Attributes:
-        candidates: of this run, before NMS.
-        cell_masks: soft masks (M, h, w) of its cells (M,), on the same canvas as the candidates'.
-    """
-
-    candidates: Candidates
-    cell_masks: CellMasks
-
-
-class Frame(NamedTuple):
-    """Where an image lies in the network's input: in the top left corner of a padded canvas.
-
-    Attributes:
-        canvas: (H, W) of the input, divisible by `MASK_STRIDE`.
-        image: (height, width) of the image on it.
-    """
-
-    canvas: tuple[int, int]
-    image: tuple[int, int]
-
-
-def finish(
-    view: View, frame: Frame, output_size: tuple[int, int], settings: InferenceSettings
-) -> Instances:
-    """Run NMS and make the masks at output resolution: the last step of all inference.
-
-    Args:
-        view: of `SOLO.view` or `join_views`.
-        frame: of the view.
-        output_size: (height, width) wanted.
-        settings: thresholds and limits.
-    """
-    scores, labels, cells = suppress(view.candidates, settings)
-    probs = view.cell_masks(cells)
-    masks, boxes = resize_masks(probs, *frame, output_size, settings.mask_thresh)
-    return make_instances(scores, labels, masks, boxes)
+from .output import chunk_length
+from .postprocessing import MASK_STRIDE, Candidates, Frame, View
 
 
 def move_view(view: View, source: Frame, target: Frame, *, flip: bool, threshold: float) -> View:

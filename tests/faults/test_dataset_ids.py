@@ -275,7 +275,7 @@ BAD_FILES = {
         {"images": [{"id": 1, "file_name": "1.png"}], "categories": [{"id": 1}]},
         "lacks ['name']",
     ),
-    "a named pipe": (os.mkfifo, "no such file"),
+    "a named pipe": (os.mkfifo, "is a named pipe"),
 }
 
 

@@ -9,8 +9,8 @@ import torch
 
 from solo_d2.layers import budgets
 from solo_d2.modeling import postprocessing
-from solo_d2.modeling.postprocessing import Candidates
-from solo_d2.modeling.views import Frame, View, join_views, move_view
+from solo_d2.modeling.postprocessing import Candidates, Frame, View
+from solo_d2.modeling.views import join_views, move_view
 
 
 def view_of(soft, labels=None, scores=None):

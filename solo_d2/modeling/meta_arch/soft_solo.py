@@ -15,9 +15,8 @@ from ..heads import SOLO_HEAD_REGISTRY
 from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
 from ..mattes import MatteTargetAssigner, resize_mattes
 from ..output import make_instances
-from ..postprocessing import suppress
+from ..postprocessing import Frame, suppress
 from ..structures import SOLOPredictions
-from ..views import Frame
 from .solo import SOLO
 
 

@@ -18,14 +18,16 @@ from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_feature
 from ..model_config import check_model_config
 from ..postprocessing import (
     MASK_STRIDE,
+    Frame,
     InferenceSettings,
+    View,
     build_nms,
     category_scores,
+    finish,
     select_candidates,
 )
 from ..structures import SOLOPredictions
 from ..targets import SOLOTargetAssigner
-from ..views import Frame, View, finish
 
 
 @META_ARCH_REGISTRY.register()
