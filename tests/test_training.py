@@ -20,7 +20,10 @@ def test_a_hundred_iterations_on_shapes_reach_ap_3(tmp_path):
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (128,), 128
     cfg.SOLVER.MAX_ITER = cfg.TEST.EVAL_PERIOD = 100
-    cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH = 1.4e-3, 4  # AP 5.6 to 8.1 with the seeds 0, 1 and 2
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH = (
+        1.4e-3,
+        4,
+    )  # AP 5.6 to 8.1 with the seeds 0, 1 and 2
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.SEED = 0
     train, val = register_built(str(tmp_path / "shapes"), "training_test", kind="shapes")

@@ -148,6 +148,9 @@ def _add_training(cfg: CN) -> None:
     # image takes its place, and the log counts them.
     cfg.DATALOADER.SKIP_UNREADABLE = False
 
+    # Measure Boundary AP beside AP: whether the outlines of masks agree (Cheng et al., 2021).
+    cfg.TEST.BOUNDARY_AP = False
+
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both; CLIP_GRADIENTS.CLIP_TYPE may
     # also be "full_model", which limits the norm of all gradients together.

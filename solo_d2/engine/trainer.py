@@ -107,7 +107,12 @@ class SOLOTrainer(ResumableTrainer):
         """Build the evaluator that the dataset's metadata ask for."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
         limit = cfg.TEST.DETECTIONS_PER_IMAGE
-        return build_evaluator(dataset_name, str(folder), max_dets_per_image=limit)
+        return build_evaluator(
+            dataset_name,
+            str(folder),
+            max_dets_per_image=limit,
+            boundary=cfg.TEST.BOUNDARY_AP,
+        )
 
     @classmethod
     def test(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -30,7 +31,11 @@ Each is called with the dataset's name and the folder for results, which may be 
 
 
 def build_evaluator(
-    dataset_name: str, output_dir: str | None = None, *, max_dets_per_image: int | None = None
+    dataset_name: str,
+    output_dir: str | None = None,
+    *,
+    max_dets_per_image: int | None = None,
+    boundary: bool = False,
 ) -> DatasetEvaluator:
     """Choose evaluators by the ``evaluator_type`` in the dataset's metadata.
 
@@ -39,12 +44,13 @@ def build_evaluator(
         output_dir: where results are written; None writes nothing.
         max_dets_per_image: instances that the model gives at most. AP counts as many where that
             is more than the 100 of COCO or the 300 of LVIS; with fewer, nothing changes.
+        boundary: measure Boundary AP where AP is measured.
 
     Returns:
         The evaluator, or Detectron2's `DatasetEvaluators` where a type has several.
 
     Raises:
-        ValueError: no evaluator is known for the dataset.
+        ValueError: no evaluator is known for the dataset, or it cannot measure Boundary AP.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:
@@ -56,8 +62,9 @@ def build_evaluator(
     evaluators = []
     with shared_records():
         for make in EVALUATORS[kind]:
-            options = {}
+            options: dict[str, Any] = {}
             if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
                 options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
+                options["boundary"] = boundary
             evaluators.append(make(dataset_name, output_dir, **options))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..io.results import EncodedInstances, JsonListWriter
+from .boundary import BoundaryCOCOeval
 from .predictions import ByImage, check_instances, results_file
 from .truth import read_truth
 
@@ -30,6 +31,7 @@ _logger = logging.getLogger(__name__)
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TASKS = ("segm", "bbox")
+BOUNDARY = "boundary"
 
 Found = Mapping[int, EncodedInstances]
 """Instances by the scorer's image id."""
@@ -53,6 +55,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         max_dets_per_image: instances per image and class that count. COCO counts 100; with more,
             the figures are those of the same rules without this cut.
         fast: use hotcoco; by default, if it is installed.
+        boundary: measure Boundary AP, too (see `BoundaryCOCOeval`). It takes longer: pycocotools
+            scores it.
 
     Raises:
         ValueError: `fast` without hotcoco, annotations that cannot be scored, or an `output_dir`
@@ -71,6 +75,7 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         distributed: bool = True,
         max_dets_per_image: int | None = None,
         fast: bool | None = None,
+        boundary: bool = False,
     ) -> None:
         if fast and hotcoco is None:
             raise ValueError("fast evaluation needs hotcoco; install it: pip install hotcoco")
@@ -79,6 +84,7 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._file = results_file(output_dir, self.results_file, dataset_name)
         self._truth = read_truth(dataset_name, federated=self.federated)
+        self._tasks = (*TASKS, BOUNDARY) if boundary else TASKS
         self._index: Any = None  # the truth as the scorer has it
         self.reset()
 
@@ -112,8 +118,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
             img_ids: score these images of the dataset alone.
 
         Returns:
-            Metrics in percent under "segm" and "bbox"; empty but on the main process, without
-            annotations, or where no image was processed.
+            Metrics in percent under "segm" and "bbox", and "boundary" if asked for; empty but on
+            the main process, without annotations, or where no image was processed.
 
         Raises:
             ValueError: the results cannot be written; the metrics are in the log then.
@@ -139,7 +145,7 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         found = {numbers[image_id]: x for image_id, x in gathered.items() if len(x)}
         chosen = None if img_ids is None else [numbers[image_id] for image_id in img_ids]
         self._warn_of_limit(found.values())
-        return OrderedDict((task, self._score(found, task, chosen)) for task in TASKS)
+        return OrderedDict((task, self._score(found, task, chosen)) for task in self._tasks)
 
     def _write(self, found: Mapping[Any, EncodedInstances]) -> None:
         """Write the results under the dataset's own ids, and say so."""
@@ -182,20 +188,21 @@ class COCOInstanceEvaluator(DatasetEvaluator):
 
     def _precision(self, found: Found, task: str, chosen: list[int] | None) -> np.ndarray:
         """Precision by IoU, recall, category, area range, and limit of detections."""
-        if self._fast:
+        scorer: Any  # two packages with the same words in two spellings
+        results, kind = entries_of(found, task), "bbox" if task == "bbox" else "segm"
+        if self._fast and task != BOUNDARY:
             self._index = self._index or hotcoco.COCO(self._truth.content)
-            scorer = hotcoco.COCOeval(
-                self._index, self._index.load_res(entries_of(found, task)), task
-            )
+            scorer = hotcoco.COCOeval(self._index, self._index.load_res(results), kind)
             scorer.params.max_dets = [self._limit]
             if chosen is not None:
                 scorer.params.img_ids = chosen
             scorer.evaluate()
             scorer.accumulate()
             return np.asarray((scorer.eval or {})["precision"])
+        make = BoundaryCOCOeval if task == BOUNDARY else COCOeval
         with contextlib.redirect_stdout(io.StringIO()):
-            self._index = self._index or self._truth.coco()
-            scorer = COCOeval(self._index, self._index.loadRes(entries_of(found, task)), task)
+            index = self._truth.coco()
+            scorer = make(index, index.loadRes(results), kind)
             scorer.params.maxDets = [self._limit]
             if chosen is not None:
                 scorer.params.imgIds = chosen
@@ -220,7 +227,7 @@ def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
 
     With a box beside a mask they would take the box's area for the mask's.
     """
-    key = {"segm": "segmentation", "bbox": "bbox"}[task]
+    key = "bbox" if task == "bbox" else "segmentation"
     kept = ("image_id", "category_id", "score", key)
     entries = []
     for number, instances in found.items():

@@ -39,6 +39,10 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
     federated = True
 
     def __init__(self, dataset_name: str, output_dir: str | None = None, **options: Any) -> None:
+        if options.get("boundary"):
+            raise ValueError(
+                "Boundary AP is measured by COCO's rules, not by LVIS's: set TEST.BOUNDARY_AP False"
+            )
         super().__init__(dataset_name, output_dir, **options)
         if not self._fast:
             try:
