@@ -85,6 +85,7 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
     asked = {
         "DATASETS.TRAIN_SHARES": bool(cfg.DATASETS.TRAIN_SHARES),
         "DATALOADER.SKIP_UNREADABLE": cfg.DATALOADER.SKIP_UNREADABLE,
+        "INPUT.RESIZE_FILTER": cfg.INPUT.get("RESIZE_FILTER", "pillow") != "pillow",
         "VIS_PERIOD": cfg.VIS_PERIOD > 0,
     }
     names = [name for name, is_asked in asked.items() if is_asked]

@@ -128,6 +128,7 @@ def test_the_tables_hold_every_key():
     added.add("DATASETS.TRAIN_SHARES")  # tests/data/test_build.py
     added.add("TEST.BOUNDARY_AP")  # tests/evaluation/test_boundary.py
     added.add("INPUT.MAX_VALUE")  # tests/faults/test_images.py
+    added.add("INPUT.RESIZE_FILTER")  # tests/agreement/test_inputs.py
     added.add("DATALOADER.SKIP_UNREADABLE")  # tests/faults/test_training.py
     assert set(leaves(cfg)) - before == added
 

@@ -22,7 +22,10 @@ def model_convention(model: nn.Module) -> InputConvention | None:
     mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
     if pixel_format is None or mean is None or std is None or mean.numel() != 3:
         return None
-    return InputConvention(pixel_format, _triple(mean), _triple(std), _stride_in_1x1(model))
+    resize_filter = getattr(model, "resize_filter", "pillow")
+    return InputConvention(
+        pixel_format, _triple(mean), _triple(std), _stride_in_1x1(model), resize_filter
+    )
 
 
 def own_info(model: nn.Module) -> dict[str, Any] | None:
@@ -45,24 +48,28 @@ def check_convention(info: CheckpointInfo, model: nn.Module) -> None:
     own = model_convention(model)
     if own is None:
         return
-    wanted = info.convention
-    pairs = []
-    if wanted.pixel_format != own.pixel_format:
-        pairs.append(f"INPUT.FORMAT {wanted.pixel_format}")
-    for key, values, others in (
-        ("PIXEL_MEAN", wanted.pixel_mean, own.pixel_mean),
-        ("PIXEL_STD", wanted.pixel_std, own.pixel_std),
-    ):
-        if any(abs(x - y) > _TOLERANCE for x, y in zip(values, others, strict=True)):
-            pairs.append(f'MODEL.{key} "[{", ".join(f"{x:g}" for x in values)}]"')
-    strides = wanted.stride_in_1x1, own.stride_in_1x1
-    if None not in strides and strides[0] != strides[1]:
-        pairs.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {wanted.stride_in_1x1}")
+    settings = own.settings  # without the stride where there are no bottlenecks
+    pairs = [
+        f"{key} {_words(value)}"
+        for key, value in info.convention.settings.items()
+        if not _same(value, settings.get(key, value))
+    ]
     if pairs:
         config = f" {info.config} with" if info.config else ""
         raise ValueError(
             f"was trained with another input than this model gets. Set{config} {' '.join(pairs)}"
         )
+
+
+def _same(value: Any, other: Any) -> bool:
+    if not isinstance(value, list):
+        return bool(value == other)
+    return all(abs(x - y) <= _TOLERANCE for x, y in zip(value, other, strict=True))
+
+
+def _words(value: Any) -> str:
+    """Write a value as on a command line."""
+    return f'"[{", ".join(f"{x:g}" for x in value)}]"' if isinstance(value, list) else str(value)
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

@@ -29,12 +29,28 @@ class InputConvention:
         pixel_std: divided by, above 0 (``MODEL.PIXEL_STD``).
         stride_in_1x1: a bottleneck's stride is in its first 1x1 convolution instead of in the 3x3
             (``MODEL.RESNETS.STRIDE_IN_1X1``); None for a backbone without bottlenecks.
+        resize_filter: what images are resized with, "pillow" or "opencv"
+            (``INPUT.RESIZE_FILTER``); Pillow's in files that do not say.
     """
 
     pixel_format: str
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     stride_in_1x1: bool | None
+    resize_filter: str = "pillow"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Values of the config keys, by their full names, that give a model this input."""
+        settings: dict[str, Any] = {
+            "INPUT.FORMAT": self.pixel_format,
+            "INPUT.RESIZE_FILTER": self.resize_filter,
+            "MODEL.PIXEL_MEAN": list(self.pixel_mean),
+            "MODEL.PIXEL_STD": list(self.pixel_std),
+        }
+        if self.stride_in_1x1 is not None:
+            settings["MODEL.RESNETS.STRIDE_IN_1X1"] = self.stride_in_1x1
+        return settings
 
     @classmethod
     def from_dict(cls, values: Any) -> InputConvention:
@@ -43,21 +59,25 @@ class InputConvention:
         Raises:
             ValueError: A value is missing or none that an input can have.
         """
-        values = _known(cls, values)
+        values = {"resize_filter": "pillow", **_known(cls, values)}
         stride = values.get("stride_in_1x1")
         if not isinstance(stride, bool | None):
             raise ValueError("stride_in_1x1 is neither true nor false")
         std = _triple(values, "pixel_std")
         if min(std) <= 0:
             raise ValueError(f"pixel_std is {std}, expected values above 0")
-        return cls(_text(values, "pixel_format"), _triple(values, "pixel_mean"), std, stride)
+        mean = _triple(values, "pixel_mean")
+        order, resize_filter = _text(values, "pixel_format"), _text(values, "resize_filter")
+        return cls(order, mean, std, stride, resize_filter)
 
 
 MSRA = InputConvention("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
 """Of Detectron2's default weights, and of AdelaiDet's models."""
 
-TORCHVISION = InputConvention("RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
-"""Of torchvision's weights, and of the models of WXinlong/SOLO and mmdetection."""
+TORCHVISION = InputConvention(
+    "RGB", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False, "opencv"
+)
+"""Of the models of WXinlong/SOLO and mmdetection, which are made of torchvision's weights."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..checkpoint.foreign.convert import ConvertedStateDict
-    from ..checkpoint.info import InputConvention
 
 FORMATS = (".pth", ".safetensors")
 SOURCES = ("adelaidet", "solo", "mmdet")
@@ -45,18 +44,6 @@ def check_output(path: Path, force: bool) -> None:
         raise ValueError(f"{path}: exists; name another file, or replace it with --force")
 
 
-def input_settings(convention: InputConvention) -> dict[str, object]:
-    """The config keys that give the model the input it was trained with."""
-    settings: dict[str, object] = {
-        "INPUT.FORMAT": convention.pixel_format,
-        "MODEL.PIXEL_MEAN": list(convention.pixel_mean),
-        "MODEL.PIXEL_STD": list(convention.pixel_std),
-    }
-    if convention.stride_in_1x1 is not None:
-        settings["MODEL.RESNETS.STRIDE_IN_1X1"] = convention.stride_in_1x1
-    return settings
-
-
 def words(settings: dict[str, object]) -> str:
     """Settings as KEY VALUE pairs of a command line."""
     return " ".join(f'{k} "{v}"' if " " in str(v) else f"{k} {v}" for k, v in settings.items())
@@ -81,7 +68,7 @@ def report(converted: ConvertedStateDict, entries: int) -> str:
         "source": info.source,
         "architecture": info.architecture,
         "config": info.config,
-        "its input": words(input_settings(info.convention)),
+        "its input": words(info.convention.settings),
         "parameters": f"{count_parameters(converted) / 1e6:.2f} million",
         "entries": f"{len(converted)}, left over 0, dropped {dropped} (counters and the like)",
     }

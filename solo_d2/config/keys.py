@@ -140,6 +140,9 @@ def _add_training(cfg: CN) -> None:
     # Value of images with more than 8 bits that becomes 255 of the network's input, e.g. 4095 for
     # 12-bit data in 16-bit files. 0: what a file says, else 65535 of whole numbers, 1 of floats.
     cfg.INPUT.MAX_VALUE = 0.0
+    # Bilinear filter that resizes images: "pillow" as Detectron2 and AdelaiDet, or "opencv" as
+    # mmdetection and WXinlong/SOLO, whose weights were trained with it.
+    cfg.INPUT.RESIZE_FILTER = "pillow"
 
     # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
     # instance masks (paper A.3.2); [] draws every image as often as any other.

@@ -62,6 +62,7 @@ RULES: dict[str, Rule] = {
     "INPUT.CROP.SIZE": items(POSITIVE, 2),
     "INPUT.MAX_VALUE": NOT_NEGATIVE,
     "INPUT.FORMAT": choice(("BGR", "RGB")),
+    "INPUT.RESIZE_FILTER": choice(("pillow", "opencv")),
     "INPUT.MASK_FORMAT": choice(("polygon", "bitmask")),
     "SOLVER.OPTIMIZER": choice(lambda: OPTIMIZERS),
     "SOLVER.LR_SCHEDULER_NAME": choice(lambda: LR_SCHEDULERS),

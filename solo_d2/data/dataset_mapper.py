@@ -20,30 +20,44 @@ from ..io.paths import printable
 from .datasets.image_sizes import size_mismatch
 from .masks import checked_masks, transform_masks
 from .records import is_crowd
+from .resize import use_resize_filter
 
 
 class SOLODatasetMapper(DatasetMapper):
     """Detectron2's mapper for images and instance masks, with a reader that names bad files.
 
-    It differs in four points: every kind of image is read as `read_image` says (16-bit images are
-    scaled and not clipped), boxes are always those of the transformed masks and need not be in the
-    record, crops need no shapely, and an image without objects yields empty instances, which
-    training accepts. Crowds are dropped.
+    It differs in five points: every kind of image is read as `read_image` says (16-bit images are
+    scaled and not clipped), the filter of resizing can be chosen, boxes are always those of the
+    transformed masks and need not be in the record, crops need no shapely, and an image without
+    objects yields empty instances, which training accepts. Crowds are dropped.
 
     Args:
+        augmentations: as for Detectron2's `DatasetMapper`.
         max_value: the value of images with more than 8 bits that becomes 255, see `read_image`.
+        resize_filter: of the augmentations that resize, see `resize_image`.
         **kwargs: as for Detectron2's `DatasetMapper`.
     """
 
     @configurable
-    def __init__(self, *, max_value: float = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        max_value: float = 0,
+        resize_filter: str = "pillow",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(augmentations=use_resize_filter(augmentations, resize_filter), **kwargs)
         self.max_value = max_value
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Detectron2's arguments and `INPUT.MAX_VALUE`."""
-        return {**super().from_config(cfg, is_train), "max_value": cfg.INPUT.MAX_VALUE}
+        """Detectron2's arguments, `INPUT.MAX_VALUE` and `INPUT.RESIZE_FILTER`."""
+        return {
+            **super().from_config(cfg, is_train),
+            "max_value": cfg.INPUT.MAX_VALUE,
+            "resize_filter": cfg.INPUT.RESIZE_FILTER,
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read, augment and annotate one image.

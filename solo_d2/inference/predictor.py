@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
@@ -20,6 +19,7 @@ from torch import nn
 from ..checkpoint import load_weights
 from ..config import resolve_device, validate_config
 from ..io.image_input import ImageLike, to_bgr
+from ..layers.images import resize_image
 from ..model_zoo.model_zoo import load_config
 from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
 from .prediction import Prediction
@@ -33,8 +33,8 @@ _logger = logging.getLogger(__name__)
 class SOLOPredictor:
     """Instances of pictures, as Detectron2's `DefaultPredictor`, also for lists of pictures.
 
-    Adds to the model: the config by name, weights, the device, resizing by
-    `cfg.INPUT.MIN_SIZE_TEST` and `MAX_SIZE_TEST`, the channel order of `cfg.INPUT.FORMAT`, and
+    Adds to the model: the config by name, weights, the device, resizing by `MIN_SIZE_TEST`,
+    `MAX_SIZE_TEST` and `RESIZE_FILTER` of `cfg.INPUT`, the channel order of its `FORMAT`, and
     a score threshold; with `cfg.TEST.AUG.ENABLED` the scales of `cfg.TEST.AUG` instead of the
     one of `cfg.INPUT`. The model is in eval mode and runs under `torch.inference_mode`.
 
@@ -201,8 +201,7 @@ class SOLOPredictor:
         height, width = image.shape[:2]
         if self.cfg.INPUT.FORMAT == "RGB":
             image = image[:, :, ::-1]
-        if shape != (height, width):
-            image = T.ResizeTransform(height, width, *shape).apply_image(image)
+        image = resize_image(image, shape, self.cfg.INPUT.get("RESIZE_FILTER", "pillow"))
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 

@@ -219,13 +219,8 @@ def has_published_weights(config: str) -> bool:
 
 def use_checkpoint(cfg: CfgNode, checkpoint: PublishedCheckpoint) -> None:
     """Put a checkpoint, and the input that it was trained with, into a config."""
-    convention = checkpoint.convention
     cfg.MODEL.WEIGHTS = checkpoint.weights
-    cfg.INPUT.FORMAT = convention.pixel_format
-    cfg.MODEL.PIXEL_MEAN = list(convention.pixel_mean)
-    cfg.MODEL.PIXEL_STD = list(convention.pixel_std)
-    if convention.stride_in_1x1 is not None:
-        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = convention.stride_in_1x1
+    cfg.merge_from_list([x for pair in checkpoint.convention.settings.items() for x in pair])
 
 
 def markdown_table() -> str:

@@ -61,8 +61,9 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
             "mmdet/solov2_r50_fpn_3x_coco" or "solo://mmdet/solov2_r50_fpn_3x_coco" (all are in
             `list_models`), which means the config that fits it, always with its weights.
         trained: put the config's default published weights into ``MODEL.WEIGHTS``, and the input
-            that they were trained with into ``INPUT.FORMAT``, ``MODEL.PIXEL_MEAN``,
-            ``MODEL.PIXEL_STD`` and ``MODEL.RESNETS.STRIDE_IN_1X1``. Nothing is downloaded yet.
+            that they were trained with into ``INPUT.FORMAT``, ``INPUT.RESIZE_FILTER``,
+            ``MODEL.PIXEL_MEAN``, ``MODEL.PIXEL_STD`` and ``MODEL.RESNETS.STRIDE_IN_1X1``. Nothing
+            is downloaded yet.
 
     Raises:
         ValueError: there is no such config or checkpoint, or no published weights of the config.

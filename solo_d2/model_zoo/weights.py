@@ -22,7 +22,7 @@ from .checkpoints import PREFIX, PublishedCheckpoint, find_checkpoint
 WEIGHTS_VARIABLE = "SOLO_D2_WEIGHTS"
 """Environment variable: a folder with the published files, instead of their hosts."""
 
-_CONVERSION = 2
+_CONVERSION = 3
 """Part of the converted files' names: count it up when conversion changes its result."""
 
 _logger = logging.getLogger(__name__)

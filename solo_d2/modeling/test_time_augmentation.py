@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..layers.images import resize_image
 from .meta_arch import SOLO
 from .meta_arch.solo import check_image
 from .postprocessing import Frame, View, category_scores, finish
@@ -135,6 +136,7 @@ class SOLOWithTTA(nn.Module):
                 f"got {type(model).__name__}. Set it to False"
             )
         self.scales = TestScales.from_config(cfg)
+        self.resize_filter: str = cfg.INPUT.RESIZE_FILTER
         self.model: SOLO = model
         self.train(model.training)
 
@@ -179,12 +181,8 @@ class SOLOWithTTA(nn.Module):
 
     def _variants(self, picture: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
         """Yield the image at all sizes, plain and, if requested, mirrored."""
-        height, width = picture.shape[:2]
-        for shape in self.scales.shapes((height, width)):
-            image = picture
-            if shape != (height, width):
-                # The resizing of Detectron2's test mapper.
-                image = T.ResizeTransform(height, width, *shape).apply_image(picture)
+        for shape in self.scales.shapes(picture.shape[:2]):
+            image = resize_image(picture, shape, self.resize_filter)
             frame = self._frame(shape)
             yield image, frame, False
             if self.scales.flip:

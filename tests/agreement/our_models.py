@@ -23,17 +23,12 @@ def build(state_dict: dict[str, Tensor], source: str = "auto", **overrides: obje
     converted = convert_state_dict(state_dict, source)
     cfg = model_zoo.get_config(converted.info.config)
     cfg.merge_from_list([x for pair in converted.overrides.items() for x in pair])
-    convention = converted.info.convention
-    cfg.INPUT.FORMAT = convention.pixel_format
-    cfg.MODEL.PIXEL_MEAN = list(convention.pixel_mean)
-    cfg.MODEL.PIXEL_STD = list(convention.pixel_std)
-    if convention.stride_in_1x1 is not None:
-        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = convention.stride_in_1x1
+    settings = converted.info.convention.settings
+    cfg.merge_from_list([x for pair in settings.items() for x in pair])
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.SOLO.update(overrides)
     model = build_model(cfg).eval()
     model.load_state_dict(converted, strict=True)
-    model.input_format = cfg.INPUT.FORMAT
     return model
 
 

@@ -243,13 +243,14 @@ LIGHT_R18 = ROOT / "configs/COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_
 @pytest.mark.parametrize("load", [load_weights, start])
 def test_other_projects_files_are_converted_on_the_way(tmp_path, caplog, load):
     state, path = mmdet_file(tmp_path / "mmdet.pth")
-    model = build_model(load_config(LIGHT_R18, ["MODEL.DEVICE", "cpu"]))
+    keys = ["MODEL.DEVICE", "cpu", "INPUT.RESIZE_FILTER", "opencv"]
+    model = build_model(load_config(LIGHT_R18, keys))
     with caplog.at_level(logging.INFO):
         load(model, path)
     assert "Converted from mmdet: SOLOv2" in caplog.text
     weight = model.state_dict()["head.category_predictor.weight"]
     assert torch.equal(weight, state["mask_head.conv_cls.weight"])
-    wrong = build_model(load_config(LIGHT_R18, ["MODEL.DEVICE", "cpu", "INPUT.FORMAT", "BGR"]))
+    wrong = build_model(load_config(LIGHT_R18, [*keys, "INPUT.FORMAT", "BGR"]))
     refused(load, wrong, path, r"Set .*R_18.* with INPUT\.FORMAT RGB$")
 
 
@@ -280,7 +281,8 @@ def bottleneck_model(*overrides):
 
 
 RGB = (
-    "INPUT.FORMAT", "RGB", "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53],
+    "INPUT.FORMAT", "RGB", "INPUT.RESIZE_FILTER", "opencv",
+    "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD", [58.395, 57.12, 57.375], "MODEL.RESNETS.STRIDE_IN_1X1", False,
 )  # fmt: skip
 
@@ -303,8 +305,9 @@ def test_wrong_input_is_an_error_with_the_keys_to_set(tmp_path, load):
     load(bottleneck_model(*RGB), path)
     said = refused(load, bottleneck_model(), path, "trained with another input")
     assert said.endswith(
-        'Set COCO/solov2.yaml with INPUT.FORMAT RGB MODEL.PIXEL_MEAN "[123.675, 116.28, 103.53]" '
-        'MODEL.PIXEL_STD "[58.395, 57.12, 57.375]" MODEL.RESNETS.STRIDE_IN_1X1 False'
+        "Set COCO/solov2.yaml with INPUT.FORMAT RGB INPUT.RESIZE_FILTER opencv "
+        'MODEL.PIXEL_MEAN "[123.675, 116.28, 103.53]" MODEL.PIXEL_STD "[58.395, 57.12, 57.375]" '
+        "MODEL.RESNETS.STRIDE_IN_1X1 False"
     )
     only_stride = bottleneck_model(*RGB[:-2])
     assert "Set COCO/solov2.yaml with MODEL.RESNETS.STRIDE_IN_1X1 False" in refused(
@@ -320,6 +323,10 @@ def test_own_checkpoints_remember_their_input(tmp_path, caplog):
     refused(load_weights, other, str(tmp_path / "a.pth"), r"Set INPUT\.FORMAT BGR$")
     load_weights(other, str(tmp_path / "a.pth"), allow_partial=True)
     assert "Set INPUT.FORMAT BGR" in caplog.text
+    other = tiny_model("INPUT.RESIZE_FILTER", "opencv")
+    refused(load_weights, other, str(tmp_path / "a.pth"), r"Set INPUT\.RESIZE_FILTER pillow$")
+    SOLOCheckpointer(other, str(tmp_path)).save("b")
+    refused(load_weights, saved, str(tmp_path / "b.pth"), r"Set INPUT\.RESIZE_FILTER opencv$")
 
 
 def test_names_of_classes_travel_with_own_checkpoints(tmp_path):

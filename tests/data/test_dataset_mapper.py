@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import json
 
+import cv2
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
 import torch
 from builders import tiny_config, tiny_model
+from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BoxMode
 from PIL import Image
 
 from solo_d2.data.dataset_mapper import SOLODatasetMapper
+from solo_d2.data.resize import use_resize_filter
 
 HEIGHT, WIDTH = 40, 60
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]]  # x 10 to 30, y 10 to 20
@@ -245,3 +248,61 @@ def test_at_test_time_only_the_image_remains(tmp_path):
     assert "annotations" not in output
     assert output["image"].shape == (3, 80, 120)
     assert (output["height"], output["width"]) == (HEIGHT, WIDTH)  # of the file
+
+
+# The filter of resizing
+
+
+def noise(height, width):
+    pixels = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_the_filter_of_the_config_resizes_images_and_not_masks(tmp_path, is_train):
+    sample = record(tmp_path, annotation(rle()), annotation(SQUARE), picture=noise(HEIGHT, WIDTH))
+    sizes = ("INPUT.MIN_SIZE_TRAIN", (22,), "INPUT.MIN_SIZE_TEST", 22)
+    with_pillow = mapper(*sizes, is_train=is_train)(sample)
+    with_opencv = mapper(*sizes, "INPUT.RESIZE_FILTER", "opencv", is_train=is_train)(sample)
+    expected = cv2.resize(cv2.imread(sample["file_name"]), (33, 22))
+    np.testing.assert_array_equal(with_opencv["image"], expected.transpose(2, 0, 1))
+    assert not torch.equal(with_opencv["image"], with_pillow["image"])
+    if is_train:
+        masks = [x["instances"].gt_masks.tensor for x in (with_pillow, with_opencv)]
+        assert masks[0].any() and torch.equal(*masks)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "shape"),
+    [
+        (T.Resize((22, 33)), (22, 33)),
+        (T.ResizeShortestEdge(22, 100), (22, 33)),
+        (T.ResizeScale(1.0, 1.0, 22, 33), (22, 33)),
+        (T.ResizeShortestEdge(0, 100), (HEIGHT, WIDTH)),  # 0 leaves images as they are
+    ],
+)
+def test_augmentations_of_ones_own_resize_with_the_filter_too(tmp_path, augmentation, shape):
+    cfg = tiny_config("INPUT.RESIZE_FILTER", "opencv")
+    own = SOLODatasetMapper(cfg, is_train=False, augmentations=[augmentation])
+    sample = record(tmp_path, picture=noise(HEIGHT, WIDTH))
+    expected = cv2.resize(cv2.imread(sample["file_name"]), shape[::-1])
+    np.testing.assert_array_equal(own(sample)["image"], expected.transpose(2, 0, 1))
+
+
+def test_another_method_than_bilinear_stays(tmp_path):
+    nearest = T.Resize((80, 120), interp=Image.Resampling.NEAREST)
+    cfg = tiny_config("INPUT.RESIZE_FILTER", "opencv")
+    own = SOLODatasetMapper(cfg, is_train=False, augmentations=[nearest])
+    sample = record(tmp_path, picture=noise(HEIGHT, WIDTH))
+    image = own(sample)["image"]
+    assert torch.equal(image[:, ::2, ::2], image[:, 1::2, 1::2])
+
+
+def test_the_log_shows_the_filter():
+    (resize,) = use_resize_filter([T.Resize((22, 33))], "opencv")
+    assert str(resize).startswith("FilteredResize(resize=Resize(")
+    assert str(resize).endswith("resize_filter='opencv')")
+    transform = resize.get_transform(np.zeros((2, 3, 3), np.uint8))
+    assert str(transform) == (
+        "FilteredResizeTransform(h=2, w=3, new_h=22, new_w=33, resize_filter='opencv')"
+    )

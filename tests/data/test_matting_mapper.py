@@ -16,10 +16,10 @@ from solo_d2.data.matting_mapper import MattingDatasetMapper, transform_matte
 HEIGHT, WIDTH = 60, 80
 
 
-def mapper(*augmentations):
+def mapper(*augmentations, **options):
     return MattingDatasetMapper(
         is_train=True, augmentations=list(augmentations), image_format="RGB",
-        use_instance_mask=True, instance_mask_format="bitmask",
+        use_instance_mask=True, instance_mask_format="bitmask", **options,
     )  # fmt: skip
 
 
@@ -71,11 +71,16 @@ GEOMETRY = {
 }
 
 
+@pytest.mark.parametrize("resize_filter", ["pillow", "opencv"])
 @pytest.mark.parametrize("name", GEOMETRY)
-def test_a_white_object_on_black_looks_like_its_matte_after_any_augmentation(tmp_path, name):
+def test_a_white_object_on_black_looks_like_its_matte_after_any_augmentation(
+    tmp_path, name, resize_filter
+):
     # Resizing the composite and composing with the resized matte are the same thing.
     for _ in range(3):
-        output = mapper(*GEOMETRY[name])(record(tmp_path, [soft_disc()]))
+        output = mapper(*GEOMETRY[name], resize_filter=resize_filter)(
+            record(tmp_path, [soft_disc()])
+        )
         picture, matte = output["image"][0], output["instances"].gt_mattes[0]
         assert matte.shape == picture.shape
         assert (picture.int() - matte.int()).abs().max() <= 1

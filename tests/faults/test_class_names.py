@@ -92,6 +92,7 @@ DAMAGED = {
     "std of zero": ({"convention": {"pixel_std": [0, 1, 1]}}, "expected values above 0"),
     "negative std": ({"convention": {"pixel_std": [1, 1, -1]}}, "expected values above 0"),
     "format of a number": ({"convention": {"pixel_format": 1}}, "pixel_format must be a text"),
+    "filter of a number": ({"convention": {"resize_filter": 1}}, "resize_filter must be a text"),
     "stride of a number": ({"convention": {"stride_in_1x1": 1}}, "stride_in_1x1 is neither"),
 }
 
@@ -113,12 +114,13 @@ def test_damaged_description_is_named(tmp_path, name):
 
 def test_description_of_a_later_version_is_read(tmp_path):
     later = {**INFO, "captions": {"any": [1]}}
-    later["convention"] = {**INFO["convention"], "resize_filter": "cv2"}
+    later["convention"] = {**INFO["convention"], "gamma": 2.2}
     assert CheckpointInfo.from_dict(later) == CheckpointInfo.from_dict(INFO)
 
 
 def test_description_of_an_earlier_version_is_read(tmp_path):
     old = {k: v for k, v in INFO.items() if "ids" not in k and "names" not in k}
+    old["convention"] = {k: v for k, v in INFO["convention"].items() if k != "resize_filter"}
     assert CheckpointInfo.from_dict(old) == CheckpointInfo.from_dict(INFO)
     path = saved(tmp_path, Model(["a", "b"], [3, 17]))
     content = load_checkpoint(path)
@@ -131,7 +133,8 @@ def test_description_of_an_earlier_version_is_read(tmp_path):
 
 def test_description_survives_a_round_trip():
     info = CheckpointInfo(
-        "solo_d2", "Any", "", InputConvention("RGB", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None),
+        "solo_d2", "Any", "",
+        InputConvention("RGB", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), None, "opencv"),
         ("a", "b"), ("things", "sky"), (3, 17), (0, 40),
     )  # fmt: skip
     assert CheckpointInfo.from_dict(info.to_dict()) == info

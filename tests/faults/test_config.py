@@ -83,6 +83,7 @@ VALUES = [
     ("INPUT.MIN_SIZE_TRAIN_SAMPLING", ["random", ""], ["choice"]),
     ("INPUT.MAX_VALUE", [-1, float("nan")], [0, 0.5, 4095]),
     ("INPUT.RANDOM_FLIP", ["both", "Horizontal", True], ["horizontal", "vertical", "none"]),
+    ("INPUT.RESIZE_FILTER", ["cv2", "OpenCV", "", None], ["pillow", "opencv"]),
     ("INPUT.FORMAT", ["L", "bgr", "", 3], ["BGR", "RGB"]),
     ("INPUT.MASK_FORMAT", ["polygons", "rle"], ["polygon", "bitmask"]),
     ("INPUT.CROP.TYPE", ["random", ""], ["relative", "absolute_range"]),

@@ -1116,6 +1116,7 @@ def test_full_model_clipping_limits_the_norm_of_all_gradients(optimizer, scale):
         (("DATASETS.TRAIN_SHARES", [1]), "DATASETS.TRAIN_SHARES"),
         (("DATALOADER.SKIP_UNREADABLE", True), "DATALOADER.SKIP_UNREADABLE"),
         (("VIS_PERIOD", 5), "VIS_PERIOD"),
+        (("INPUT.RESIZE_FILTER", "opencv"), "INPUT.RESIZE_FILTER"),
         (("MODEL.SOLO.NUM_CLASSES", 5), "NUM_CLASSES is 5, the data set faults_training has 3"),
     ],
 )

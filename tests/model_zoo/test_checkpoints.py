@@ -23,13 +23,14 @@ from solo_d2.model_zoo.model_zoo import load_config
 ROOT = Path(__file__).resolve().parents[2]
 R50 = "COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml"
 SINGLE_LEVEL = "Ablations/table4a_grid_12.yaml"
-MSRA = ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True)
-TORCHVISION = ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], False)
+MSRA = ("BGR", "pillow", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True)
+TORCHVISION = ("RGB", "opencv", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375], False)
 
 
 def convention(cfg):
     model = cfg.MODEL
-    return cfg.INPUT.FORMAT, model.PIXEL_MEAN, model.PIXEL_STD, model.RESNETS.STRIDE_IN_1X1
+    statistics = model.PIXEL_MEAN, model.PIXEL_STD
+    return cfg.INPUT.FORMAT, cfg.INPUT.RESIZE_FILTER, *statistics, model.RESNETS.STRIDE_IN_1X1
 
 
 def test_every_published_checkpoint_is_listed_once():
@@ -128,7 +129,7 @@ def test_trained_config_takes_the_first_project_that_has_weights():
 def test_untrained_config_is_the_file():
     cfg = model_zoo.get_config(R50)
     assert cfg.MODEL.WEIGHTS == "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
-    assert convention(cfg) == ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0], True)
+    assert convention(cfg) == MSRA
 
 
 def test_name_of_a_checkpoint_works_with_and_without_prefix():

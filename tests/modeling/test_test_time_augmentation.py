@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,17 @@ def assert_same(found, expected):
     for name in ("pred_masks", "scores", "pred_classes"):
         assert torch.equal(found.get(name), expected.get(name)), name
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+def test_one_scale_is_plain_testing_with_opencvs_filter_too():
+    keys = (*LIVELY, "INPUT.RESIZE_FILTER", "opencv")
+    model, inputs = tiny_model(*keys).eval(), noise_input((130, 170))
+    picture = inputs["image"].permute(1, 2, 0).numpy()
+    resized = torch.from_numpy(cv2.resize(picture, (84, 64)).transpose(2, 0, 1).copy())
+    expected = model([{"image": resized, "height": 130, "width": 170}])[0]["instances"]
+    found = SOLOWithTTA(aug_config((PLAIN[0],), *keys), model)([inputs])[0]["instances"]
+    assert len(expected) > 50
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("head", ["DynamicSOLOHead", "VanillaSOLOHead"])

@@ -47,7 +47,8 @@ def test_a_file_is_converted(published, tmp_path, capsys, name):
     assert words["config"] == "COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml"
     assert words["parameters"] == "18.27 million"
     assert words["entries"].startswith("156, left over 0, dropped 20")
-    assert words["its input"].startswith("INPUT.FORMAT RGB MODEL.PIXEL_MEAN")
+    said = "INPUT.FORMAT RGB INPUT.RESIZE_FILTER opencv MODEL.PIXEL_MEAN"
+    assert words["its input"].startswith(said)
     assert "STRIDE_IN_1X1" not in words["its input"]
     assert "and set" not in words
     checkpoint = load_checkpoint(out)

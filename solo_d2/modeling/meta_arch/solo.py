@@ -43,6 +43,7 @@ class SOLO(nn.Module):
         pixel_mean: per channel, in the input's channel order and range.
         pixel_std: likewise.
         input_format: order of the channels, "BGR" or "RGB"; only to compare with a checkpoint's.
+        resize_filter: what images are resized with, "pillow" or "opencv"; likewise.
         aux_semantic: adds a loss in training, if given.
 
     Attributes:
@@ -79,6 +80,7 @@ class SOLO(nn.Module):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         input_format: str | None = None,
+        resize_filter: str = "pillow",
         aux_semantic: AuxSemanticBranch | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class SOLO(nn.Module):
         self.settings = settings
         self.aux_semantic = aux_semantic
         self.input_format = input_format
+        self.resize_filter = resize_filter
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         # Whole numbers in a config are no reason to compute with integers.
@@ -133,6 +136,7 @@ class SOLO(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
+            "resize_filter": cfg.INPUT.RESIZE_FILTER,
             "aux_semantic": aux_semantic,
         }
 
