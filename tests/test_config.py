@@ -126,6 +126,7 @@ def test_the_tables_hold_every_key():
     added |= {f"MODEL.TIMM.{key}" for key in TIMM_KEYS}
     added |= {f"SOLVER.{key}" for key in SOLVER_KEYS}
     added.add("DATASETS.TRAIN_SHARES")  # tests/data/test_build.py
+    added.add("TEST.DIAGNOSE")  # tests/evaluation/test_diagnosis.py
     added.add("TEST.BOUNDARY_AP")  # tests/evaluation/test_boundary.py
     added.add("INPUT.MAX_VALUE")  # tests/faults/test_images.py
     added.add("INPUT.RESIZE_FILTER")  # tests/agreement/test_inputs.py

@@ -153,6 +153,8 @@ def _add_training(cfg: CN) -> None:
 
     # Measure Boundary AP beside AP: whether the outlines of masks agree (Cheng et al., 2021).
     cfg.TEST.BOUNDARY_AP = False
+    # Find out where AP is lost, and write it to diagnosis.md beside the results.
+    cfg.TEST.DIAGNOSE = False
 
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both; CLIP_GRADIENTS.CLIP_TYPE may

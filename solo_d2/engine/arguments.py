@@ -40,6 +40,11 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="load what fits of MODEL.WEIGHTS, and log what is left random",
     )
+    add(
+        "--diagnose",
+        action="store_true",
+        help="find out where AP is lost: diagnosis.md beside the results (TEST.DIAGNOSE True)",
+    )
     add("--num-gpus", type=int, default=1, metavar="N", help="per machine (default: 1)")
     add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
     add("--machine-rank", type=int, default=0, metavar="N", help="of this machine, from 0 on")
@@ -101,4 +106,6 @@ def parse_arguments(
     arguments, overrides = split_overrides(argv)
     args = parser.parse_args(arguments)
     args.opts = [*getattr(args, "opts", []), *overrides]
+    if getattr(args, "diagnose", False):
+        args.opts += ["TEST.DIAGNOSE", "True"]
     return args

@@ -112,6 +112,7 @@ class SOLOTrainer(ResumableTrainer):
             str(folder),
             max_dets_per_image=limit,
             boundary=cfg.TEST.BOUNDARY_AP,
+            diagnosis=cfg.TEST.DIAGNOSE,
         )
 
     @classmethod

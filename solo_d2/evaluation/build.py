@@ -36,6 +36,7 @@ def build_evaluator(
     *,
     max_dets_per_image: int | None = None,
     boundary: bool = False,
+    diagnosis: bool = False,
 ) -> DatasetEvaluator:
     """Choose evaluators by the ``evaluator_type`` in the dataset's metadata.
 
@@ -45,12 +46,14 @@ def build_evaluator(
         max_dets_per_image: instances that the model gives at most. AP counts as many where that
             is more than the 100 of COCO or the 300 of LVIS; with fewer, nothing changes.
         boundary: measure Boundary AP where AP is measured.
+        diagnosis: find out where AP is lost, where it is measured.
 
     Returns:
         The evaluator, or Detectron2's `DatasetEvaluators` where a type has several.
 
     Raises:
-        ValueError: no evaluator is known for the dataset, or it cannot measure Boundary AP.
+        ValueError: no evaluator is known for the dataset, or it cannot measure what
+            was asked for.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:
@@ -65,6 +68,6 @@ def build_evaluator(
             options: dict[str, Any] = {}
             if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
                 options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
-                options["boundary"] = boundary
+                options |= {"boundary": boundary, "diagnosis": diagnosis}
             evaluators.append(make(dataset_name, output_dir, **options))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -7,6 +7,7 @@ import io
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
+from ..io.atomic import atomic_write
 from ..io.results import EncodedInstances, JsonListWriter
 from .boundary import BoundaryCOCOeval
+from .diagnosis import diagnose
 from .predictions import ByImage, check_instances, results_file
 from .truth import read_truth
 
@@ -57,10 +60,11 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         fast: use hotcoco; by default, if it is installed.
         boundary: measure Boundary AP, too (see `BoundaryCOCOeval`). It takes longer: pycocotools
             scores it.
+        diagnosis: write "diagnosis.md" to `output_dir`, too (see `diagnose`).
 
     Raises:
-        ValueError: `fast` without hotcoco, annotations that cannot be scored, or an `output_dir`
-            that cannot be written to.
+        ValueError: `fast` or `diagnosis` without hotcoco, `diagnosis` without `output_dir`,
+            annotations that cannot be scored, or an `output_dir` that cannot be written to.
     """
 
     default_max_dets = 100
@@ -76,15 +80,21 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         max_dets_per_image: int | None = None,
         fast: bool | None = None,
         boundary: bool = False,
+        diagnosis: bool = False,
     ) -> None:
-        if fast and hotcoco is None:
-            raise ValueError("fast evaluation needs hotcoco; install it: pip install hotcoco")
+        if (fast or diagnosis) and hotcoco is None:
+            what = "a diagnosis" if diagnosis else "fast evaluation"
+            raise ValueError(f"{what} needs hotcoco; install it: pip install hotcoco")
         self._fast = hotcoco is not None if fast is None else fast
         self._limit = self.default_max_dets if max_dets_per_image is None else max_dets_per_image
         self._distributed = distributed
         self._file = results_file(output_dir, self.results_file, dataset_name)
         self._truth = read_truth(dataset_name, federated=self.federated)
         self._tasks = (*TASKS, BOUNDARY) if boundary else TASKS
+        if diagnosis and output_dir is None:
+            raise ValueError("diagnosis.md needs an output_dir, got None")
+        folder = output_dir if diagnosis else None
+        self._diagnosis = results_file(folder, "diagnosis.md", dataset_name)
         self._index: Any = None  # the truth as the scorer has it
         self.reset()
 
@@ -145,7 +155,25 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         found = {numbers[image_id]: x for image_id, x in gathered.items() if len(x)}
         chosen = None if img_ids is None else [numbers[image_id] for image_id in img_ids]
         self._warn_of_limit(found.values())
-        return OrderedDict((task, self._score(found, task, chosen)) for task in self._tasks)
+        metrics = OrderedDict((task, self._score(found, task, chosen)) for task in self._tasks)
+        if self._diagnosis is not None and found:
+            self._diagnose(found, gathered, self._diagnosis)
+        return metrics
+
+    def _diagnose(self, found: Found, image_ids: Iterable[Any], file: Path) -> None:
+        """Write where AP is lost among the images that were processed."""
+        names = {self._truth.numbers[image_id]: image_id for image_id in image_ids}
+        content = {
+            **self._truth.content,
+            "images": [x for x in self._truth.content["images"] if x["id"] in names],
+            "annotations": [
+                x for x in self._truth.content["annotations"] if x["image_id"] in names
+            ],
+        }
+        text = diagnose(content, entries_of(found, "segm"), names).to_markdown()
+        with atomic_write(file) as output:
+            output.write(text.encode())
+        _logger.info("Saved where AP is lost to %s", file)
 
     def _write(self, found: Mapping[Any, EncodedInstances]) -> None:
         """Write the results under the dataset's own ids, and say so."""

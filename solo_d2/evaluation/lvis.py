@@ -39,10 +39,11 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
     federated = True
 
     def __init__(self, dataset_name: str, output_dir: str | None = None, **options: Any) -> None:
-        if options.get("boundary"):
-            raise ValueError(
-                "Boundary AP is measured by COCO's rules, not by LVIS's: set TEST.BOUNDARY_AP False"
-            )
+        for option, key in (("boundary", "BOUNDARY_AP"), ("diagnosis", "DIAGNOSE")):
+            if options.get(option):
+                raise ValueError(
+                    f"TEST.{key} follows COCO's rules, which do not hold for LVIS; set it to False"
+                )
         super().__init__(dataset_name, output_dir, **options)
         if not self._fast:
             try:

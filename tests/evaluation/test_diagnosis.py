@@ -1,0 +1,122 @@
+"""Where AP is lost: scenes whose answer is known beforehand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from builders import tiny_config
+from evaluation_builders import SIZE, feed, random_scene, write_scenes
+
+from solo_d2.data.datasets.coco_json import register_coco_json
+from solo_d2.engine import SOLOTrainer
+from solo_d2.engine.arguments import parse_arguments
+from solo_d2.evaluation import COCOInstanceEvaluator, LVISInstanceEvaluator, coco
+from solo_d2.evaluation.coco import entries_of
+from solo_d2.evaluation.diagnosis import diagnose
+from solo_d2.io.segmentation import encode_mask
+
+pytestmark = pytest.mark.skipif(coco.hotcoco is None, reason="needs hotcoco")
+
+
+def square(x, y, side):
+    mask = np.zeros(SIZE, bool)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+def diagnosed(tmp_path, scenes):
+    register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
+    evaluator = COCOInstanceEvaluator("scenes")
+    metrics = feed(evaluator, scenes)
+    gathered = evaluator._found.gather(distributed=False, missing="")
+    found = {evaluator._truth.numbers[i]: x for i, x in gathered.items() if len(x)}
+    names = {number: i for i, number in evaluator._truth.numbers.items()}
+    return diagnose(evaluator._truth.content, entries_of(found, "segm"), names), metrics["segm"]
+
+
+A, B = square(4, 4, 20), square(60, 30, 60)  # small, medium
+
+
+def test_wrong_classes_are_all_that_is_missing(tmp_path):
+    found, metrics = diagnosed(tmp_path, [([(A, 0), (B, 1)], [(A, 1, 0.9), (B, 0, 0.8)])])
+    assert metrics["AP"] == found.perfect["nothing"][0] == 0
+    for name in ("classes", "class-agnostic scoring"):
+        assert found.perfect[name] == pytest.approx((100, 100, 100))
+    assert found.perfect["masks"][0] == 0
+    assert found.errors["wrong class"][1] == 2
+    assert found.confused == [("class 2", "class 3", 1), ("class 3", "class 2", 1)]
+    assert found.recall == {"all": (100, 100), "small": (100, 100), "medium": (100, 100),
+                            "large": pytest.approx((math.nan, math.nan), nan_ok=True)}  # fmt: skip
+
+
+def test_a_shifted_mask_is_all_that_is_missing(tmp_path):
+    """IoU of a square shifted by a quarter of its side: 45 / 75."""
+    found, metrics = diagnosed(tmp_path, [([(B, 0)], [(np.roll(B, 15, axis=1), 0, 0.9)])])
+    assert metrics["AP50"] == pytest.approx(100)
+    assert metrics["AP75"] == 0
+    assert found.perfect["masks"] == pytest.approx((100, 100, 100))
+    assert found.perfect["classes"] == found.perfect["nothing"]
+    assert found.recall["all"] == (100, 0)
+
+
+def test_a_false_detection_ranked_first_is_all_that_is_missing(tmp_path):
+    found, metrics = diagnosed(tmp_path, [([(B, 0)], [(A, 0, 0.9), (B, 0, 0.5)])])
+    assert metrics["AP"] == pytest.approx(50)
+    assert found.perfect["ranking by IoU"] == pytest.approx((100, 100, 100))
+    assert found.errors["background"][1] == 1
+    assert found.worst[0] == (5, pytest.approx(200 / 3))
+    (suspect,) = (x for x in found.suspects if x["image_id"] == 5)
+    assert suspect["type"] == "missing_annotation"
+    assert found.calibration == pytest.approx(100 * (0.9 + 0.5) / 2)
+
+
+def test_nothing_to_gain_from_the_truth(tmp_path):
+    rng = np.random.default_rng(1)
+    scenes = [random_scene(rng)[0] for _ in range(6)]
+    found, _ = diagnosed(tmp_path, [(x, [(*pair, 0.9) for pair in x]) for x in scenes])
+    for values in found.perfect.values():
+        assert values == pytest.approx((100, 100, 100), abs=1e-6)
+    assert found.confused == []
+
+
+def test_random_scenes_gain_from_the_true_order_and_polygons_are_masks(tmp_path):
+    rng = np.random.default_rng(0)
+    found, metrics = diagnosed(tmp_path, [random_scene(rng) for _ in range(20)])
+    assert found.perfect["nothing"] == tuple(metrics[k] for k in ("AP", "AP50", "AP75"))
+    assert found.perfect["ranking by IoU"][0] > metrics["AP"] > 0
+    polygon = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 400,
+               "bbox": [4, 4, 20, 20], "segmentation": [[4, 4, 24, 4, 24, 24, 4, 24]]}  # fmt: skip
+    content = {"images": [{"id": 1, "height": SIZE[0], "width": SIZE[1]}],
+               "annotations": [polygon], "categories": [{"id": 1, "name": "a"}]}  # fmt: skip
+    result = {"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": encode_mask(A)}
+    assert diagnose(content, [result]).perfect["nothing"][0] == pytest.approx(100)
+
+
+def test_the_key_writes_a_file_and_the_option_sets_the_key(tmp_path):
+    scenes = [([(A, 0), (B, 1)], [(A, 1, 0.9), (B, 0, 0.8)])]
+    register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
+    args = parse_arguments(["--diagnose", "OUTPUT_DIR", str(tmp_path)])
+    assert args.opts[-2:] == ["TEST.DIAGNOSE", "True"]
+    evaluator = SOLOTrainer.build_evaluator(tiny_config(*args.opts), "scenes")
+    feed(evaluator, scenes)
+    text = (tmp_path / "inference" / "scenes" / "diagnosis.md").read_text()
+    for part in ("| classes ", "| wrong class", "class 2", "Images with the lowest F1"):
+        assert part in text
+    SOLOTrainer.build_evaluator(tiny_config("OUTPUT_DIR", str(tmp_path / "none")), "scenes")
+    assert not list((tmp_path / "none").rglob("diagnosis.md"))
+
+
+def test_what_it_needs_is_said(tmp_path, monkeypatch):
+    scenes = [([(A, 0)], [])]
+    register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
+    with pytest.raises(ValueError, match="output_dir"):
+        COCOInstanceEvaluator("scenes", diagnosis=True)
+    with pytest.raises(ValueError, match=r"TEST.DIAGNOSE follows COCO's rules"):
+        LVISInstanceEvaluator("scenes", diagnosis=True)
+    with pytest.raises(ValueError, match=r"needs detections, got none; lower SCORE_THRESH_TEST"):
+        diagnose({}, [])
+    monkeypatch.setattr(coco, "hotcoco", None)
+    with pytest.raises(ValueError, match="a diagnosis needs hotcoco; install it"):
+        COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=True)
