@@ -11,8 +11,14 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build as detectron2_solver
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ConstantParamScheduler,
+    CosineParamScheduler,
+)
 from torch import nn
 from torch.optim import Optimizer
 
@@ -62,9 +68,32 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     return maybe_add_gradient_clipping(cfg, kind)(groups, **settings)
 
 
+def build_flat_cosine(cfg: CfgNode, optimizer: Optimizer) -> LRMultiplier:
+    """Build the schedule "WarmupFlatCosineLR": warm-up, `SOLVER.BASE_LR`, then half a cosine.
+
+    It stays at `BASE_LR` for the first `FLAT_SHARE` of the iterations, warm-up included, and falls
+    to `BASE_LR_END` (0 where Detectron2 has no such key).
+    """
+    solver = cfg.SOLVER
+    end = solver.get("BASE_LR_END", 0.0) / solver.BASE_LR
+    falling = CosineParamScheduler(1.0, end)
+    multiplier = falling
+    if solver.FLAT_SHARE > 0:
+        multiplier = CompositeParamScheduler(
+            [ConstantParamScheduler(1.0), falling],
+            lengths=[solver.FLAT_SHARE, 1 - solver.FLAT_SHARE],
+            interval_scaling=["rescaled", "rescaled"],
+        )
+    warmup = min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0)
+    multiplier = WarmupParamScheduler(
+        multiplier, solver.WARMUP_FACTOR, warmup, solver.WARMUP_METHOD
+    )
+    return LRMultiplier(optimizer, multiplier=multiplier, max_iter=solver.MAX_ITER)
+
+
 def install() -> None:
-    """Let Detectron2's `DefaultTrainer` build the same optimizer for configs of this package."""
-    plain = detectron2_solver.build_optimizer
+    """Let Detectron2 build the same optimizer and schedules for configs of this package."""
+    plain, plain_schedule = detectron2_solver.build_optimizer, detectron2_solver.build_lr_scheduler
 
     @functools.wraps(plain)
     def build(cfg: CfgNode, model: nn.Module) -> Optimizer:
@@ -73,11 +102,19 @@ def install() -> None:
         _warn_of_unknown_keys(cfg)
         return build_optimizer(cfg, model)
 
-    # The name is copied where it is imported; `defaults` may come later, and copies this one then.
+    @functools.wraps(plain_schedule)
+    def build_schedule(cfg: CfgNode, optimizer: Optimizer) -> Any:
+        if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupFlatCosineLR":
+            return build_flat_cosine(cfg, optimizer)
+        return plain_schedule(cfg, optimizer)
+
+    # Names are copied where they are imported; `defaults` may come later, and copies these then.
     for name in ("detectron2.solver.build", "detectron2.solver", "detectron2.engine.defaults"):
         module: Any = sys.modules.get(name)
         if getattr(module, "build_optimizer", None) is plain:
             module.build_optimizer = build
+        if getattr(module, "build_lr_scheduler", None) is plain_schedule:
+            module.build_lr_scheduler = build_schedule
 
 
 def _warn_of_unknown_keys(cfg: CfgNode) -> None:
@@ -87,6 +124,7 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
         "DATALOADER.SKIP_UNREADABLE": cfg.DATALOADER.SKIP_UNREADABLE,
         "INPUT.RESIZE_FILTER": cfg.INPUT.get("RESIZE_FILTER", "pillow") != "pillow",
         "VIS_PERIOD": cfg.VIS_PERIOD > 0,
+        "SOLVER.EMA.ENABLED": cfg.SOLVER.EMA.ENABLED,
     }
     names = [name for name, is_asked in asked.items() if is_asked]
     if names:

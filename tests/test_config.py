@@ -96,8 +96,8 @@ SOLO_KEYS = {
     "FINAL_SCORE_THRESH_TEST": (0.3, result, ()),
 }
 
-# Each has a test of its own below.
-SOLVER_KEYS = ("OPTIMIZER", "BACKBONE_MULTIPLIER")
+# Each has a test of its own: below, tests/engine/test_ema.py and tests/faults/test_training.py.
+SOLVER_KEYS = ("OPTIMIZER", "BACKBONE_MULTIPLIER", "FLAT_SHARE", "EMA.ENABLED", "EMA.DECAY")
 
 TIMM = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "test_efficientnet")
 TIMM_KEYS = {

@@ -20,7 +20,7 @@ from ..io.atomic import atomic_write, remove_leftovers
 from ..io.errors import one_line
 from .classes import check_classes, match_classes, take_classes
 from .convention import OWN, check_convention, own_info
-from .files import load_checkpoint, save_checkpoint
+from .files import EMA_KEY, load_checkpoint, save_checkpoint
 from .fit import Require, check_fit, compare, leave_out_classes
 from .foreign.convert import convert_state_dict
 from .foreign.key_maps import find_source
@@ -51,6 +51,7 @@ class SOLOCheckpointer(DetectionCheckpointer):
 
     Attributes:
         resumed: whether `resume_or_load` went on with a checkpoint of `save_dir`.
+        averaged: whether the weights that were loaded last are an average (EMA).
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SOLOCheckpointer(DetectionCheckpointer):
         self.require = require
         self.rename = rename
         self.resumed = False
+        self.averaged = False
         self._loading: list[str] = []
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -218,6 +220,11 @@ class SOLOCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Check everything first, so that a refused file leaves the model as it was."""
+        # A training goes on with the weights themselves; all others want the average.
+        self.averaged = {EMA_KEY, INFO_KEY} <= set(checkpoint) and not self._loading
+        if self.averaged:
+            checkpoint["model"] = checkpoint.pop(EMA_KEY)
+            _logger.info("Using its EMA weights")
         _prepare(checkpoint, self.model)
         info = None
         if INFO_KEY in checkpoint:
@@ -263,7 +270,7 @@ def load_weights(
     *,
     allow_partial: bool = False,
     rename: bool = False,
-) -> None:
+) -> bool:
     """Load weights for prediction into a model, in place.
 
     Args:
@@ -275,17 +282,20 @@ def load_weights(
         rename: Whether the model's `class_names` may be other words than the file's for the same
             classes.
 
+    Returns:
+        Whether they are an average (EMA), which is taken where the file has one.
+
     Raises:
         ValueError: The file is missing, damaged, unsafe, of another model or of other classes, or
             the model gets another input than the weights were trained with.
     """
     if not os.fspath(weights):
         _logger.warning("MODEL.WEIGHTS is empty: the model has random weights.")
-        return
+        return False
     require = Require.NOTHING if allow_partial else Require.EVERYTHING
-    SOLOCheckpointer(model, require=require, rename=rename).load(
-        os.fspath(weights), checkpointables=[]
-    )
+    checkpointer = SOLOCheckpointer(model, require=require, rename=rename)
+    checkpointer.load(os.fspath(weights), checkpointables=[])
+    return checkpointer.averaged
 
 
 def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:

@@ -20,6 +20,8 @@ from .tensors import CHECKSUM_KEY, checksum, strange_kind
 
 _STATE_KEYS = ("model", "state_dict", "model_state")
 """Where Detectron2, mmdetection and torchvision, and pycls put the weights."""
+EMA_KEY = "model_ema"
+"""Where this package puts the moving average (EMA) of the weights, a whole state of the model."""
 _LONGEST = 500
 """Letters in the name of an entry."""
 
@@ -40,7 +42,8 @@ def load_checkpoint(
     Returns:
         "model": dict from names to tensors, as named in the file; the other entries of the file
         as they are. Pickles of backbones without more get Detectron2's "matching_heuristics" and
-        "__author__". "solo_d2" has a `CheckpointInfo` as plain types, where the file has one.
+        "__author__". "solo_d2" has a `CheckpointInfo` as plain types, where the file has one, and
+        "model_ema" the moving average of the weights.
 
     Raises:
         ValueError: The file is missing, damaged, of another kind, without weights, or it would
@@ -56,6 +59,9 @@ def load_checkpoint(
         keys = _names(model) if isinstance(model, Mapping) else "no dict"
         raise ValueError(f"{path}: holds no weights, but {keys or 'an empty dict'}. {FORMATS}")
     checkpoint["model"] = {key: _to_weight(path, key, value) for key, value in model.items()}
+    average = checkpoint.get(EMA_KEY)
+    if INFO_KEY in checkpoint and isinstance(average, Mapping):
+        checkpoint[EMA_KEY] = {k: _to_weight(path, k, value) for k, value in average.items()}
     return checkpoint
 
 

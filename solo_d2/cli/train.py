@@ -9,6 +9,7 @@ solo-d2 eval --weights output/mine/model_best.pth --data my_photos/
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def run(args: argparse.Namespace) -> None:
         if args.eval_only:
             model = SOLOTrainer.build_model(cfg)
             name_classes(model, cfg.DATASETS.TEST[0])
-            load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
+            averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
+            if cfg.SOLVER.EMA.ENABLED and not averaged:
+                logging.getLogger(__name__).warning(
+                    "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
+                )
             SOLOTrainer.test(cfg, model)
             if cfg.TEST.AUG.ENABLED:
                 SOLOTrainer.test_with_TTA(cfg, model)

@@ -162,6 +162,13 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Share of the iterations before LR_SCHEDULER_NAME "WarmupFlatCosineLR" falls from BASE_LR.
+    cfg.SOLVER.FLAT_SHARE = 0.5
+    # Moving average of the weights: evaluated, and saved beside them for prediction.
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    # Share of the average that an iteration keeps; less in the first 9 / (1 - DECAY) of them.
+    cfg.SOLVER.EMA.DECAY = 0.9998
 
 
 def _add_timm(model: CN) -> None:

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from .combinations import COMBINATIONS, OWN_ARCHITECTURES, TRAINING_COMBINATIONS
 from .rules import choice, like
 from .unused import Choice, default_values, get, leaves
-from .values import RULES
+from .values import LR_SCHEDULERS, RULES
 
 _GENERAL = (
     *("DATALOADER", "DATASETS", "INPUT", "SOLVER", "TEST", "OUTPUT_DIR", "SEED", "VIS_PERIOD"),
@@ -32,6 +32,13 @@ _CHOICES = (
     Choice(
         "SOLVER.OPTIMIZER",
         lambda: {"SGD": ("SOLVER.MOMENTUM", "SOLVER.NESTEROV"), "ADAMW": ()},
+    ),
+    Choice(
+        "SOLVER.LR_SCHEDULER_NAME",
+        lambda: {
+            **dict.fromkeys(LR_SCHEDULERS, ()),
+            "WarmupFlatCosineLR": ("SOLVER.FLAT_SHARE",),
+        },
     ),
     Choice(
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",

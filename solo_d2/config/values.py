@@ -15,7 +15,7 @@ from .rules import Rule, choice, device, either, exactly, flag, integer, items, 
 OPTIMIZERS = ["SGD", "ADAMW"]
 """Values of `SOLVER.OPTIMIZER`."""
 
-LR_SCHEDULERS = ["WarmupMultiStepLR", "WarmupCosineLR"]
+LR_SCHEDULERS = ["WarmupMultiStepLR", "WarmupCosineLR", "WarmupFlatCosineLR"]
 if "NUM_DECAYS" in get_cfg().SOLVER:  # newer than Detectron2 0.6
     LR_SCHEDULERS.append("WarmupStepWithFixedGammaLR")
 """Values of `SOLVER.LR_SCHEDULER_NAME`; a trainer with schedules of its own adds their names."""
@@ -70,6 +70,8 @@ RULES: dict[str, Rule] = {
     "SOLVER.BASE_LR": POSITIVE,
     "SOLVER.BASE_LR_END": NOT_NEGATIVE,
     "SOLVER.BACKBONE_MULTIPLIER": NOT_NEGATIVE,
+    "SOLVER.FLAT_SHARE": THRESHOLD,
+    "SOLVER.EMA.DECAY": THRESHOLD,
     "SOLVER.MOMENTUM": number(0, 1, below=True),
     "SOLVER.WEIGHT_DECAY": NOT_NEGATIVE,
     "SOLVER.WEIGHT_DECAY_NORM": either(NONE, NOT_NEGATIVE),

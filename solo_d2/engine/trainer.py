@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ..checkpoint import Require
+from ..checkpoint.files import EMA_KEY
 from ..config import validate_config
 from ..data.build import build_train_loader
 from ..data.checks import check_classes, check_stuff
@@ -33,6 +34,7 @@ from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
+from .ema import AverageWeights, WeightAverage
 from .hooks import BestCheckpoint, Pictures
 from .loop import ResumableTrainer
 
@@ -51,7 +53,12 @@ class SOLOTrainer(ResumableTrainer):
     It adds to Detectron2's: mixed precision and several processes also without CUDA, a check that
     model and data sets have the same classes, a checkpoint of the best evaluation so far
     (``model_best.pth``, by segm AP), and all that `ResumableTrainer` keeps.
+
+    Attributes:
+        average: the EMA weights of `SOLVER.EMA`, which are evaluated and saved; None without.
     """
+
+    average: WeightAverage | None = None
 
     def __init__(self, cfg: CfgNode) -> None:
         validate_config(cfg, processes=comm.get_world_size())
@@ -165,29 +172,48 @@ class SOLOTrainer(ResumableTrainer):
         if self.checkpointer.resumed:
             # The checkpoint has the number of the iteration that was finished.
             self.start_iter = self.iter + 1
+            if self.average is not None and not self.average.started:
+                _logger.warning(
+                    "The checkpoint has no EMA weights (SOLVER.EMA): their average starts anew"
+                )
 
     def build_hooks(self) -> list[HookBase]:
         """Add the best-checkpoint hook behind the evaluation, on the main process."""
         # Here, since the hooks are the first who get to know Detectron2's checkpointer.
         plain = self.checkpointer
-        self.checkpointer = TrainingCheckpointer(self._config, plain.model, **plain.checkpointables)
+        saved = dict(plain.checkpointables)
+        if self.cfg.SOLVER.EMA.ENABLED:
+            self.average = saved[EMA_KEY] = WeightAverage(plain.model, self.cfg.SOLVER.EMA.DECAY)
+        self.checkpointer = TrainingCheckpointer(self._config, plain.model, **saved)
         added = super().build_hooks()
         position = next(i for i, hook in enumerate(added) if isinstance(hook, hooks.EvalHook))
+        added[position] = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         if self.cfg.TEST.AUG.ENABLED:
-            after_training = hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model))
-            added.insert(position + 1, after_training)
+            added.insert(position + 1, hooks.EvalHook(0, self._evaluate_with_tta))
+        if self.average is not None:
+            added.insert(0, AverageWeights(self.average))
+            position += 1
         if not comm.is_main_process():
             return added
         if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
             name = self.cfg.DATASETS.TEST[0]
             prefix = f"{name}/" if len(self.cfg.DATASETS.TEST) > 1 else ""
-            saver = BestCheckpointer(self._config, plain.model, **plain.checkpointables)
+            saver = BestCheckpointer(self._config, plain.model, **saved)
             best = BestCheckpoint(self.cfg.TEST.EVAL_PERIOD, saver, f"{prefix}segm/AP")
             added.insert(position + 1, best)
         if self.cfg.VIS_PERIOD > 0 and isinstance(self.data_loader, TrainLoader):
             shown = (plain.model, self.data_loader, self.cfg.INPUT.FORMAT)
             added.insert(0, Pictures(self.cfg.VIS_PERIOD, *shown))
         return added
+
+    def _evaluate(self) -> dict[str, Any]:
+        with self.average.applied() if self.average else nullcontext():
+            self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def _evaluate_with_tta(self) -> dict[str, Any]:
+        with self.average.applied() if self.average else nullcontext():
+            return self.test_with_TTA(self.cfg, self.model)
 
 
 def check_data(cfg: CfgNode, names: Sequence[str]) -> None:

@@ -1088,6 +1088,29 @@ def test_detectron2s_trainer_names_bad_keys_too(overrides, said):
         DefaultTrainer.build_optimizer(runs.tiny_config(*overrides), tiny_model())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_flat_cosine_stays_and_falls(share):
+    """By hand: 1 up to the share, then (1 + cos(pi * t)) / 2 of the rest; Detectron2 calls it."""
+    cfg = runs.tiny_config(
+        *("SOLVER.LR_SCHEDULER_NAME", "WarmupFlatCosineLR", "SOLVER.FLAT_SHARE", share),
+        *("SOLVER.MAX_ITER", 100, "SOLVER.WARMUP_ITERS", 10, "SOLVER.WARMUP_FACTOR", 0.5),
+        *("SOLVER.BASE_LR", 2.0),
+    )
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    schedule = DefaultTrainer.build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [
+        1 + math.cos(math.pi * max(0, (t / 100 - share) / (1 - share))) for t in range(10, 100)
+    ]
+    assert rates[10:] == pytest.approx(expected)
+    assert rates[0] == pytest.approx(1.0)
+
+
 def test_other_configs_keep_detectron2s_optimizer():
     cfg = get_cfg()
     assert type(DefaultTrainer.build_optimizer(cfg, torch.nn.Linear(2, 2))) is torch.optim.SGD
@@ -1117,6 +1140,7 @@ def test_full_model_clipping_limits_the_norm_of_all_gradients(optimizer, scale):
         (("DATALOADER.SKIP_UNREADABLE", True), "DATALOADER.SKIP_UNREADABLE"),
         (("VIS_PERIOD", 5), "VIS_PERIOD"),
         (("INPUT.RESIZE_FILTER", "opencv"), "INPUT.RESIZE_FILTER"),
+        (("SOLVER.EMA.ENABLED", True), "SOLVER.EMA.ENABLED"),
         (("MODEL.SOLO.NUM_CLASSES", 5), "NUM_CLASSES is 5, the data set faults_training has 3"),
     ],
 )
