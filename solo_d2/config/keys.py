@@ -112,7 +112,10 @@ def _add_losses(node: CN) -> None:
     node.AUX_SEMANTIC_LOSS_WEIGHT = 0.0
     # Keep the category branch as the weights have it (paper A.3.2, for mattes).
     node.FREEZE_CATEGORY_BRANCH = False
-    # Balance and focusing exponent of the focal loss of the categories.
+    # Loss of the categories: "focal" as in the paper, or "quality_focal" (Li et al., 2020), whose
+    # target is the IoU of a positive cell's mask, so that scores rank masks by their quality.
+    node.CATEGORY_LOSS = "focal"
+    # Balance ("focal" alone) and focusing exponent of the loss of the categories.
     node.FOCAL_LOSS_ALPHA = 0.25
     node.FOCAL_LOSS_GAMMA = 2.0
 

@@ -4,7 +4,7 @@ from .capture import capturing, exporting
 from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
 from .dynamic_conv import dynamic_conv, in_one_type
-from .focal import category_focal_loss
+from .focal import category_focal_loss, quality_focal_loss
 from .losses import binary_mask_loss, dice_loss, focal_mask_loss, mae_loss, matte_loss
 from .mask_ops import (
     binarize,
@@ -53,6 +53,7 @@ __all__ = [
     "point_nms",
     "profiles_to_boxes",
     "profiles_to_centroids",
+    "quality_focal_loss",
     "resize_bilinear",
     "soft_nms",
 ]

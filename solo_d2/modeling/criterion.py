@@ -18,7 +18,9 @@ from ..layers import (
     dice_loss,
     focal_mask_loss,
     mae_loss,
+    mask_areas,
     matte_loss,
+    quality_focal_loss,
 )
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
 
@@ -36,6 +38,9 @@ same shape, boolean, or in [0, 1] for mattes; it returns one loss per mask (K,),
 `probs`, also for K = 0.
 """
 
+CATEGORY_LOSSES = ("focal", "quality_focal")
+"""The values of `MODEL.SOLO.CATEGORY_LOSS`."""
+
 
 class SOLOCriterion:
     """L = category_weight · L_cate + mask_weight · L_mask (Eq. 4 and 5).
@@ -47,24 +52,27 @@ class SOLOCriterion:
 
     Args:
         num_classes: C; the label C means background.
-        category_weight: weight of the focal loss.
+        category_loss: one of `CATEGORY_LOSSES`; with "quality_focal" the target of a positive cell
+            is the IoU of its mask instead of 1.
+        category_weight: weight of the category loss.
         mask_loss: one of `MASK_LOSSES`.
         mask_weight: λ, weight of the mask loss; in the paper 3 with "dice", 10 with "bce" and 20
             with "focal".
-        focal_alpha: weight of positive against negative cells.
+        focal_alpha: weight of positive against negative cells; of "focal" alone.
         focal_gamma: focusing exponent.
         mask_strides: stride of the masks that the head makes, per level.
         by_level: ask the head for masks level by level, for a head that has nothing to gain from
             several at once; it would have to sort the cells, with a host synchronisation.
 
     Raises:
-        ValueError: unknown mask loss.
+        ValueError: unknown loss.
     """
 
     def __init__(
         self,
         *,
         num_classes: int,
+        category_loss: str = "focal",
         category_weight: float,
         mask_loss: str = "dice",
         mask_weight: float,
@@ -77,7 +85,12 @@ class SOLOCriterion:
             raise ValueError(
                 f"MODEL.SOLO.MASK_LOSS must be one of {tuple(MASK_LOSSES)}, got {mask_loss!r}"
             )
+        if category_loss not in CATEGORY_LOSSES:
+            raise ValueError(
+                f"MODEL.SOLO.CATEGORY_LOSS must be one of {CATEGORY_LOSSES}, got {category_loss!r}"
+            )
         self.num_classes = num_classes
+        self.by_quality = category_loss == "quality_focal"
         self.category_weight = category_weight
         self.mask_loss = MASK_LOSSES[mask_loss]
         self.mask_weight = mask_weight
@@ -104,13 +117,11 @@ class SOLOCriterion:
             finite and every parameter of the head receives a (zero) gradient.
         """
         num_positives = self._num_positives(targets)
+        mask_loss, ious = self._mask_loss(predictions, targets, mask_probs)
+        category_loss = self._category_loss(predictions, targets, ious)
         return {
-            "loss_category": self.category_weight
-            * self._category_loss(predictions, targets)
-            / num_positives,
-            "loss_mask": self.mask_weight
-            * self._mask_loss(predictions, targets, mask_probs)
-            / num_positives,
+            "loss_category": self.category_weight * category_loss / num_positives,
+            "loss_mask": self.mask_weight * mask_loss / num_positives,
         }
 
     def _num_positives(self, targets: SOLOTargets) -> Tensor:
@@ -120,17 +131,26 @@ class SOLOCriterion:
             count /= dist.get_world_size()
         return count.clamp(min=1)
 
-    def _category_loss(self, predictions: SOLOPredictions, targets: SOLOTargets) -> Tensor:
+    def _category_loss(
+        self, predictions: SOLOPredictions, targets: SOLOTargets, ious: Tensor
+    ) -> Tensor:
         sizes = [level.shape[-2] * level.shape[-1] for level in predictions.category_logits]
-        levels = zip(predictions.category_logits, targets.labels.split(sizes, dim=1), strict=True)
-        losses = [category_focal_loss(*x, self.focal_alpha, self.focal_gamma) for x in levels]
+        labels = targets.labels.split(sizes, dim=1)
+        levels = zip(predictions.category_logits, labels, strict=True)
+        if not self.by_quality:
+            losses = [category_focal_loss(*x, self.focal_alpha, self.focal_gamma) for x in levels]
+            return torch.stack(losses).sum()
+        quality = ious.new_zeros(targets.labels.shape)
+        quality[targets.images[targets.instances], targets.cells] = ious
+        parts = zip(levels, quality.split(sizes, dim=1), strict=True)
+        losses = [quality_focal_loss(*x, part, self.focal_gamma) for x, part in parts]
         return torch.stack(losses).sum()
 
     def _mask_loss(
         self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
-    ) -> Tensor:
-        """Sum of the mask losses of all positive cells."""
-        total = []
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the mask losses of all positive cells, and the IoU of every mask (P,)."""
+        total, ious = [], []
         start = 0
         for image, counts in enumerate(targets.counts):
             for stride, levels in self.mask_groups:
@@ -138,19 +158,38 @@ class SOLOCriterion:
                 probs_of = partial(mask_probs, predictions, image, levels=levels)
                 piece = partial(self._piece, probs_of, targets.masks[stride])
                 cells, rows = targets.cells[start:stop], targets.instances[start:stop]
-                total.extend(_in_pieces(piece, cells, rows, targets.masks[stride][:1].numel()))
+                for loss, found in _in_pieces(
+                    piece, cells, rows, targets.masks[stride][:1].numel()
+                ):
+                    total.append(loss)
+                    ious.append(found)
                 start = stop
-        return torch.stack(total).sum()
+        return torch.stack(total).sum(), torch.cat(ious)
 
     def _piece(
         self, probs_of: Callable[[Tensor], Tensor], masks: Tensor, cells: Tensor, rows: Tensor
-    ) -> Tensor:
-        return self.mask_loss(probs_of(cells), masks[rows]).sum()
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of some masks, and their IoU; none but for the quality focal loss."""
+        probs, wanted = probs_of(cells), masks[rows]
+        return self.mask_loss(probs, wanted).sum(), (
+            _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
+        )
+
+
+def _ious(probs: Tensor, targets: Tensor) -> Tensor:
+    """IoU (K,) of masks, foreground being above 1/2."""
+    found, wanted = probs > 0.5, targets if targets.dtype == torch.bool else targets > 0.5
+    overlap = mask_areas(found & wanted)
+    union = mask_areas(found) + mask_areas(wanted) - overlap
+    return overlap.float() / union.clamp(min=1)
 
 
 def _in_pieces(
-    piece: Callable[[Tensor, Tensor], Tensor], cells: Tensor, rows: Tensor, pixels: int
-) -> list[Tensor]:
+    piece: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    cells: Tensor,
+    rows: Tensor,
+    pixels: int,
+) -> list[tuple[Tensor, Tensor]]:
     """Call `piece` on all cells at once, or in parts where their masks are too many pixels.
 
     Without cells it is still called: an empty sum keeps every parameter in the graph, without

@@ -16,7 +16,7 @@ from ..layers import MASK_NMS
 from ..layers.nms import KERNELS
 from ..layers.resize import ALIGN_MODES
 from .backbone.timm import check_timm_name
-from .criterion import MASK_LOSSES
+from .criterion import CATEGORY_LOSSES, MASK_LOSSES
 from .heads import SOLO_HEAD_REGISTRY, DynamicSOLOHead, SoftDynamicSOLOHead
 from .heads.base import PYRAMID_REMEDY
 from .heads.dynamic import KERNEL_SIZES, MASK_FEATURE_TYPES
@@ -58,6 +58,7 @@ _NAMES: dict[str, Rule] = {
     "MODEL.SOLO.NMS_TYPE": choice(lambda: MASK_NMS),
     "MODEL.SOLO.NMS_KERNEL": choice(KERNELS),
     "MODEL.SOLO.MASK_LOSS": choice(lambda: MASK_LOSSES),
+    "MODEL.SOLO.CATEGORY_LOSS": choice(lambda: CATEGORY_LOSSES),
     "MODEL.SOLO.ALIGN": choice(ALIGN_MODES),
     "MODEL.SOLO.DEFORM": choice(DEFORM_TYPES),
     "MODEL.SOLO.KERNEL_SIZE": choice(KERNEL_SIZES),
@@ -98,6 +99,10 @@ _CHOICES = (
     Choice(
         "MODEL.SOLO.NMS_TYPE",
         lambda: {x: [f"MODEL.SOLO.{_NMS_KEYS[k]}" for k in nms_parameters(x)] for x in MASK_NMS},
+    ),
+    Choice(
+        "MODEL.SOLO.CATEGORY_LOSS",
+        lambda: {"focal": ("MODEL.SOLO.FOCAL_LOSS_ALPHA",), "quality_focal": ()},
     ),
     Choice("MODEL.SOLO.NMS_KERNEL", lambda: {"gaussian": ("MODEL.SOLO.NMS_SIGMA",), "linear": ()}),
     Choice(

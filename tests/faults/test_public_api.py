@@ -41,6 +41,7 @@ PUBLIC = {
         dynamic_conv encode_masks exporting fast_nms focal_mask_loss hard_nms in_one_type mae_loss
         mask_areas mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
+        quality_focal_loss
         resize_bilinear soft_nms""",
     "solo_d2.modeling": """DecoupledDynamicSOLOHead DecoupledLightSOLOHead DecoupledSOLOHead
         DynamicSOLOHead GridSpec MASK_LOSSES PanopticSOLO SOLO SOLOHead SOLOSemSegHead

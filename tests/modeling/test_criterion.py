@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from solo_d2.layers import budgets
 from solo_d2.modeling.criterion import SOLOCriterion
 from solo_d2.modeling.structures import SOLOPredictions, SOLOTargets
 
@@ -207,3 +208,44 @@ def test_loss_is_float32_for_bfloat16_logits():
     )
     losses = criterion()(predictions, targets_of([(0, 0, 1, 1, 0)]), constant_masks(0.5))
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_the_target_of_the_quality_focal_loss_is_the_iou_of_the_mask(monkeypatch, pieces):
+    """Object 0 fills 10 of 25 pixels, object 1 all; a mask of ones has the IoU 0.4 and 1."""
+    masks = torch.ones(9, 5, 5, dtype=torch.bool)
+    masks[0, 2:] = False
+    positives = [(0, 0, 0, 0, 1), (0, 0, 3, 1, 0), (1, 1, 0, 1, 0)]
+    targets = targets_of(positives, num_images=2, masks={4: masks})
+    targets.images[:2] = torch.tensor([0, 0])
+    targets.images[2], targets.instances[2] = 1, 2
+    masks[2] = masks[0]
+    predictions = zero_logits(num_images=2)
+    if pieces > 1:
+        monkeypatch.setattr(budgets, "MASK_LOSS_PIXELS", 25)
+
+    def mask_probs(predictions, image, cells, *, levels=None):
+        return torch.full((len(cells), 5, 5), 0.8, requires_grad=True)
+
+    found = criterion(category_loss="quality_focal")(predictions, targets, mask_probs)
+    wrong = 2 * 5 * 2 - 3  # logits of a class that is not the cell's
+    # |y - 1/2|^2 · ln 2 for y = 0, 1, 0.4 and 0.4: a logit of 0 has the entropy ln 2 for any y.
+    expected = LN2 * (wrong * 0.25 + 0.25 + 2 * 0.01) / 3
+    assert found["loss_category"].item() == pytest.approx(expected)
+    plain = criterion()(zero_logits(num_images=2), targets, mask_probs)
+    assert found["loss_mask"].item() == pytest.approx(plain["loss_mask"].item())
+
+
+def test_the_quality_focal_loss_without_objects_is_finite_and_differentiable():
+    predictions = zero_logits()
+    losses = criterion(category_loss="quality_focal")(
+        predictions, targets_of([]), constant_masks(0.5)
+    )
+    losses["loss_category"].backward()
+    assert losses["loss_category"].item() == pytest.approx(10 * 0.25 * LN2)
+    assert all(x.grad.abs().sum() > 0 for x in predictions.category_logits)
+
+
+def test_an_unknown_category_loss_is_refused():
+    with pytest.raises(ValueError, match=r"CATEGORY_LOSS must be one of .*'quality_focal'.*'qfl'"):
+        criterion(category_loss="qfl")

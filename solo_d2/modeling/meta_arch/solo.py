@@ -124,6 +124,7 @@ class SOLO(nn.Module):
             ),
             "criterion": SOLOCriterion(
                 num_classes=node.NUM_CLASSES,
+                category_loss=node.CATEGORY_LOSS,
                 category_weight=node.CATEGORY_LOSS_WEIGHT,
                 mask_loss=node.MASK_LOSS,
                 mask_weight=node.MASK_LOSS_WEIGHT,
