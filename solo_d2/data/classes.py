@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from .checks import shown_name, thing_classes
 from .datasets.problems import listed
+from .scenes.composed import LABELS, SCENE
 
 __all__ = ["align_classes"]
 
@@ -55,7 +56,10 @@ def align_classes(name: str, classes: Sequence[str]) -> None:
 
 def _occurring(name: str) -> set[int]:
     """Labels of the annotations of a dataset."""
-    annotations = (x for r in DatasetCatalog.get(name) for x in r.get("annotations") or ())
+    records = DatasetCatalog.get(name)
+    if any(SCENE in record for record in records):
+        return set(range(len(thing_classes(name) or ())))
+    annotations = (x for r in records for x in r.get("annotations") or ())
     return {x["category_id"] for x in annotations if isinstance(x.get("category_id"), int)}
 
 
@@ -71,6 +75,8 @@ def _replace_records(name: str, labels: dict[int, int]) -> None:
         return labels.get(int(label), -1) if isinstance(label, (int, np.integer)) else -1
 
     def renumber(record: dict[str, Any]) -> dict[str, Any]:
+        if SCENE in record:
+            return {**record, LABELS: labels}
         annotations = record.get("annotations") or ()
         renumbered = [{**x, "category_id": label_of(x)} for x in annotations]
         return {**record, "annotations": renumbered} if "annotations" in record else record

@@ -21,6 +21,7 @@ from .datasets.image_sizes import size_mismatch
 from .masks import checked_masks, transform_masks
 from .records import is_crowd
 from .resize import use_resize_filter
+from .scenes.composed import SCENE, STUFF, compose_record
 
 
 class SOLODatasetMapper(DatasetMapper):
@@ -63,7 +64,7 @@ class SOLODatasetMapper(DatasetMapper):
         """Read, augment and annotate one image.
 
         Args:
-            dataset_dict: in Detectron2's standard format; not changed.
+            dataset_dict: in Detectron2's standard format, or as of `ComposedScenes`; not changed.
 
         Returns:
             The dict with ``image``, (3, H, W) uint8, and, in training, ``instances``.
@@ -72,10 +73,45 @@ class SOLODatasetMapper(DatasetMapper):
             ValueError: the image cannot be read or has another size than its record says, or
                 annotations have no masks or impossible ones.
         """
-        dataset_dict = copy.deepcopy(dataset_dict)
-        image = read_image(dataset_dict["file_name"], self.image_format, max_value=self.max_value)
-        _check_size(dataset_dict, (image.shape[0], image.shape[1]))
-        augmented = T.AugInput(image, sem_seg=self._labels(dataset_dict))
+        return self.augment(self.read(dataset_dict))
+
+    def read(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read one image and its labels.
+
+        Args:
+            dataset_dict: as for a call; not changed.
+
+        Returns:
+            A copy with ``image``, (H, W, 3) uint8 in the format of the model, and ``sem_seg``,
+            labels (H, W), or None where the model needs none.
+
+        Raises:
+            ValueError: see a call.
+        """
+        if SCENE in dataset_dict:
+            record = compose_record(dataset_dict, self.image_format)
+        else:
+            record = copy.deepcopy(dataset_dict)
+            name = record["file_name"]
+            image = read_image(name, self.image_format, max_value=self.max_value)
+            _check_size(record, (image.shape[0], image.shape[1]))
+            record["image"] = image
+        record["sem_seg"] = self._labels(record)
+        return record
+
+    def augment(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Augment and annotate one image.
+
+        Args:
+            dataset_dict: of `read`; changed.
+
+        Returns:
+            See a call.
+
+        Raises:
+            ValueError: annotations have no masks or impossible ones.
+        """
+        augmented = T.AugInput(dataset_dict["image"], sem_seg=dataset_dict.pop("sem_seg"))
         transforms = self.augmentations(augmented)
         image = augmented.image
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -94,7 +130,7 @@ class SOLODatasetMapper(DatasetMapper):
 
     def _labels(self, dataset_dict: dict[str, Any]) -> np.ndarray | None:
         """Labels (H, W) of a semantic segmentation; instances need none."""
-        for key in ("sem_seg_file_name", "pan_seg_file_name", "segments_info"):
+        for key in ("sem_seg_file_name", "pan_seg_file_name", "segments_info", STUFF):
             dataset_dict.pop(key, None)
         return None
 
@@ -176,9 +212,15 @@ class PanopticDatasetMapper(SOLODatasetMapper):
         prepared = dataset_dict.get("sem_seg_file_name")
         panoptic = dataset_dict.get("pan_seg_file_name")
         segments = dataset_dict.get("segments_info", [])
+        stuff = dataset_dict.get(STUFF)
         super()._labels(dataset_dict)
         if not self.is_train:
             return None
+        if stuff is not None:
+            labels = np.where(stuff > 0, stuff, np.uint8(self.ignore_value))
+            for annotation in dataset_dict["annotations"]:
+                labels[annotation["segmentation"]] = 0
+            return labels
         if prepared is not None:
             return _read_labels(prepared)
         if panoptic is None:

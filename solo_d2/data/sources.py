@@ -53,6 +53,17 @@ def _scenes(prefix: str, kind: str, *, panoptic: bool = False) -> RegisterFolder
     return register
 
 
+def _composed(*, panoptic: bool = False, matting: bool = False) -> RegisterFolder:
+    """Return the registration of scenes that are composed in training."""
+
+    def register(folder: str, splits: Sequence[str]) -> dict[str, str]:
+        from .scenes.register_composed import register_composed
+
+        return register_composed(folder, splits, panoptic=panoptic, matting=matting)
+
+    return register
+
+
 def _cityscapes(folder: str, splits: Sequence[str]) -> dict[str, str]:
     from .datasets.cityscapes import register_cityscapes
 
@@ -75,6 +86,13 @@ DATA_SOURCES: dict[str, DataSource] = {
         _scenes("matting", "rgba"),
         flag=True,
     ),
+    "composed": DataSource(
+        "a dataset of solo_d2.data.scenes; training images are composed anew in every epoch",
+        _composed(),
+        panoptic=_composed(panoptic=True),
+        flag=True,
+    ),
+    "composed_matting": DataSource("the same; evaluates mattes, too", _composed(matting=True)),
 }
 """Datasets in one folder, by kind. Other code adds its own."""
 

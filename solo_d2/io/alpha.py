@@ -50,8 +50,8 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """The matte of one annotation, at the size of its picture.
 
     Args:
-        alpha: the annotation's entry "alpha": "file_name", and "offset" [x, y] in pixels of the
-            picture where the file holds a crop.
+        alpha: the annotation's entry "alpha": "file_name", or "pixels" (h, w) uint8 in memory,
+            and "offset" [x, y] in pixels of the picture where either is a crop.
         size: (height, width) of the picture.
 
     Returns:
@@ -60,7 +60,7 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: the file cannot be used, or does not fit into the picture.
     """
-    crop = read_alpha(alpha["file_name"])
+    crop = alpha["pixels"] if "pixels" in alpha else read_alpha(alpha["file_name"])
     if "offset" not in alpha:
         if crop.shape != size:
             raise ValueError(

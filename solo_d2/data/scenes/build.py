@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .compose import Scene
-from .writer import SceneSplit, is_current, write_dataset
+from .writer import SceneSplit, is_current, note_places, write_dataset
 
 __all__ = ["SPLITS", "Draw", "SceneSource", "build"]
 
@@ -61,6 +61,24 @@ class SceneSource(ABC):
     def request(self, counts: Mapping[str, int], seed: int) -> dict[str, Any]:
         """List all that the dataset depends on, in JSON's types; `counts` are scenes by split."""
 
+    def places(self) -> dict[str, Any]:
+        """List where its images lie, in JSON's types, for `restore`; by default nothing."""
+        return {}
+
+    @classmethod
+    def restore(cls, request: Mapping[str, Any], places: Mapping[str, Any]) -> SceneSource:
+        """Make the source of a dataset again.
+
+        Args:
+            request: that of the dataset.
+            places: those of its source.
+
+        Raises:
+            ValueError: The source cannot do it, which is the default, or its images are gone.
+        """
+        del request, places
+        raise ValueError(f"scenes of the kind {cls.kind} are not composed in training")
+
     @abstractmethod
     def load(self, root: Path, seed: int, *, progress: bool) -> Mapping[str, Draw]:
         """Read what scenes are made of; returns what draws them, by split. `root` is the output."""
@@ -101,6 +119,7 @@ def build(
     root, counts = Path(output), {"train": train, "val": val}
     request = json.loads(json.dumps(source.request(counts, seed)))
     if is_current(root, request):
+        note_places(root, source.places())
         logger.info("%s is up to date", root)
         return False
     begin = time.perf_counter()
@@ -117,6 +136,7 @@ def build(
         for stream, name in enumerate(SPLITS)
     ]
     write_dataset(root, request, splits, workers=workers, progress=progress)
+    note_places(root, source.places())
     logger.info("built %s in %.1f s", root, time.perf_counter() - begin)
     return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,6 +136,15 @@ class SceneOptions:
     max_upscale: float = 2.5
     min_visible: float = 0.3
     min_pixels: int = 48
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SceneOptions:
+        """Make options of what `dataclasses.asdict` made of them."""
+        kinds = [
+            Crowding(x["weight"], tuple(x["count"]), tuple(x["scale"]), x["clustered"])
+            for x in values["kinds"]
+        ]
+        return cls(**{**values, "kinds": tuple(kinds)})
 
 
 def sofi_options(height: int = 320, width: int = 416) -> SceneOptions:

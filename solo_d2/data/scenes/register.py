@@ -32,15 +32,19 @@ def register_built(
     Raises:
         ValueError: The dataset has not been built, or a name stands for another folder.
     """
+    train, val = (register_split(root, prefix, x, kind=kind, matting=matting) for x in SPLITS)
+    return train, val
+
+
+def register_split(
+    root: str | os.PathLike[str], prefix: str, split: str, *, kind: str, matting: bool = False
+) -> str:
+    """Register one split of a built dataset, as `register_built` does; returns its name."""
     root = _built(root, kind)
-    for split in SPLITS:
-        register_coco_json(
-            f"{prefix}_{split}",
-            root / "annotations" / f"{split}.json",
-            root / split,
-            matting=matting,
-        )
-    return f"{prefix}_train", f"{prefix}_val"
+    name = f"{prefix}_{split}"
+    file = root / "annotations" / f"{split}.json"
+    register_coco_json(name, file, root / split, matting=matting)
+    return name
 
 
 def register_built_panoptic(
@@ -62,22 +66,23 @@ def register_built_panoptic(
         ValueError: The dataset has not been built or has no stuff, or a name stands for another
             folder.
     """
+    train, val = (register_panoptic_split(root, prefix, x, kind=kind) for x in SPLITS)
+    return train, val
+
+
+def register_panoptic_split(
+    root: str | os.PathLike[str], prefix: str, split: str, *, kind: str
+) -> str:
+    """Register one split of a built dataset, as `register_built_panoptic` does."""
     root = _built(root, kind)
-    names = []
-    for split in SPLITS:
-        file = root / "annotations" / f"panoptic_{split}.json"
-        if comm.get_local_rank() == 0 and not file.is_file():
-            write_panoptic(root, split)
-        comm.synchronize()
-        names.append(f"{prefix}_{split}_panoptic")
-        register_coco_panoptic(
-            names[-1],
-            file,
-            root / "panoptic" / split,
-            root / split,
-            root / "annotations" / f"{split}.json",
-        )
-    return names[0], names[1]
+    file = root / "annotations" / f"panoptic_{split}.json"
+    if comm.get_local_rank() == 0 and not file.is_file():
+        write_panoptic(root, split)
+    comm.synchronize()
+    name = f"{prefix}_{split}_panoptic"
+    instances = root / "annotations" / f"{split}.json"
+    register_coco_panoptic(name, file, root / "panoptic" / split, root / split, instances)
+    return name
 
 
 def _built(root: str | os.PathLike[str], kind: str) -> Path:

@@ -156,6 +156,10 @@ class RGBASource(SceneSource):
             raise ValueError(f"need 0 < val_share < 1, got {val_share}")
         self.options = options or sofi_options()
         self.val_share = val_share
+        folders = {"cutouts": cutouts, "backgrounds": backgrounds, "mattes": mattes}
+        self._folders = {
+            key: os.path.abspath(path) for key, path in folders.items() if path is not None
+        }
         self._cutouts = list_cutouts(Path(cutouts), Path(mattes) if mattes is not None else None)
         self._backgrounds = list_images(Path(backgrounds), "backgrounds")
         self.categories = _class_names(self._cutouts, classes)
@@ -201,6 +205,18 @@ class RGBASource(SceneSource):
             "options": asdict(self.options),
             "files": files,
         }
+
+    def places(self) -> dict[str, Any]:
+        """See `SceneSource`."""
+        return {**self._folders, "val_share": self.val_share}
+
+    @classmethod
+    def restore(cls, request: Mapping[str, Any], places: Mapping[str, Any]) -> RGBASource:
+        """See `SceneSource`."""
+        if not places:
+            raise ValueError("it does not say where its cut-outs lie; run the same command again")
+        options = SceneOptions.from_json(request["options"])
+        return cls(**places, classes=request["classes"], options=options)
 
     def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
         """See `SceneSource`.

@@ -164,6 +164,12 @@ class ShapesSource(SceneSource):
             "kind": "shapes", "format": FORMAT, "counts": counts, "seed": seed, "size": self.size,
         }  # fmt: skip
 
+    @classmethod
+    def restore(cls, request: Mapping[str, Any], places: Mapping[str, Any]) -> ShapesSource:  # noqa: ARG003
+        """See `SceneSource`."""
+        height, width = request["size"]
+        return cls((height, width))
+
     def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
         """See `SceneSource`."""
         height, width = self.size

@@ -250,6 +250,18 @@ class StampsSource(SceneSource):
             "options": asdict(self.options),
         }
 
+    def places(self) -> dict[str, Any]:
+        """See `SceneSource`."""
+        given = {"extracted": self.extracted, "cache": self.cache}
+        found = {key: os.path.abspath(path) for key, path in given.items() if path is not None}
+        return {**found, **({"debs": [*map(os.path.abspath, self.debs)]} if self.debs else {})}
+
+    @classmethod
+    def restore(cls, request: Mapping[str, Any], places: Mapping[str, Any]) -> StampsSource:
+        """See `SceneSource`."""
+        options = SceneOptions.from_json(request["options"])
+        return cls(options, request.get("one_class", False), **places)
+
     def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
         """See `SceneSource`.
 

@@ -30,6 +30,7 @@ import numpy as np
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
+from ...io.atomic import atomic_write
 from ...io.image import write_image
 from ...io.segmentation import encode_mask
 from .compose import Scene
@@ -37,6 +38,7 @@ from .compose import Scene
 __all__ = [
     "SceneSplit",
     "is_current",
+    "note_places",
     "staged",
     "write_dataset",
     "write_split",
@@ -229,3 +231,12 @@ def is_current(root: Path, request: dict[str, Any]) -> bool:
         return json.loads((root / "manifest.json").read_text())["request"] == request
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def note_places(root: Path, places: dict[str, Any]) -> None:
+    """Note in the manifest of a dataset where the images of its source lie."""
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_text())
+    if places and manifest.get("places") != places:
+        with atomic_write(path) as file:
+            file.write(json.dumps({**manifest, "places": places}, indent=1).encode())
