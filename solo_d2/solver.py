@@ -123,6 +123,7 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
         "DATASETS.TRAIN_SHARES": bool(cfg.DATASETS.TRAIN_SHARES),
         "DATALOADER.SKIP_UNREADABLE": cfg.DATALOADER.SKIP_UNREADABLE,
         "INPUT.RESIZE_FILTER": cfg.INPUT.get("RESIZE_FILTER", "pillow") != "pillow",
+        "SOLVER.CHECKPOINTS_TO_KEEP": cfg.SOLVER.CHECKPOINTS_TO_KEEP,
         "VIS_PERIOD": cfg.VIS_PERIOD > 0,
         "SOLVER.EMA.ENABLED": cfg.SOLVER.EMA.ENABLED,
     }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .._missing import explain
 from .._version import __version__
+from .quiet import foreign_warnings_aside
 
 VERBS = {
     "predict": "find instances in images, folders, a video or a camera",
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     program = importlib.import_module(f".{verb}", __package__)
     try:
-        code: int = program.main(list(argv[1:]))
+        with foreign_warnings_aside():
+            code: int = program.main(list(argv[1:]))
     except ModuleNotFoundError as error:
         text = explain(error)
         if text is None:

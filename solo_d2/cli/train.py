@@ -9,11 +9,13 @@ solo-d2 eval --weights output/mine/model_best.pth --data my_photos/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.arguments import argument_parser, parse_arguments
+from .quiet import foreign_warnings_aside
 
 __all__ = ["main", "run"]
 
@@ -35,34 +37,48 @@ def run(args: argparse.Namespace) -> None:
         OSError: A file cannot be written.
         FloatingPointError: The training has diverged.
     """
-    from ..checkpoint import load_weights
-    from ..engine import SOLOTrainer, name_classes, setup
     from ..engine.log import end_log
-    from ..engine.summary import closing_lines
     from ..io.lock import unlock_all
 
-    try:
-        cfg = setup(args)
-        if args.eval_only:
-            model = SOLOTrainer.build_model(cfg)
-            name_classes(model, cfg.DATASETS.TEST[0])
-            averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
-            if cfg.SOLVER.EMA.ENABLED and not averaged:
-                logging.getLogger(__name__).warning(
-                    "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
-                )
-            SOLOTrainer.test(cfg, model)
-            if cfg.TEST.AUG.ENABLED:
-                SOLOTrainer.test_with_TTA(cfg, model)
-            return
-        trainer = SOLOTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
-        trainer.train()
-        for line in closing_lines(cfg):
-            print(line)
-    finally:
-        unlock_all()
-        end_log()
+    # Also here, and not only around the verb: processes for several GPUs begin here.
+    with contextlib.nullcontext() if args.verbose else foreign_warnings_aside():
+        try:
+            _evaluate(args) if args.eval_only else _train(args)
+        finally:
+            unlock_all()
+            end_log()
+
+
+def _train(args: argparse.Namespace) -> None:
+    from ..engine import SOLOTrainer, setup
+    from ..engine.progress import TrainerWithProgress
+    from ..engine.summary import closing_lines
+
+    cfg = setup(args)
+    trainer = (SOLOTrainer if args.verbose else TrainerWithProgress)(cfg)
+    trainer.resume_or_load(resume=args.resume, allow_partial=args.allow_partial)
+    trainer.train()
+    for line in closing_lines(cfg):
+        print(line)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from ..checkpoint import load_weights
+    from ..engine import SOLOTrainer, name_classes, setup
+    from ..engine.progress import EvaluationWithProgress
+
+    cfg = setup(args)
+    trainer = SOLOTrainer if args.verbose else EvaluationWithProgress
+    model = trainer.build_model(cfg)
+    name_classes(model, cfg.DATASETS.TEST[0])
+    averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
+    if cfg.SOLVER.EMA.ENABLED and not averaged:
+        logging.getLogger(__name__).warning(
+            "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
+        )
+    trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        trainer.test_with_TTA(cfg, model)
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -114,6 +130,8 @@ def main(
         args.eval_only = args.eval_only or evaluate
         if prog is None:
             complete(args)
+        else:
+            args.verbose = True
         _launch(args)
     except SystemExit:  # of --help, and of SIGTERM
         raise

@@ -163,6 +163,9 @@ def _add_training(cfg: CN) -> None:
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both; CLIP_GRADIENTS.CLIP_TYPE may
     # also be "full_model", which limits the norm of all gradients together.
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # How many of the checkpoints of SOLVER.CHECKPOINT_PERIOD stay, the newest; 0: all of them.
+    # model_best.pth and model_final.pth stay besides.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Share of the iterations before LR_SCHEDULER_NAME "WarmupFlatCosineLR" falls from BASE_LR.

@@ -84,6 +84,7 @@ RULES: dict[str, Rule] = {
     "SOLVER.WARMUP_ITERS": integer(0),
     "SOLVER.WARMUP_METHOD": choice(("linear", "constant")),
     "SOLVER.CHECKPOINT_PERIOD": integer(1),
+    "SOLVER.CHECKPOINTS_TO_KEEP": integer(0),
     "SOLVER.IMS_PER_BATCH": integer(1),
     "SOLVER.REFERENCE_WORLD_SIZE": integer(0),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": choice(lambda: CLIP_TYPES),

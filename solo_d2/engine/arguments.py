@@ -45,6 +45,11 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="find out where AP is lost: diagnosis.md beside the results (TEST.DIAGNOSE True)",
     )
+    add(
+        "--verbose",
+        action="store_true",
+        help="show on the console, too, what goes to log.txt (train_net.py always does)",
+    )
     add("--num-gpus", type=int, default=1, metavar="N", help="per machine (default: 1)")
     add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
     add("--machine-rank", type=int, default=0, metavar="N", help="of this machine, from 0 on")

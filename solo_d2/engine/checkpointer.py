@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,27 @@ from ..checkpoint import SOLOCheckpointer
 from ..io.errors import one_line
 from .state import STATE_KEY, changes
 
+_logger = logging.getLogger(__name__)
+
+_NUMBERED = re.compile(r"model_\d{7,}")
+
 
 class TrainingCheckpointer(SOLOCheckpointer):
     """`SOLOCheckpointer` that knows the config of its training.
 
+    Of the checkpoints that this training saved by iteration, `SOLVER.CHECKPOINTS_TO_KEEP` stay.
+
     Attributes:
         saved_iteration: the last whole iteration in what was saved last; None if nothing was.
+        numbered: files of iterations that this training, resumes included, has saved and kept, the
+            newest last.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, **checkpointables: Any) -> None:
         super().__init__(model, cfg.OUTPUT_DIR, **checkpointables)
         self.cfg = cfg
         self.saved_iteration: int | None = None
+        self.numbered: list[str] = []
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Save as `SOLOCheckpointer` does, unless there are parameters with NaN or infinity.
@@ -38,8 +49,29 @@ class TrainingCheckpointer(SOLOCheckpointer):
             raise FloatingPointError(
                 f"{name} is not saved: {bad} has NaN or infinite values, the training has diverged"
             )
-        super().save(name, **kwargs)
+        before = self.numbered
+        if _NUMBERED.fullmatch(name):
+            self.numbered = [*(x for x in before if x != f"{name}.pth"), f"{name}.pth"]
+        try:
+            super().save(name, **kwargs)  # the list is a part of it
+        except BaseException:
+            self.numbered = before
+            raise
         self.saved_iteration = kwargs.get("iteration")
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove all but the newest numbered checkpoints; the last one of all is among them."""
+        keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP
+        if not (keep and self.save_to_disk):
+            return
+        for name in self.numbered[:-keep]:
+            file = Path(self.save_dir, name)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                _logger.warning("%s is not needed and cannot be removed: %s", file, one_line(error))
+        self.numbered = self.numbered[-keep:]
 
     def last_file(self) -> Path | None:
         """Return the checkpoint that resuming goes on with; None if there is none."""

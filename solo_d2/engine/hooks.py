@@ -34,6 +34,9 @@ class BestCheckpoint(HookBase):
         period: of the evaluations, in iterations; it comes behind their hook.
         checkpointer: saves it.
         metric: of the evaluation, the larger the better.
+
+    Attributes:
+        iteration: of the evaluation whose checkpoint this run saved last; None before.
     """
 
     def __init__(self, period: int, checkpointer: BestCheckpointer, metric: str) -> None:
@@ -41,6 +44,7 @@ class BestCheckpoint(HookBase):
         self._checkpointer = checkpointer
         self._metric = metric
         self._best = -math.inf
+        self.iteration: int | None = None
 
     def before_train(self) -> None:
         """In a resumed training, look at how good the best one is."""
@@ -73,7 +77,7 @@ class BestCheckpoint(HookBase):
             return
         best = {self._metric: float(value)}
         self._checkpointer.save(BEST, iteration=int(iteration), best=best)
-        self._best = value
+        self._best, self.iteration = value, int(iteration)
         _logger.info("%s.pth is of iteration %d: %s %.4f", BEST, iteration, self._metric, value)
 
 

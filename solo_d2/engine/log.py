@@ -6,16 +6,20 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from termcolor import colored
+from tqdm import tqdm
 
 _NAMES = ("detectron2", "fvcore", "solo_d2")
+_FOREIGN = ("py.warnings", "torch")
 _FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
 _DATE = "%m/%d %H:%M:%S"
 
 _handlers: list[logging.Handler] = []
+_foreign: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
 
 
 def begin_log() -> None:
@@ -24,12 +28,15 @@ def begin_log() -> None:
     _attach([_Memory()])
 
 
-def open_log(folder: str, rank: int = 0) -> None:
+def open_log(folder: str, rank: int = 0, hidden: Sequence[str] | None = None) -> None:
     """Send all messages, those kept included, to the console and to ``log.txt`` in a folder.
 
     Args:
         folder: is made where it is missing, as on another machine.
         rank: of the process; all but 0 are silent and write to ``log.txt.rankN``.
+        hidden: None shows on the console what Detectron2 shows. Otherwise it is quiet: warnings,
+            each once, and what this package has to tell but for the modules named here. What torch
+            and Python warn about is in the file alone then.
 
     Raises:
         OSError: The file cannot be written.
@@ -37,11 +44,14 @@ def open_log(folder: str, rank: int = 0) -> None:
     kept = [record for x in _handlers if isinstance(x, _Memory) for record in x.take()]
     os.makedirs(folder, exist_ok=True)
     name = f"log.txt.rank{rank}" if rank else "log.txt"
-    opened: list[logging.Handler] = [_File(Path(folder, name))]
+    file = _File(Path(folder, name))
+    opened: list[logging.Handler] = [file]
     if rank == 0:
-        opened.append(_Console(sys.stdout))
+        opened.append(_Console(sys.stdout) if hidden is None else _Quiet(hidden))
     end_log()
     _attach(opened)
+    if hidden is not None:
+        _divert(file)
     for record in kept:
         logging.getLogger(record.name).callHandlers(record)
 
@@ -56,6 +66,9 @@ def end_log() -> None:
         logging.getLogger(name).propagate = True
         logging.getLogger(name).setLevel(logging.NOTSET)
     _handlers.clear()
+    for logger, before, propagated in _foreign:
+        logger.handlers[:], logger.propagate = before, propagated
+    _foreign.clear()
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
@@ -68,6 +81,14 @@ def _attach(handlers: list[logging.Handler]) -> None:
         for handler in handlers:
             logger.addHandler(handler)
     _handlers.extend(handlers)
+
+
+def _divert(file: logging.Handler) -> None:
+    """Let what other packages say go to a file instead of where it goes."""
+    for name in _FOREIGN:
+        logger = logging.getLogger(name)
+        _foreign.append((logger, list(logger.handlers), logger.propagate))
+        logger.handlers[:], logger.propagate = [file], False
 
 
 class _Memory(logging.Handler):
@@ -106,6 +127,27 @@ class _Console(logging.StreamHandler):
             return text
         head, colon, rest = text.partition(": ")
         return colored(head + colon, "red" if record.levelno >= logging.WARNING else "green") + rest
+
+
+class _Quiet(logging.Handler):
+    """What a user wants to know, above a progress bar if there is one: one line each, and once."""
+
+    def __init__(self, hidden: Sequence[str]) -> None:
+        super().__init__(logging.INFO)
+        self._hidden = tuple(hidden)
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return record.getMessage() not in self._told
+        return record.name.startswith("solo_d2.") and not record.name.startswith(self._hidden)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._told.add(text)
+            text = f"{record.levelname.lower()}: {' '.join(text.split())}"
+        tqdm.write(text)
 
 
 class _File(logging.FileHandler):

@@ -189,6 +189,7 @@ class ResumableTrainer(DefaultTrainer):
             "config": flat_config(self._config),
             "optimizer": kind_of(self.optimizer),
             "parameters": parameter_names(self.optimizer, self.checkpointer.model),
+            "checkpoints": self.checkpointer.numbered,
         }
         if isinstance(self.data_loader, TrainLoader):
             own["data"] = self.data_loader.state_dict(self._position)
@@ -206,6 +207,7 @@ class ResumableTrainer(DefaultTrainer):
                 f"SOLVER.MAX_ITER is {self.max_iter}, but {iteration + 1} iterations are done"
             )
         own, inner = state_dict.get(STATE_KEY, {}), state_dict.get("_trainer")
+        self.checkpointer.numbered = list(own.get("checkpoints", []))
         changed = changes(own.get("config", {}), self._config)
         if changed:
             _logger.warning("Changed since the checkpoint, and used: %s", ", ".join(changed))

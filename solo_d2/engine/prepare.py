@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -13,6 +14,7 @@ from detectron2.engine import defaults
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from ..checkpoint.places import public_name
 from ..config import merge_overrides, resolve_device, validate_config
 from ..data.arguments import register_named_data
 from ..data.checks import stuff_classes, thing_classes
@@ -28,6 +30,8 @@ from .schedule import plan_schedule
 from .trainer import check_data
 
 _logger = logging.getLogger(__name__)
+
+_IN_PROGRESS = ("solo_d2.engine.hooks", "solo_d2.checkpoint.checkpointer")
 
 OWN_MORE = "own_more"
 """Name under which the dataset of --more-json is registered."""
@@ -55,7 +59,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = _make_config(args)
         check_weights(cfg, resume=args.resume and not args.eval_only)
         on_main_process(lambda: _take_folder(cfg, lock=not args.eval_only))
-        open_log(cfg.OUTPUT_DIR, comm.get_rank())
+        open_log(cfg.OUTPUT_DIR, comm.get_rank(), _hidden(args))
     except BaseException:
         end_log()
         raise
@@ -118,9 +122,21 @@ def _take_folder(cfg: CfgNode, lock: bool) -> None:
         lock_folder(cfg.OUTPUT_DIR)
 
 
+def _hidden(args: argparse.Namespace) -> Sequence[str] | None:
+    """What the console does not show of this package; None for a console like Detectron2's.
+
+    The progress of a training has a line for what is hidden here.
+    """
+    if args.verbose:
+        return None
+    return () if args.eval_only else ("solo_d2.evaluation", *_IN_PROGRESS)
+
+
 def _log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Note who runs what where; the long texts go to the file alone."""
-    _logger.info("Process %d of %d, %s", comm.get_rank(), comm.get_world_size(), args)
+    weights = public_name(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else "random"
+    _logger.info("Weights: %s; device: %s; folder: %s", weights, cfg.MODEL.DEVICE, cfg.OUTPUT_DIR)
+    _logger.debug("Process %d of %d, %s", comm.get_rank(), comm.get_world_size(), args)
     _logger.debug("Environment:\n%s", defaults.collect_env_info())
     _logger.debug("Config:\n%s", cfg.dump())
 

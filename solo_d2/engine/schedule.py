@@ -12,6 +12,9 @@ __all__ = ["EVALUATIONS", "Schedule", "plan_schedule"]
 EVALUATIONS = 10
 """Evaluations (and checkpoints) of a training given in epochs."""
 
+CHECKPOINTS = 2
+"""Of the checkpoints of a training given in epochs, how many stay: the last, and one in reserve."""
+
 _LARGEST_WARMUP = 0.1
 """Share of the iterations that warm-up may take."""
 
@@ -49,6 +52,7 @@ class Schedule:
         solver.STEPS = self.steps
         solver.WARMUP_ITERS = self.warmup
         solver.CHECKPOINT_PERIOD = self.period
+        solver.CHECKPOINTS_TO_KEEP = solver.CHECKPOINTS_TO_KEEP or CHECKPOINTS
         cfg.TEST.EVAL_PERIOD = self.period
 
     def __str__(self) -> str:

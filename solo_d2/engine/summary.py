@@ -30,8 +30,12 @@ def closing_lines(cfg: CfgNode) -> list[str]:
     lines = ["-" * 72]
     if best.is_file():
         found = load_checkpoint(best, mmap=True)
-        scores = ", ".join(f"{key} {value:.1f}" for key, value in found["best"].items())
+        scores = ", ".join(
+            f"{key.replace('/', ' ')} {value:.1f}" for key, value in found["best"].items()
+        )
         lines.append(f"best model:  {best} ({scores} at iteration {found['iteration'] + 1})")
+    elif cfg.TEST.EVAL_PERIOD > 0 and cfg.DATASETS.TEST:
+        lines.append("best model:  none; no evaluation had an AP (more epochs help most)")
     lines.append(f"last model:  {final}")
     lines.append(f"log, curves: {folder / 'log.txt'}, tensorboard --logdir {folder}")
     weights = best if best.is_file() else final

@@ -1138,6 +1138,7 @@ def test_full_model_clipping_limits_the_norm_of_all_gradients(optimizer, scale):
     [
         (("DATASETS.TRAIN_SHARES", [1]), "DATASETS.TRAIN_SHARES"),
         (("DATALOADER.SKIP_UNREADABLE", True), "DATALOADER.SKIP_UNREADABLE"),
+        (("SOLVER.CHECKPOINTS_TO_KEEP", 2), "SOLVER.CHECKPOINTS_TO_KEEP"),
         (("VIS_PERIOD", 5), "VIS_PERIOD"),
         (("INPUT.RESIZE_FILTER", "opencv"), "INPUT.RESIZE_FILTER"),
         (("SOLVER.EMA.ENABLED", True), "SOLVER.EMA.ENABLED"),

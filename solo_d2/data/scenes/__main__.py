@@ -7,18 +7,9 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .build import SceneSource, build
-from .debian import StampsUnavailableError
-from .rgba import RGBASource
-from .shapes import ShapesSource
-from .stamps import StampsSource
+from .kinds import KINDS
 
-__all__ = ["SOURCES", "main"]
-
-SOURCES: dict[str, type[SceneSource]] = {
-    source.kind: source for source in (ShapesSource, StampsSource, RGBASource)
-}
-"""KIND -> source."""
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m solo_d2.data.scenes") -> int:
@@ -30,9 +21,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m solo_d2.data.
     """
     args = _parser(prog).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from .build import build
+    from .debian import StampsUnavailableError
+
     try:
         build(
-            SOURCES[args.kind].from_arguments(args),
+            KINDS[args.kind].make_source(args),
             args.output,
             train=args.train,
             val=args.val,
@@ -48,10 +42,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m solo_d2.data.
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description="Build a dataset of generated scenes.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for kind, source in SOURCES.items():
-        sub = kinds.add_parser(kind, help=source.summary, description=f"Scenes: {source.summary}.")
+    for kind, found in KINDS.items():
+        sub = kinds.add_parser(kind, help=found.summary, description=f"Scenes: {found.summary}.")
         add = sub.add_argument
-        train, val, size = source.defaults
+        train, val, size = found.defaults
         add("--output", required=True, metavar="DIR", help="folder of the dataset")
         add("--train", type=int, default=train, help="training scenes (%(default)s)")
         add("--val", type=int, default=val, help="validation scenes (%(default)s)")
@@ -59,7 +53,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         add("--size", type=_parse_size, default=size, metavar="HxW", help=shown)
         add("--seed", type=int, default=0, help="seed of the scenes (%(default)s)")
         add("--workers", type=int, help="processes (number of CPUs)")
-        source.add_arguments(sub)
+        found.add_arguments(sub)
     return parser
 
 

@@ -33,7 +33,6 @@ class SceneSource(ABC):
 
     Attributes:
         kind: name of the source on the command line.
-        summary: what its scenes show, in a few words.
         defaults: numbers of training and validation scenes, and (height, width) of a scene.
         categories: names of the classes; a scene's category k is the k-th.
         stuff: names of the background labels, from label 1.
@@ -41,16 +40,10 @@ class SceneSource(ABC):
     """
 
     kind: ClassVar[str]
-    summary: ClassVar[str]
     defaults: ClassVar[tuple[int, int, tuple[int, int]]]
     categories: Sequence[str]
     stuff: Sequence[str] = ()
     alpha: ClassVar[bool] = True
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options that only this source has; by default none."""
-        del parser
 
     @classmethod
     @abstractmethod

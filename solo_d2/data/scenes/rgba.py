@@ -31,6 +31,7 @@ from tqdm import tqdm
 from ._old import old_build, old_register, run_old_command
 from .build import SPLITS, Draw, SceneSource
 from .cutouts import Crowding, SceneOptions, sample_scene, sofi_options
+from .kinds import KINDS
 from .rgba_folders import CutoutFile, list_cutouts, list_images, read_background, read_cutout
 
 __all__ = ["RGBASource", "split_files"]
@@ -103,15 +104,6 @@ def _read_classes(value: str | None) -> list[str] | None:
     return [line.strip() for line in Path(value).read_text().splitlines() if line.strip()]
 
 
-def _parse_range(text: str) -> tuple[int, int]:
-    """Parse "MIN-MAX", such as "2-4"."""
-    low, _, high = text.partition("-")
-    high = high or low
-    if not (low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high)):
-        raise argparse.ArgumentTypeError(f"expected MIN-MAX, such as 2-4, got '{text}'")
-    return int(low), int(high)
-
-
 def _options(args: argparse.Namespace) -> SceneOptions:
     if not 0 <= args.min_visible <= 1:
         raise ValueError(f"--min-visible must lie in [0, 1], got {args.min_visible}")
@@ -139,8 +131,7 @@ class RGBASource(SceneSource):
     """
 
     kind = "rgba"
-    summary = "RGBA cut-outs of your own over backgrounds, a matte per object"
-    defaults = (1000, 200, (320, 416))
+    defaults = KINDS["rgba"].defaults
 
     def __init__(
         self,
@@ -163,18 +154,6 @@ class RGBASource(SceneSource):
         self._cutouts = list_cutouts(Path(cutouts), Path(mattes) if mattes is not None else None)
         self._backgrounds = list_images(Path(backgrounds), "backgrounds")
         self.categories = _class_names(self._cutouts, classes)
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """See `SceneSource`."""
-        add = parser.add_argument
-        add("--cutouts", required=True, metavar="DIR", help="RGBA images, in a folder per class")
-        add("--backgrounds", required=True, metavar="DIR", help="images to put them on")
-        add("--mattes", metavar="DIR", help="alpha of cut-outs without alpha channel")
-        add("--classes", metavar="FILE", help="all class names, one a line, or 'coco'")
-        add("--val-share", type=float, default=0.2, help="of the images (%(default)s)")
-        add("--objects", type=_parse_range, metavar="MIN-MAX", help="tried per scene (2-4)")
-        add("--min-visible", type=float, default=0.5, help="share of an object (%(default)s)")
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> RGBASource:
@@ -235,7 +214,7 @@ class RGBASource(SceneSource):
         draws: dict[str, Draw] = {}
         for split in SPLITS:
             inside = [file for group in cutouts.values() for file in group[split]]
-            bar = functools.partial(tqdm, unit="image", disable=not progress)
+            bar = functools.partial(tqdm, unit="image", disable=None if progress else True)
             images = [
                 read_cutout(file, self.categories, self.options)
                 for file in bar(inside, f"{split} cut-outs")

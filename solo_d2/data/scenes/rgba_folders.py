@@ -14,13 +14,11 @@ from ...io.alpha import read_alpha
 from ...io.decode import WITH_ALPHA, orientation, turn
 from ...io.image import IMAGE_EXTENSIONS, open_image, read_image
 from .cutouts import Background, Cutout, SceneOptions
+from .kinds import ONLY_CLASS
 
 __all__ = ["CutoutFile", "list_cutouts", "list_images", "read_background", "read_cutout"]
 
 logger = logging.getLogger(__name__)
-
-ONLY_CLASS = "object"
-"""Name of the class of a folder without subfolders."""
 
 
 @dataclass(frozen=True)

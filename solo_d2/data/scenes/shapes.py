@@ -24,6 +24,7 @@ import numpy as np
 from ._old import old_build, old_register, run_old_command
 from .build import SPLITS, Draw, SceneSource
 from .compose import Layer, Scene, compose
+from .kinds import KINDS
 
 __all__ = ["SHAPES", "ShapesSource", "make_shapes_scene"]
 
@@ -142,8 +143,7 @@ class ShapesSource(SceneSource):
     size: tuple[int, int] = (160, 208)
 
     kind = "shapes"
-    summary = "textured shapes over textures; no images needed"
-    defaults = (500, 100, (160, 208))
+    defaults = KINDS["shapes"].defaults
     categories = SHAPES
     alpha = False
 

@@ -40,7 +40,7 @@ from .build import SPLITS, Draw, SceneSource
 from .compose import Scene
 from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_options
 from .debian import StampsUnavailableError, deb_package_name, fetch_package
-from .rgba_folders import ONLY_CLASS
+from .kinds import KINDS, ONLY_CLASS
 
 __all__ = ["StampsSource", "StampsUnavailableError", "load_table"]
 
@@ -207,8 +207,7 @@ class StampsSource(SceneSource):
     table: dict[str, Any] = field(default_factory=load_table)
 
     kind = "stamps"
-    summary = "photographic cut-outs over photographs, fetched from Debian"
-    defaults = (1000, 150, (320, 416))
+    defaults = KINDS["stamps"].defaults
 
     @property
     def categories(self) -> Sequence[str]:  # type: ignore[override]
@@ -219,16 +218,6 @@ class StampsSource(SceneSource):
     def stuff(self) -> Sequence[str]:  # type: ignore[override]
         """Names of the background labels."""
         return self.table["stuff"]
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """See `SceneSource`."""
-        add = parser.add_argument
-        add("--sofi", action="store_true", help="few objects, large and well visible, for mattes")
-        add("--one-class", action="store_true", help=f'call all objects "{ONLY_CLASS}"')
-        add("--deb", nargs="+", default=[], metavar="FILE", help="package files to use")
-        add("--extracted", metavar="DIR", help="folder with the unpacked packages")
-        add("--cache", metavar="DIR", help="folder for fetched images (OUTPUT/cache)")
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> StampsSource:

@@ -153,7 +153,9 @@ def write_split(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     scenes = _scenes(root, split, workers)
-    for image, records in tqdm(scenes, split.name, split.count, unit="scene", disable=not progress):
+    for image, records in tqdm(
+        scenes, split.name, split.count, unit="scene", disable=None if progress else True
+    ):
         images.append({"id": len(images) + 1, **image})
         for record in records:
             # From 1: COCO's evaluation takes an annotation with the id 0 for "no match".

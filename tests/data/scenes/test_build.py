@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from solo_d2.data.scenes import rgba, shapes, stamps
-from solo_d2.data.scenes.__main__ import SOURCES, main
+from solo_d2.data.scenes.__main__ import main
 from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.kinds import KINDS
 from solo_d2.data.scenes.shapes import ShapesSource
 
 
@@ -18,20 +19,20 @@ def contents(folder):
 
 
 def test_every_source_has_a_command(capsys):
-    assert set(SOURCES) == {"shapes", "stamps", "rgba"}
+    assert set(KINDS) == {"shapes", "stamps", "rgba"}
     with pytest.raises(SystemExit) as done:
         main(["--help"])
     assert done.value.code == 0
     text = capsys.readouterr().out
-    assert all(kind in text and source.summary[:20] in text for kind, source in SOURCES.items())
+    assert all(kind in text and found.summary[:20] in text for kind, found in KINDS.items())
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_defaults_of_a_source_are_those_of_its_command(kind, capsys):
     with pytest.raises(SystemExit):
         main([kind, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    train, val, (height, width) = SOURCES[kind].defaults
+    train, val, (height, width) = KINDS[kind].defaults
     assert f"training scenes ({train})" in text
     assert f"validation scenes ({val})" in text
     assert f"HxW pixels ({height}x{width})" in text
