@@ -126,6 +126,8 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
         "SOLVER.CHECKPOINTS_TO_KEEP": cfg.SOLVER.CHECKPOINTS_TO_KEEP,
         "VIS_PERIOD": cfg.VIS_PERIOD > 0,
         "SOLVER.EMA.ENABLED": cfg.SOLVER.EMA.ENABLED,
+        "INPUT.LSJ.ENABLED": cfg.INPUT.LSJ.ENABLED,
+        "INPUT.COPY_PASTE.ENABLED": cfg.INPUT.COPY_PASTE.ENABLED,
     }
     names = [name for name, is_asked in asked.items() if is_asked]
     if names:

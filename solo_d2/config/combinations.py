@@ -66,6 +66,20 @@ def _check_crop(cfg: CfgNode) -> None:
         )
 
 
+def _check_recipe(cfg: CfgNode) -> None:
+    jitter, paste = cfg.INPUT.LSJ, cfg.INPUT.COPY_PASTE
+    if jitter.ENABLED and cfg.INPUT.CROP.ENABLED:
+        raise ValueError("INPUT.LSJ and INPUT.CROP both crop; leave one of them disabled")
+    ranges = {
+        "INPUT.LSJ.MIN_SCALE and MAX_SCALE": (jitter.MIN_SCALE, jitter.MAX_SCALE),
+        "INPUT.COPY_PASTE.NUM_OBJECTS": paste.NUM_OBJECTS,
+        "INPUT.COPY_PASTE.SCALES": paste.SCALES,
+    }
+    for key, (low, high) in ranges.items():
+        if low > high:
+            raise ValueError(f"{key} must be (smallest, largest), got {low} and {high}")
+
+
 def _check_classes(cfg: CfgNode) -> None:
     """The number of classes stands at another key for Detectron2's own models."""
     if cfg.MODEL.META_ARCHITECTURE not in OWN_ARCHITECTURES:
@@ -115,7 +129,7 @@ def _check_sync_norm(cfg: CfgNode, processes: int) -> None:
 
 
 COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (
-    *(_check_schedule, _check_sizes, _check_crop, _check_classes),
+    *(_check_schedule, _check_sizes, _check_crop, _check_recipe, _check_classes),
 )
 """Raise a `ValueError` for a config that cannot run."""
 

@@ -147,6 +147,25 @@ def _add_training(cfg: CN) -> None:
     # mmdetection and WXinlong/SOLO, whose weights were trained with it.
     cfg.INPUT.RESIZE_FILTER = "pillow"
 
+    # Large scale jitter in place of MIN_SIZE_TRAIN: an image fills MIN_SCALE to MAX_SCALE times a
+    # square of SIZE pixels a side, and is cropped or padded to the square.
+    cfg.INPUT.LSJ = CN()
+    cfg.INPUT.LSJ.ENABLED = False
+    cfg.INPUT.LSJ.MIN_SCALE = 0.1
+    cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    cfg.INPUT.LSJ.SIZE = 1024
+    # Objects of another training image, pasted with soft edges before all augmentations.
+    cfg.INPUT.COPY_PASTE = CN()
+    cfg.INPUT.COPY_PASTE.ENABLED = False
+    # Share of the images that get some.
+    cfg.INPUT.COPY_PASTE.PROB = 0.5
+    # Smallest and largest number of objects that are tried.
+    cfg.INPUT.COPY_PASTE.NUM_OBJECTS = [1, 5]
+    # Smallest and largest size of an object, relative to that in its own image.
+    cfg.INPUT.COPY_PASTE.SCALES = [0.5, 2.0]
+    # Share of every object, pasted or below, that must stay visible; what hides more is not pasted.
+    cfg.INPUT.COPY_PASTE.MIN_VISIBLE = 0.5
+
     # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
     # instance masks (paper A.3.2); [] draws every image as often as any other.
     cfg.DATASETS.TRAIN_SHARES = []

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
 from torch import Tensor
 
+from .copy_paste import CopyPaste
 from .loader import TrainLoader
 from .records import training_records
 from .seeded import SeededImages
@@ -26,8 +28,8 @@ def build_train_loader(
 ) -> TrainLoader:
     """Build the endless training loader of a config.
 
-    It obeys `DATASETS.TRAIN_SHARES` and Detectron2's keys of the training loader. The seed is
-    `SEED`, or drawn where that is negative, and the same for all processes.
+    It obeys `DATASETS.TRAIN_SHARES`, `INPUT.COPY_PASTE` and Detectron2's keys of the training
+    loader. The seed is `SEED`, or drawn where that is negative, and the same for all processes.
 
     Args:
         cfg: names the data sets.
@@ -50,12 +52,17 @@ def build_train_loader(
     groups = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = [int(x.get("width", 0) <= x.get("height", 0)) for x in records]
+    fingerprint = _fingerprint(records, factors)
+    if isinstance(records, list):
+        records = DatasetFromList(records, copy=False)
+    if cfg.INPUT.COPY_PASTE.ENABLED:
+        mapper = CopyPaste.from_config(cfg, mapper, records)
     return TrainLoader(
         SeededImages(records, mapper, seed, skip=cfg.DATALOADER.SKIP_UNREADABLE),
         ImageStream(indices, seed, factors, groups),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         workers=cfg.DATALOADER.NUM_WORKERS,
-        fingerprint=_fingerprint(records, factors),
+        fingerprint=fingerprint,
     )
 
 

@@ -18,6 +18,7 @@ from ..io.image import ImageError, open_image, read_image
 from ..io.panoptic_png import read_panoptic_png, semantic_labels
 from ..io.paths import printable
 from .datasets.image_sizes import size_mismatch
+from .jitter import jitter_scale
 from .masks import checked_masks, transform_masks
 from .records import is_crowd
 from .resize import use_resize_filter
@@ -53,9 +54,12 @@ class SOLODatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Detectron2's arguments, `INPUT.MAX_VALUE` and `INPUT.RESIZE_FILTER`."""
+        """Detectron2's arguments, `INPUT.LSJ`, `INPUT.MAX_VALUE` and `INPUT.RESIZE_FILTER`."""
+        arguments = super().from_config(cfg, is_train)
+        if is_train and cfg.INPUT.LSJ.ENABLED:
+            arguments["augmentations"] = jitter_scale(cfg, arguments["augmentations"])
         return {
-            **super().from_config(cfg, is_train),
+            **arguments,
             "max_value": cfg.INPUT.MAX_VALUE,
             "resize_filter": cfg.INPUT.RESIZE_FILTER,
         }

@@ -13,6 +13,7 @@ from detectron2.structures.masks import polygons_to_bitmask
 
 from ..io.paths import printable
 from ..io.segmentation import Reason, check_segmentations, decode_mask
+from .jitter import pad_empty
 
 __all__ = ["checked_masks", "transform_masks"]
 
@@ -96,7 +97,7 @@ def transform_masks(
             bitmap = polygons_to_bitmask(parts, *size)
         else:
             pixels = decode_mask(mask, size).astype(np.uint8)
-            bitmap = np.asarray(transforms.apply_segmentation(pixels)) != 0
+            bitmap = _move_bitmap(pixels, transforms) != 0
         bitmaps[i] = torch.from_numpy(bitmap)
     return BitMasks(bitmaps)
 
@@ -117,6 +118,15 @@ def _move(instances: Sequence[list], transforms: T.TransformList) -> list[list[n
         [p.reshape(-1) for p in polygons[a:b]]
         for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
     ]
+
+
+def _move_bitmap(pixels: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    for transform in transforms.transforms:
+        if isinstance(transform, T.PadTransform):
+            pixels = pad_empty(pixels, transform)
+        else:
+            pixels = np.asarray(transform.apply_segmentation(pixels))
+    return pixels
 
 
 def _before_rounding(polygon: np.ndarray) -> np.ndarray:

@@ -95,3 +95,8 @@ def seed_all(seed: int, *, cuda: bool = True) -> None:
     torch.default_generator.manual_seed(seed)
     if cuda and torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
+
+
+def new_generator() -> np.random.Generator:
+    """Return a generator that follows from NumPy's random numbers, which a draw has seeded."""
+    return np.random.default_rng(np.random.randint(2**32, size=4, dtype=np.uint32))  # noqa: NPY002

@@ -1142,6 +1142,8 @@ def test_full_model_clipping_limits_the_norm_of_all_gradients(optimizer, scale):
         (("VIS_PERIOD", 5), "VIS_PERIOD"),
         (("INPUT.RESIZE_FILTER", "opencv"), "INPUT.RESIZE_FILTER"),
         (("SOLVER.EMA.ENABLED", True), "SOLVER.EMA.ENABLED"),
+        (("INPUT.LSJ.ENABLED", True), "INPUT.LSJ.ENABLED"),
+        (("INPUT.COPY_PASTE.ENABLED", True), "INPUT.COPY_PASTE.ENABLED"),
         (("MODEL.SOLO.NUM_CLASSES", 5), "NUM_CLASSES is 5, the data set faults_training has 3"),
     ],
 )

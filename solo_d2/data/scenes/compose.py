@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Layer", "Matte", "Scene", "compose"]
+__all__ = ["PRESENT", "Layer", "Matte", "Scene", "compose"]
+
+PRESENT = -1
+"""Category of what a background shows already."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Placed:
     y: int
     total: float  # alpha area of the full layer, including what lies outside the canvas
     category: int
+    min_pixels: int
 
     def dimmed_by(self, top: _Placed) -> np.ndarray | None:
         """Visible alpha (h, w) once `top` lies above, or None where they do not meet."""
@@ -101,13 +105,13 @@ class _Placed:
         alpha[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x] *= 1 - above
         return alpha
 
-    def shows(self, alpha: np.ndarray, min_visible: float, min_pixels: int) -> bool:
+    def shows(self, alpha: np.ndarray, min_visible: float) -> bool:
         """Return whether `alpha` (h, w), visible of this layer, is enough to be an instance."""
         enough = float(alpha.sum()) >= min_visible * self.total
-        return enough and int((alpha >= 0.5).sum()) >= min_pixels
+        return enough and int((alpha >= 0.5).sum()) >= self.min_pixels
 
 
-def _clip(layer: Layer, height: int, width: int) -> _Placed | None:
+def _clip(layer: Layer, height: int, width: int, min_pixels: int) -> _Placed | None:
     h, w = layer.rgba.shape[:2]
     x0, y0 = max(layer.x, 0), max(layer.y, 0)
     x1, y1 = min(layer.x + w, width), min(layer.y + h, height)
@@ -115,13 +119,20 @@ def _clip(layer: Layer, height: int, width: int) -> _Placed | None:
         return None
     part = layer.rgba[y0 - layer.y : y1 - layer.y, x0 - layer.x : x1 - layer.x]
     total = float(layer.rgba[..., 3].sum())
-    return _Placed(part[..., :3], part[..., 3], x0, y0, total, layer.category)
+    return _Placed(part[..., :3], part[..., 3], x0, y0, total, layer.category, min_pixels)
+
+
+def _present(matte: Matte) -> _Placed:
+    """What the background shows already; as small as it may be, it stays."""
+    alpha = matte.alpha
+    return _Placed(alpha[..., None], alpha, matte.x, matte.y, float(alpha.sum()), PRESENT, 0)
 
 
 def compose(
     background: np.ndarray,
     layers: Iterable[Layer],
     *,
+    present: Iterable[Matte] = (),
     min_visible: float = 0.3,
     min_pixels: int = 48,
     stuff: np.ndarray | None = None,
@@ -136,23 +147,25 @@ def compose(
     Args:
         background: (H, W, 3) uint8, RGB.
         layers: cut-outs, bottom first.
+        present: objects that the background shows; of them `min_visible` must stay, too.
         min_visible: fraction in [0, 1].
         min_pixels: pixels, at least 1.
         stuff: (H, W) uint8 labels of the background, handed on to the scene.
 
     Returns:
-        The scene. Its instances are the layers that were kept, bottom first.
+        The scene. Its instances are those that were `present`, of the category `PRESENT`, and the
+        layers that were kept, bottom first.
     """
     height, width = background.shape[:2]
     canvas = background.astype(np.float32) / 255
-    placed: list[_Placed] = []
+    placed = [_present(matte) for matte in present]
     for layer in layers:
-        top = _clip(layer, height, width)
-        if top is None or not top.shows(top.alpha, min_visible, min_pixels):
+        top = _clip(layer, height, width, min_pixels)
+        if top is None or not top.shows(top.alpha, min_visible):
             continue
         met = [(below, below.dimmed_by(top)) for below in placed]
         dimmed = [(below, alpha) for below, alpha in met if alpha is not None]
-        if not all(below.shows(alpha, min_visible, min_pixels) for below, alpha in dimmed):
+        if not all(below.shows(alpha, min_visible) for below, alpha in dimmed):
             continue
         for below, alpha in dimmed:
             below.alpha = alpha

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from ...io.errors import one_line
+from ..seeded import new_generator
 from .build import Draw, SceneSource
 
 __all__ = ["LABELS", "SCENE", "STUFF", "ComposedScenes", "compose_record", "composer"]
@@ -74,8 +75,7 @@ def compose_record(record: dict[str, Any], image_format: str) -> dict[str, Any]:
         the "pixels" of their matte, and ``stuff`` where the backgrounds have labels.
     """
     draw = composer(record[SCENE])
-    seed = np.random.randint(2**32, size=4, dtype=np.uint32)  # noqa: NPY002 - seeded by the loader
-    scene = draw(np.random.default_rng(seed))
+    scene = draw(new_generator())
     height, width = scene.image.shape[:2]
     labels = record.get(LABELS)
     made = {key: value for key, value in record.items() if key not in (SCENE, LABELS)}
