@@ -1,11 +1,15 @@
-# Everything here works in a fresh clone: the first target that needs it sets up $(VENV).
+# Everything here works in a fresh clone: the first target that needs it sets up $(VENV), with the
+# developers' tools where it needs those.
 #   make demo DEMO_ARGS="..."         make test PYTEST_ARGS="tests/layers -k nms"
-#   make setup PYTHON=python3.12      make setup TORCH="torch==2.9.* torchvision"
+#   make test PYTHON=python3.12       make test TORCH="torch==2.9.* torchvision"
 #   make matting MATTING_ROWS="no-rgb no-fusion mae dice"
-PYTHON ?= python3
 VENV ?= .venv
-TORCH ?= torch torchvision
-EXTRAS ?= dev,timm,video,stamps,matting,mmdet
+# PYTHON_WAS and TORCH_WAS, with which $(VENV) was set up. They hold until others are named.
+-include $(VENV)/choice.mk
+PYTHON ?= $(or $(PYTHON_WAS),python3)
+TORCH ?= $(or $(TORCH_WAS),torch torchvision)
+EXTRAS ?= eval,matting,stamps,timm,video
+DEV_EXTRAS ?= dev,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MATTING_ARGS ?=
@@ -13,16 +17,27 @@ MATTING_ROWS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
+DEV_STAMP := $(VENV)/.dev-stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo matting test coverage lint format clean
+.PHONY: help setup dev demo matting test coverage lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 
 setup: $(STAMP) ## create or update the virtual environment
+
+dev: $(DEV_STAMP) ## the same, with the tools for tests and style
+
+# Another PYTHON or TORCH than before: everything is set up anew.
+ifdef PYTHON_WAS
+ifneq ($(strip $(PYTHON)|$(TORCH)),$(strip $(PYTHON_WAS)|$(TORCH_WAS)))
+CHANGED := $(VENV) was set up with $(PYTHON_WAS) and $(TORCH_WAS)
+.PHONY: $(STAMP)
+endif
+endif
 
 # Reused until one of SETUP_FILES changes. torch comes first: Detectron2 is installed against it.
 # Debian without python3-venv has no ensurepip; the system's pip then puts pip into the new venv.
@@ -31,7 +46,8 @@ $(STAMP): $(SETUP_FILES)
 	fail() { echo "make: error: $$1" >&2; exit 1; }; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  fail "$(PYTHON) is missing or older than Python 3.10; name another: make PYTHON=python3.12"; \
-	if ! $(PIP) --version >/dev/null 2>&1; then \
+	if [ -n "$(CHANGED)" ] || ! $(PIP) --version >/dev/null 2>&1; then \
+	  if [ -n "$(CHANGED)" ]; then echo "[setup] $(CHANGED); now $(PYTHON) and $(TORCH)"; fi; \
 	  echo "[setup 1/4] virtual environment $(VENV)"; \
 	  if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
 	    $(PYTHON) -m venv --clear $(VENV); \
@@ -50,8 +66,15 @@ $(STAMP): $(SETUP_FILES)
 	$(PIP) install --quiet --constraint $(VENV)/constraints.txt -e ".[$(EXTRAS)]"; \
 	$(PIP) check; \
 	echo $$(( $$(date +%s) - start )) > $(VENV)/.setup-seconds; \
+	printf 'PYTHON_WAS := %s\nTORCH_WAS := %s\n' "$(PYTHON)" "$(TORCH)" > $(VENV)/choice.mk; \
 	touch $@; \
 	echo "[setup] done in $$(cat $(VENV)/.setup-seconds) s"
+
+$(DEV_STAMP): $(STAMP)
+	@echo "[setup] tools of developers [$(DEV_EXTRAS)]"
+	@$(PIP) install --quiet --constraint $(VENV)/constraints.txt -e ".[$(EXTRAS),$(DEV_EXTRAS)]"
+	@$(PIP) check
+	@touch $@
 
 demo: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)
@@ -105,19 +128,19 @@ $(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
 # One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."
 TESTS = CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
-test: $(STAMP) ## run the tests
+test: $(DEV_STAMP) ## run the tests
 	$(TESTS) $(PYTEST_ARGS)
 
-coverage: $(STAMP) ## run the tests and list the lines that none of them reaches (takes longer)
+coverage: $(DEV_STAMP) ## run the tests and list the lines that none of them reaches (takes longer)
 	$(TESTS) --cov $(PYTEST_ARGS)
 
-lint: $(STAMP) ## check style, types and spelling
+lint: $(DEV_STAMP) ## check style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-format: $(STAMP) ## rewrite the sources in the project's style
+format: $(DEV_STAMP) ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,9 +1,10 @@
-"""`make matting` names configs, rows and overrides that exist; nothing is run."""
+"""What `make` would run: the trainings of `make matting`, and set-ups; nothing is run."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,14 +25,20 @@ ROWS = list(matting_tables.ABLATIONS)
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
-def commands(*arguments):
-    """Lines that `make` would run, split into words."""
-    without_parent = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+def dry_run(*arguments):
+    """Lines that `make` would run."""
+    of_parent = ("MAKE", "MFLAGS", "PYTHON", "TORCH", "VENV", "EXTRAS")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(of_parent)}
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", *arguments],
-        cwd=ROOT, env=without_parent, capture_output=True, text=True, check=True,
+        ["make", "--dry-run", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    lines = done.stdout.replace("\\\n", " ").splitlines()
+    return done.stdout.replace("\\\n", " ").splitlines()
+
+
+def commands(*arguments):
+    """Lines with a script that `make` would run for a target anew, split into words."""
+    lines = dry_run("--always-make", *arguments)
     return [shlex.split(line, comments=True) for line in lines if ".py " in line]
 
 
@@ -70,3 +77,49 @@ def test_tables_and_pictures_come_last_and_of_all_models():
     tables = next(x for x in steps if "benchmarks/matting.py" in x)
     assert [tables[i + 1] for i, x in enumerate(tables) if x == "--ablation"] == ROWS
     assert steps.index(tables) > max(i for i, x in enumerate(scripts) if x == "train_net.py")
+
+
+def extras(lines):
+    """Extras of this package that are installed, in the order of the commands."""
+    return [set(found[1].split(",")) for x in lines if (found := re.search(r'-e "\.\[(.*?)\]"', x))]
+
+
+USERS = {"eval", "matting", "stamps", "timm", "video"}
+
+
+@pytest.mark.parametrize("target", ["setup", "demo", "matting"])
+def test_users_get_no_tools_of_developers(tmp_path, target):
+    assert extras(dry_run(target, f"VENV={tmp_path / 'new'}")) == [USERS]
+
+
+@pytest.mark.parametrize("target", ["dev", "test", "coverage", "lint", "format"])
+def test_developers_get_them_on_top(tmp_path, target):
+    assert extras(dry_run(target, f"VENV={tmp_path / 'new'}")) == [USERS, {*USERS, "dev", "mmdet"}]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """One that has been set up for developers, with another torch than the default."""
+    (tmp_path / "choice.mk").write_text("PYTHON_WAS := python3\nTORCH_WAS := torch==2.9.* other\n")
+    (tmp_path / ".setup-stamp").touch()
+    (tmp_path / ".dev-stamp").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "installed"),
+    [
+        ([], None),
+        (["TORCH=torch==2.9.* other", "PYTHON=python3"], None),
+        (["TORCH=torch==2.8.* other"], "torch==2.8.* other"),
+        (["PYTHON=python3.12"], "torch==2.9.* other"),
+    ],
+)
+def test_an_environment_holds_until_others_are_named(environment, given, installed):
+    lines = dry_run("test", f"VENV={environment}", *given)
+    assert "pytest" in lines[-1]
+    if installed is None:
+        assert extras(lines) == []
+    else:
+        assert f"install {installed};" in lines[0] and len(extras(lines)) == 2
+        assert "was set up with python3 and torch==2.9.* other" in lines[0]
