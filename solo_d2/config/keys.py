@@ -25,6 +25,7 @@ def add_solo_config(cfg: CN) -> None:
     _add_losses(node)
     _add_inference(node)
     _add_training(cfg)
+    _add_resnets(cfg.MODEL.RESNETS)
     _add_timm(cfg.MODEL)
 
 
@@ -194,6 +195,12 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     # Share of the average that an iteration keeps; less in the first 9 / (1 - DECAY) of them.
     cfg.SOLVER.EMA.DECAY = 0.9998
+
+
+def _add_resnets(node: CN) -> None:
+    # With NORM "BN" and one of this package's builders: keep the running statistics as loaded and
+    # train scale and shift, as mmdetection and WXinlong/SOLO do. "FrozenBN" keeps all of them.
+    node.NORM_EVAL = False
 
 
 def _add_timm(model: CN) -> None:

@@ -39,6 +39,11 @@ BACKBONES: Mapping[str, tuple[str, ...]] = {
 }
 """Keys that backbones read; of others in the registry nothing is known."""
 
+_OWN_RESNETS = (
+    *("build_deform_resnet_backbone", "build_deform_resnet_fpn_backbone"),
+    "build_merged_resnet_backbone",
+)
+
 _TOP_LEVELS = {
     "build_resnet_fpn_backbone": 1,
     "build_retinanet_resnet_fpn_backbone": 2,
@@ -141,6 +146,7 @@ def check_model_config(cfg: CfgNode) -> None:
     check_choices(cfg, _CHOICES)
     if "MODEL.RESNETS" in backbone:
         _check_resnet(cfg.MODEL.RESNETS)
+        _check_norm_eval(cfg)
     if "MODEL.TIMM" in backbone and importlib.util.find_spec("timm"):
         check_timm_name(cfg.MODEL.TIMM.NAME)
     if cfg.MODEL.BACKBONE.NAME in _TOP_LEVELS:
@@ -246,6 +252,15 @@ def _check_resnet(node: CfgNode) -> None:
     if node.DEPTH >= 50:
         channels["NUM_GROUPS * WIDTH_PER_GROUP"] = width
     check_norm_channels("MODEL.RESNETS", node.NORM, channels)
+
+
+def _check_norm_eval(cfg: CfgNode) -> None:
+    name, norm = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.NORM
+    if cfg.MODEL.RESNETS.NORM_EVAL and (name not in _OWN_RESNETS or norm != "BN"):
+        raise ValueError(
+            "MODEL.RESNETS.NORM_EVAL True needs MODEL.RESNETS.NORM BN and a MODEL.BACKBONE.NAME of "
+            f"{', '.join(_OWN_RESNETS)}, got {norm} and {name}"
+        )
 
 
 def _check_pyramid(cfg: CfgNode) -> None:

@@ -349,6 +349,14 @@ CONTRADICTIONS = {
         (*DEFORM, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True]),
         ("DEFORM_ON_PER_STAGE", "DEPTH 18"),
     ),
+    "fixed statistics of no norm": (
+        (*DEFORM, "MODEL.RESNETS.NORM_EVAL", True),
+        ("MODEL.RESNETS.NORM_EVAL True needs MODEL.RESNETS.NORM BN", "got FrozenBN"),
+    ),
+    "fixed statistics in Detectron2's ResNet": (
+        ("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EVAL", True),
+        ("MODEL.RESNETS.NORM_EVAL", "build_deform_resnet_fpn_backbone", "build_resnet_fpn"),
+    ),
     "groups of offsets": (
         (
             *(*R50, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True]),

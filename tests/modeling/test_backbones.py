@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import noise_input, tiny_config
-from detectron2.layers import ShapeSpec
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 
@@ -198,3 +198,48 @@ def test_a_step_reaches_every_trained_parameter():
 def test_bad_values_name_the_key(arguments, overrides, message):
     with pytest.raises(ValueError, match=message):
         build_backbone(config(MERGED, *overrides, **arguments))
+
+
+NORM_EVAL = ("MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.NORM_EVAL", True)
+
+
+@pytest.mark.parametrize("builder", [FPN, MERGED, "build_deform_resnet_backbone"])
+def test_norm_eval_trains_scale_and_shift_of_what_is_not_frozen(builder):
+    frozen, trained = (
+        describe(build_on_meta(builder, config(builder, *keys, deform=LAST_THREE)))
+        for keys in ((), NORM_EVAL)
+    )
+    assert list(trained) == list(frozen)  # one's weights are the other's
+    assert all(trained[key][0] == frozen[key][0] for key in frozen)
+    changed = {key for key in frozen if trained[key] != frozen[key]}
+    assert changed == {
+        key
+        for key in frozen
+        if key.endswith((".norm.weight", ".norm.bias"))
+        and ("res2" not in key and "stem" not in key)
+    }
+
+
+def test_norm_eval_computes_with_the_statistics_of_the_weights_and_leaves_them():
+    torch.manual_seed(0)
+    cfg = config("build_deform_resnet_backbone", *NORM_EVAL, depth=18)
+    backbone = build_backbone(cfg).train()
+    with torch.no_grad():
+        for key, value in backbone.state_dict().items():
+            if "norm" in key:
+                value.uniform_(0.5, 1.5)
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.NORM_EVAL = "FrozenBN", False
+    frozen = build_backbone(cfg)
+    frozen.load_state_dict(backbone.state_dict())
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    x = torch.randn(2, 3, 64, 64)
+    found, expected = backbone(x), frozen(x)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+    found["res5"].sum().backward()
+    torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=1e-3).step()
+    for key, value in backbone.state_dict().items():
+        stays = "running" in key or key.startswith(("stem", "res2"))
+        assert torch.equal(value, before[key]) == stays, key
+    kinds = {type(m) for m in backbone.stem.modules() if hasattr(m, "running_mean")}
+    assert kinds == {FrozenBatchNorm2d}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import fvcore.nn.weight_init as weight_init
+import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
@@ -18,6 +19,26 @@ from ...layers.deform_conv import deform_conv, offset_channels
 
 _DEPTHS = (18, 34, 50, 101, 152)
 _STAGES = ("res2", "res3", "res4", "res5")
+
+
+class EvalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with the statistics of its weights, also in training; scale and shift are trained.
+
+    Entries of its state dict are those of Detectron2's `FrozenBatchNorm2d`.
+
+    Args:
+        num_features: channels.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features, track_running_stats=False)  # adds no counter of batches
+        self.running_mean = torch.zeros(num_features)
+        self.running_var = torch.ones(num_features)
+        self.eval()
+
+    def train(self, mode: bool = True) -> EvalBatchNorm2d:  # noqa: ARG002 - of every module
+        """Stay in evaluation mode."""
+        return super().train(False)
 
 
 class DeformBottleneckBlock(CNNBlockBase):
@@ -147,7 +168,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> C
 def build_deform_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build Detectron2's ResNet; `MODEL.RESNETS.DEFORM_*` work on every device.
 
-    Without deformable stages it is Detectron2's own.
+    Without deformable stages and `MODEL.RESNETS.NORM_EVAL` it is Detectron2's own.
 
     Raises:
         ValueError: unknown depth, or deformable stages where there can be none.
@@ -178,7 +199,17 @@ def build_deform_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet
             stage[i] = DeformBottleneckBlock(
                 block, modulated=node.DEFORM_MODULATED, num_groups=node.DEFORM_NUM_GROUPS
             )
+    if node.get("NORM_EVAL", False):
+        _keep_statistics(resnet)
     return resnet.freeze(cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _keep_statistics(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, EvalBatchNorm2d(child.num_features))
+        else:
+            _keep_statistics(child)
 
 
 @BACKBONE_REGISTRY.register()
