@@ -65,9 +65,10 @@ def test_a_model_has_the_average_for_a_block_and_shared_parameters_too():
 
 
 def test_a_resumed_average_is_the_one_that_was_not_stopped(tmp_path):
-    train(config(tmp_path / "whole", *EMA))
-    train(config(tmp_path / "halves", *EMA), stop=5)
-    train(config(tmp_path / "halves", *EMA), resume=True)
+    short = (*EMA, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", ())
+    train(config(tmp_path / "whole", *short))
+    train(config(tmp_path / "halves", *short), stop=2)
+    train(config(tmp_path / "halves", *short), resume=True)
     whole, halves = (load_checkpoint(tmp_path / x / "model_final.pth") for x in ("whole", "halves"))
     for key in ("model", EMA_KEY):
         assert all(torch.equal(whole[key][name], x) for name, x in halves[key].items())

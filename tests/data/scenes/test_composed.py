@@ -23,6 +23,7 @@ from solo_d2.data.scenes.cutouts import sofi_options
 from solo_d2.data.scenes.panoptic_writer import make_segments
 from solo_d2.data.scenes.rgba import RGBASource
 from solo_d2.data.scenes.shapes import ShapesSource
+from solo_d2.data.scenes.stamps import StampsSource
 from solo_d2.data.sources import register_folder
 from solo_d2.io.image import read_image, write_image
 from solo_d2.io.panoptic_png import semantic_labels
@@ -165,6 +166,20 @@ def test_own_cutouts_are_found_again(cutouts):
     finally:
         forget(names)
     assert made["annotations"][0]["category_id"] == 0
+
+
+def test_stamps_that_cannot_be_had_are_an_error_of_files(tmp_path):
+    """Their options come back from the manifest, and loading looks where they were built."""
+    source = StampsSource(sofi_options(64, 96), one_class=True, extracted=tmp_path / "unpacked")
+    request = json.loads(json.dumps(source.request({"train": 1, "val": 1}, 0)))
+    manifest = {"request": request, "places": source.places()}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    restored = StampsSource.restore(request, source.places())
+    assert restored.options == source.options
+    assert restored.one_class
+    with pytest.raises(OSError, match=f"{tmp_path}: .*is this tuxpaint-stamps-default") as error:
+        composed.composer(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_a_composer_without_cutouts_is_one_line(cutouts, tmp_path):
