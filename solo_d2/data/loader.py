@@ -68,7 +68,7 @@ class TrainLoader:
         self.position = Position()
         self.first_sample: Sample | None = None
         self.check: Callable[[LoadingError | None], None] = _raise
-        self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self.waiting: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         self._left_out: dict[str, int] = {}
         self._items: Iterator[tuple[Sample | None, list[Failure]]] | None = None
         self._behind: deque[Position] = deque()
@@ -110,7 +110,7 @@ class TrainLoader:
                 "DATALOADER.NUM_WORKERS"
             )
 
-    def _loader(self) -> DataLoader:
+    def _loader(self) -> DataLoader[Any]:
         rank, processes = comm.get_rank(), comm.get_world_size()
         behind = self._behind = deque()
 
@@ -224,7 +224,7 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _start(loader: DataLoader) -> Iterator[tuple[Sample | None, list[Failure]]]:
+def _start(loader: DataLoader[Any]) -> Iterator[tuple[Sample | None, list[Failure]]]:
     """Start the workers, without torch's handler that raises their death at any point.
 
     It could do so between the updates of two parameters. The death is seen when the next image is

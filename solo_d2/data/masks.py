@@ -102,7 +102,7 @@ def transform_masks(
     return BitMasks(bitmaps)
 
 
-def _move(instances: Sequence[list], transforms: T.TransformList) -> list[list[np.ndarray]]:
+def _move(instances: Sequence[list[Any]], transforms: T.TransformList) -> list[list[np.ndarray]]:
     """Polygons of instances after the augmentations, beyond the border of a crop, too."""
     polygons = [np.array(p, np.float64).reshape(-1, 2) for parts in instances for p in parts]
     for transform in transforms.transforms:

@@ -32,7 +32,7 @@ class Failure(NamedTuple):
     details: str
 
 
-class SeededImages(Dataset):
+class SeededImages(Dataset[Any]):
     """Images by (number of the draw, index); every draw has random numbers of its own.
 
     Args:

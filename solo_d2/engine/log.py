@@ -112,7 +112,7 @@ class _Memory(logging.Handler):
         super().close()
 
 
-class _Console(logging.StreamHandler):
+class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11
     """Messages from INFO on, in colour on a terminal."""
 
     def __init__(self, stream: TextIO) -> None:

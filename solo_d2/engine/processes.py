@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from ..io.errors import one_line
 

@@ -103,7 +103,7 @@ class SOLOTrainer(ResumableTrainer):
         return build_train_loader(cfg, _mapper_class(cfg)(cfg, is_train=True))
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader[Any]:
         """Build the loader of one data set of `DATASETS.TEST`."""
         return detectron2_defaults.build_detection_test_loader(
             cfg, dataset_name, mapper=SOLODatasetMapper(cfg, is_train=False)

@@ -24,7 +24,7 @@ from .predictions import ByImage, check_instances, results_file
 from .truth import read_truth
 
 try:
-    import hotcoco
+    import hotcoco as hotcoco
 except ImportError:
     hotcoco = None  # type: ignore[assignment]
 

@@ -87,7 +87,7 @@ def _read_truth(dataset_name: str, federated: bool) -> Truth:
     if file is None or metadata.get("thing_classes") is None:
         records = records_of(dataset_name)  # many fill their metadata only then
     label_of = _labels(metadata, federated)
-    categories: dict[Any, dict] = {}
+    categories: dict[Any, dict[str, Any]] = {}
     if file is not None:
         records, categories = _read_file(file, label_of)
     elif federated:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .atomic import atomic_write
 from .decode import orientation, rgb_array
@@ -205,7 +205,7 @@ def _explain(error: Exception) -> str:
         return _too_large()  # Pillow's own limit, which is the same unless somebody changed it
     if isinstance(error, MemoryError):
         return "too large for the memory that is left. Scale or crop it first."
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a picture in a known format, or empty. Convert it to PNG or JPEG."
     if isinstance(error, ScaleError):
         return f"{error}. Scale the values, save it with 8 bits, or set INPUT.MAX_VALUE."

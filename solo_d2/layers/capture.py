@@ -22,4 +22,6 @@ def exporting() -> bool:
     """
     # torch before 2.7 does not tell export from compilation.
     is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-    return torch.jit.is_tracing() or is_exporting()
+    # Exported by `torch.jit` without being in its `__all__`.
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or is_exporting()

@@ -107,7 +107,9 @@ class AnnotationReader:
                 f"({listed(self._beyond)})"
             )
 
-    def _referred(self, ids: Sequence[Any], annotations: Sequence[dict[str, Any]]) -> tuple:
+    def _referred(
+        self, ids: Sequence[Any], annotations: Sequence[dict[str, Any]]
+    ) -> tuple[Any, ...]:
         """Ids, annotations, records, labels and crowd flags, without those that lack one."""
         owners = self._find(annotations, "image_id", self.records, self._image_ids)
         labels = self._find(annotations, "category_id", self.labels, self._category_ids)
@@ -141,7 +143,9 @@ class AnnotationReader:
         self.findings.standard &= meant == values
         return list(map(table.get, meant))
 
-    def _unreferred(self, entry: dict, owner: Any, label: Any, crowd: Any) -> Problem | None:
+    def _unreferred(
+        self, entry: dict[str, Any], owner: Any, label: Any, crowd: Any
+    ) -> Problem | None:
         if owner is None:
             text = f"it belongs to the image {shown(entry['image_id'])}, not listed"
             return Problem(Reason.IMAGE, text)

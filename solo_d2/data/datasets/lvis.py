@@ -248,16 +248,16 @@ class _Indexed:
                 )
             self.references[key] = found
 
-    def images_of_categories(self) -> dict[Any, set]:
+    def images_of_categories(self) -> dict[Any, set[Any]]:
         """Return the images in which every category occurs."""
-        images_of: dict[Any, set] = defaultdict(set)
+        images_of: dict[Any, set[Any]] = defaultdict(set)
         for image, category in self.references.values():
             images_of[category].add(image)
         return images_of
 
-    def categories_of_images(self, *, crowds: bool) -> dict[Any, set]:
+    def categories_of_images(self, *, crowds: bool) -> dict[Any, set[Any]]:
         """Return the categories of the crowds, or of the objects, of every image."""
-        categories_of: dict[Any, set] = defaultdict(set)
+        categories_of: dict[Any, set[Any]] = defaultdict(set)
         for key, (image, category) in self.references.items():
             if bool(self.annotations[key].get("iscrowd")) == crowds:
                 categories_of[image].add(category)

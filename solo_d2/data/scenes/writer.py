@@ -82,7 +82,9 @@ def _annotate(mask: np.ndarray, category: int) -> dict[str, Any]:
     }
 
 
-def _write_scene(root: Path, split: SceneSplit, index: int) -> tuple[dict, list[dict]]:
+def _write_scene(
+    root: Path, split: SceneSplit, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write the files of one scene and return its image and annotation records, without ids."""
     scene = split.make_scene(index)
     stem = f"{index + 1:06d}"
@@ -115,11 +117,13 @@ def _start_worker(root: Path, split: SceneSplit) -> None:
     cv2.setNumThreads(0)  # one thread a process: the processes are the parallelism
 
 
-def _work(index: int) -> tuple[dict, list[dict]]:
+def _work(index: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return _write_scene(*_job, index)
 
 
-def _scenes(root: Path, split: SceneSplit, workers: int) -> Iterator[tuple[dict, list[dict]]]:
+def _scenes(
+    root: Path, split: SceneSplit, workers: int
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     if workers <= 1:
         yield from (_write_scene(root, split, index) for index in range(split.count))
         return

@@ -80,7 +80,7 @@ def decode_mask(mask: Any, size: tuple[int, int]) -> np.ndarray:
 
 def _by_form(
     result: Segmentations, segmentations: Sequence[Any]
-) -> tuple[dict[int, list], dict[int, list]]:
+) -> tuple[dict[int, list[Any]], dict[int, list[Any]]]:
     """Polygons and RLEs by index, in order; other forms are brought to these."""
     lists = [i for i, value in enumerate(segmentations) if type(value) is list]
     if not are_plain_polygons([segmentations[i] for i in lists]):
@@ -97,7 +97,7 @@ def _by_form(
             result.problems[i] = Problem(Reason.BARE, text)
             continue
         try:
-            parts: list = read_form(segmentations[i])
+            parts: list[Any] = read_form(segmentations[i])
         except ValueError as error:
             result.problems[i] = Problem(Reason.FORM, str(error))
             continue
@@ -133,7 +133,7 @@ def _check_rles(
 
 
 def _check_polygons(
-    result: Segmentations, polygons: dict[int, list], sizes: Sequence[tuple[int, int]]
+    result: Segmentations, polygons: dict[int, list[Any]], sizes: Sequence[tuple[int, int]]
 ) -> None:
     """Fill in what becomes of polygons; `polygons` are those of annotation i."""
     owners, parts = _usable_parts(result, polygons)
@@ -145,7 +145,7 @@ def _check_polygons(
         empty[k] = not covers_pixels(parts[k], sizes[owners[k]])
     result.changed.update(owner[empty].tolist())
     used = ~empty & ~bad
-    kept: dict[int, list] = {i: [] for i in polygons}
+    kept: dict[int, list[Any]] = {i: [] for i in polygons}
     for k in np.flatnonzero(used).tolist():
         kept[owners[k]].append(parts[k])
     _place(result, outlines, owner, used)
@@ -162,7 +162,7 @@ def _check_polygons(
 
 
 def _usable_parts(
-    result: Segmentations, polygons: dict[int, list]
+    result: Segmentations, polygons: dict[int, list[Any]]
 ) -> tuple[list[int], list[list[float]]]:
     """Polygons of three points and more, and the annotation of each."""
     owners, parts = [], []

@@ -17,7 +17,7 @@ _DEEPEST = 4
 """Lists within lists that are looked through; COCO has two."""
 
 
-def are_plain_polygons(segmentations: Sequence[list]) -> bool:
+def are_plain_polygons(segmentations: Sequence[list[Any]]) -> bool:
     """Return whether all are lists of lists of numbers, none of them a point, as COCO has them."""
     parts = list(chain.from_iterable(segmentations))
     if not set(map(type, parts)) <= {list} or {2, 3} & set(map(len, parts)):
@@ -47,7 +47,7 @@ def read_form(segmentation: Any) -> list[list[float]] | list[dict[str, Any]]:
     return parts
 
 
-def _parts(value: Any, depth: int) -> list:
+def _parts(value: Any, depth: int) -> list[Any]:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):

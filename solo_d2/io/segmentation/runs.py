@@ -83,7 +83,7 @@ def _is_plain(size: Any) -> bool:
     return type(size) is list and type(size[0]) is int and type(size[1]) is int
 
 
-def _pack(counts: list, size: tuple[int, int]) -> dict[str, Any] | str | None:
+def _pack(counts: list[Any], size: tuple[int, int]) -> dict[str, Any] | str | None:
     """`check_rles` of one list of runs."""
     kinds = set(map(type, counts))
     if not kinds <= {int, float}:
