@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, BoxMode, Instances
 from torch import Tensor
 
 from .config import add_solo_config
@@ -22,7 +23,14 @@ from .modeling.heads import SOLOHead, build_solo_head
 from .modeling.model_config import reset_unused_keys
 from .modeling.structures import SOLOPredictions
 
-__all__ = ["check_head", "check_mask_loss", "check_nms", "tiny_config"]
+__all__ = [
+    "check_head",
+    "check_mask_loss",
+    "check_nms",
+    "tiny_config",
+    "tiny_dataset",
+    "tiny_results",
+]
 
 _STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 _SIZE = (16, 24)
@@ -34,6 +42,10 @@ def tiny_config(*overrides: Any) -> CfgNode:
 
     Args:
         overrides: KEY, VALUE, KEY, VALUE, ...
+
+    Example:
+        >>> tiny_config("MODEL.SOLO.NUM_CLASSES", 5).MODEL.SOLO.NUM_CLASSES
+        5
     """
     cfg = get_cfg()
     add_solo_config(cfg)
@@ -59,6 +71,61 @@ def tiny_config(*overrides: Any) -> CfgNode:
     reset_unused_keys(cfg)  # of those above, what the chosen head and backbone do not use
     cfg.merge_from_list(list(overrides))
     return cfg
+
+
+def tiny_dataset() -> str:
+    """Register a dataset of one image of 64 x 96 pixels with a cup and a spoon.
+
+    The image has the id 1; there is no file of it.
+
+    Returns:
+        The name of the dataset, with three classes and COCO's evaluator.
+
+    Example:
+        >>> from solo_d2.evaluation import build_evaluator
+        >>> type(build_evaluator(tiny_dataset())).__name__
+        'COCOInstanceEvaluator'
+    """
+    name = "solo_d2_tiny"
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, _tiny_records)
+        classes = ["cup", "fork", "spoon"]
+        metadata = {"thing_classes": classes, "class_frequencies": ["f", "c", "r"]}
+        MetadataCatalog.get(name).set(evaluator_type="coco", source="solo_d2.testing", **metadata)
+    return name
+
+
+def tiny_results() -> Instances:
+    """Return the instances that a perfect model finds in the image of `tiny_dataset`.
+
+    Example:
+        >>> tiny_results().pred_masks.shape
+        torch.Size([2, 64, 96])
+    """
+    truth = _training_input()["instances"]
+    return Instances(
+        truth.image_size,
+        pred_masks=truth.gt_masks.tensor,
+        pred_boxes=truth.gt_boxes,
+        pred_classes=truth.gt_classes,
+        scores=torch.tensor([0.9, 0.8]),
+    )
+
+
+def _tiny_records() -> list[dict[str, Any]]:
+    truth = _training_input()["instances"]
+    found = zip(truth.gt_boxes.tensor.tolist(), truth.gt_classes.tolist(), strict=True)
+    annotations = [
+        {
+            "bbox": box,
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": label,
+            "segmentation": [[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]],
+        }
+        for box, label in found
+    ]
+    image = {"file_name": "tiny.png", "image_id": 1, "height": 64, "width": 96}
+    return [{**image, "annotations": annotations}]
 
 
 def check_head(name: str, *overrides: Any) -> None:

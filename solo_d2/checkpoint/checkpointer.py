@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 
 from ..io.atomic import atomic_write, remove_leftovers
 from ..io.errors import one_line
@@ -27,6 +23,7 @@ from .foreign.key_maps import find_source
 from .formats import check_whole
 from .info import INFO_KEY, CheckpointInfo
 from .places import find_weights, public_name
+from .plain import plain_types
 from .tensors import check_values
 
 _logger = logging.getLogger(__name__)
@@ -52,6 +49,14 @@ class SOLOCheckpointer(DetectionCheckpointer):
     Attributes:
         resumed: whether `resume_or_load` went on with a checkpoint of `save_dir`.
         averaged: whether the weights that were loaded last are an average (EMA).
+
+    Example:
+        >>> from solo_d2 import SOLO
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config())
+        >>> SOLOCheckpointer(model, ".").save("mine")
+        >>> load_state_dict("mine.pth").keys() == model.state_dict().keys()
+        True
     """
 
     def __init__(
@@ -119,7 +124,7 @@ class SOLOCheckpointer(DetectionCheckpointer):
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         data: dict[str, Any] = {
             "model": self.model.state_dict(),
-            **_plain({**states, **kwargs}, ""),
+            **plain_types({**states, **kwargs}, ""),
         }
         info = own_info(self.model)
         if info is not None:
@@ -288,6 +293,14 @@ def load_weights(
     Raises:
         ValueError: The file is missing, damaged, unsafe, of another model or of other classes, or
             the model gets another input than the weights were trained with.
+
+    Example:
+        >>> from solo_d2 import SOLO
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config())
+        >>> save_checkpoint({"model": model.state_dict()}, "mine.pth")
+        >>> load_weights(model, "mine.pth")
+        False
     """
     if not os.fspath(weights):
         _logger.warning("MODEL.WEIGHTS is empty: the model has random weights.")
@@ -319,25 +332,3 @@ def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:
     _logger.info("Converted from %s: %s", source, converted.info.architecture)
     checkpoint["model"] = dict(converted)
     checkpoint[INFO_KEY] = converted.info.to_dict()
-
-
-def _plain(value: Any, name: str) -> Any:
-    """Plain types of a state, as safe loading demands; warns of what has to be left out."""
-    if value is None or isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    types: tuple[Any, ...] = (bool, int, float, str, bytes)
-    for plain in types:
-        if isinstance(value, plain):
-            return plain(value)
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, Mapping):
-        items = {_plain(k, name): _plain(v, f"{name}.{k}".lstrip(".")) for k, v in value.items()}
-        return OrderedDict(items) if isinstance(value, OrderedDict) else items
-    if isinstance(value, list | tuple):
-        members = [_plain(item, f"{name}.{i}") for i, item in enumerate(value)]
-        return members if isinstance(value, list) else tuple(members)
-    _logger.warning("Not saved: %s, a %s, which loading would refuse", name, type(value).__name__)
-    return None

@@ -48,6 +48,12 @@ def load_checkpoint(
     Raises:
         ValueError: The file is missing, damaged, of another kind, without weights, or it would
             run code or take far more memory than it has bytes.
+
+    Example:
+        >>> import torch
+        >>> save_checkpoint({"model": {"bias": torch.ones(2)}, "iteration": 7}, "mine.pth")
+        >>> load_checkpoint("mine.pth")["iteration"]
+        7
     """
     path = Path(path)
     content = read_content(path, mmap=mmap, verify=verify)
@@ -66,7 +72,14 @@ def load_checkpoint(
 
 
 def load_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """Read only the weights of a checkpoint; see `load_checkpoint`."""
+    """Read only the weights of a checkpoint; see `load_checkpoint`.
+
+    Example:
+        >>> import torch
+        >>> save_checkpoint({"model": {"bias": torch.ones(2)}}, "mine.pth")
+        >>> load_state_dict("mine.pth")
+        {'bias': tensor([1., 1.])}
+    """
     return load_checkpoint(path)["model"]
 
 
@@ -82,6 +95,12 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | PathLike[str]) ->
     Raises:
         ValueError: The format cannot hold the checkpoint, or safetensors is not installed.
         OSError: It cannot be written, e.g. since the disk is full.
+
+    Example:
+        >>> import torch
+        >>> save_checkpoint({"model": {"bias": torch.ones(2)}}, "mine.safetensors")
+        >>> load_state_dict("mine.safetensors")
+        {'bias': tensor([1., 1.])}
     """
     path = Path(path)
     content = _safetensors_bytes(checkpoint, path) if path.suffix == ".safetensors" else None

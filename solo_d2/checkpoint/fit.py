@@ -29,7 +29,12 @@ _STAGES = re.compile(r"^(backbone\.bottom_up\.)?res[2-5]\.")
 
 
 class Require(enum.Enum):
-    """How much of a model a checkpoint must fill."""
+    """How much of a model a checkpoint must fill.
+
+    Example:
+        >>> [member.name for member in Require]
+        ['EVERYTHING', 'BACKBONE', 'NOTHING']
+    """
 
     EVERYTHING = "prediction, evaluation and resuming"
     BACKBONE = "the start of training: all, or the network below the FPN alone"

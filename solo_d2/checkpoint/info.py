@@ -31,6 +31,11 @@ class InputConvention:
             (``MODEL.RESNETS.STRIDE_IN_1X1``); None for a backbone without bottlenecks.
         resize_filter: what images are resized with, "pillow" or "opencv"
             (``INPUT.RESIZE_FILTER``); Pillow's in files that do not say.
+
+    Example:
+        >>> convention = InputConvention("RGB", (123.7, 116.3, 103.5), (58.4, 57.1, 57.4), False)
+        >>> convention.settings["INPUT.FORMAT"]
+        'RGB'
     """
 
     pixel_format: str
@@ -94,6 +99,12 @@ class CheckpointInfo:
         category_ids: of the annotations that it was trained on, in the order of the labels; ()
             if unknown.
         stuff_category_ids: likewise, of the semantic branch.
+
+    Example:
+        >>> convention = InputConvention("BGR", (103.5, 116.3, 123.7), (1.0, 1.0, 1.0), True)
+        >>> info = CheckpointInfo("solo_d2", "SOLOv2", "solov2.yaml", convention, ("cup", "fork"))
+        >>> info.class_names
+        ('cup', 'fork')
     """
 
     source: str

@@ -88,6 +88,15 @@ def read_info(name: str) -> CheckpointInfo | None:
 
     Raises:
         ValueError: The file cannot be had or read, or its description is damaged.
+
+    Example:
+        >>> from solo_d2 import SOLO
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config())
+        >>> model.class_names = ("cup", "fork", "spoon")
+        >>> SOLOCheckpointer(model, ".").save("mine")
+        >>> read_info("mine.pth").class_names
+        ('cup', 'fork', 'spoon')
     """
     if not name:
         return None

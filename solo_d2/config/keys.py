@@ -19,6 +19,13 @@ def add_solo_config(cfg: CN) -> None:
 
     Args:
         cfg: a config of `detectron2.config.get_cfg`; changed in place.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> add_solo_config(cfg)
+        >>> cfg.MODEL.SOLO.NUM_GRIDS
+        [40, 36, 24, 16, 12]
     """
     node = cfg.MODEL.SOLO = CN()
     _add_head(node)

@@ -17,6 +17,10 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
     Args:
         prog: Name of the command.
+
+    Example:
+        >>> argument_parser().parse_args(["--resume"]).resume
+        True
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -100,6 +104,11 @@ def parse_arguments(
 
     Raises:
         ValueError: A key has no value.
+
+    Example:
+        >>> args = parse_arguments(["--config-file", "mine.yaml", "SEED", "1"])
+        >>> args.config_file, args.opts
+        ('mine.yaml', ['SEED', '1'])
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argument_parser() if parser is None else parser

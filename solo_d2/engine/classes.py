@@ -29,6 +29,14 @@ def name_classes(model: Any, dataset: str) -> None:
     Raises:
         ValueError: The dataset is not registered, its files are missing, or a semantic branch
             finds no stuff in it.
+
+    Example:
+        >>> from solo_d2 import SOLO
+        >>> from solo_d2.testing import tiny_config, tiny_dataset
+        >>> model = SOLO(tiny_config())
+        >>> name_classes(model, tiny_dataset())
+        >>> model.class_names
+        ('cup', 'fork', 'spoon')
     """
     names = thing_classes(dataset) or []
     metadata = MetadataCatalog.get(dataset)

@@ -53,6 +53,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError: no config, a bad key, data sets or weights that cannot be used, or a folder that
             another training writes to.
         OSError: the folder cannot be written to.
+
+    Example:
+        >>> setup(parse_arguments([]))
+        Traceback (most recent call last):
+            ...
+        ValueError: --config-file is missing; configs/README.md lists the configs
     """
     begin_log()
     try:
@@ -164,6 +170,13 @@ def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> Non
 
     Raises:
         ValueError: `fixed`, and the number is another one.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config, tiny_dataset
+        >>> cfg = tiny_config()
+        >>> use_data(cfg, {"TRAIN": tiny_dataset()})
+        >>> cfg.DATASETS.TRAIN, cfg.MODEL.SOLO.NUM_CLASSES
+        (('solo_d2_tiny',), 3)
     """
     cfg.DATASETS.TRAIN = (names["TRAIN"],) if "TRAIN" in names else ()
     cfg.DATASETS.TEST = (names["TEST"],) if "TEST" in names else ()

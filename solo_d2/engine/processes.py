@@ -45,6 +45,10 @@ def launch(
 
     Raises:
         ValueError: more GPUs than the machine has, or torchrun and `num_gpus` together.
+
+    Example:
+        >>> launch(print, 1, args=("here",))
+        here
     """
     if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
         if num_gpus > 1 or num_machines > 1:

@@ -56,6 +56,12 @@ class SOLOTrainer(ResumableTrainer):
 
     Attributes:
         average: the EMA weights of `SOLVER.EMA`, which are evaluated and saved; None without.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLOTrainer.build_model(tiny_config())
+        >>> type(model).__name__, model.training
+        ('SOLO', True)
     """
 
     average: WeightAverage | None = None
@@ -221,6 +227,10 @@ def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
 
     Raises:
         ValueError: they have not, or cannot be read.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config, tiny_dataset
+        >>> check_data(tiny_config(), [tiny_dataset()])  # both have three classes
     """
     check_classes(names, cfg.MODEL.SOLO.NUM_CLASSES)
     if is_panoptic(cfg):

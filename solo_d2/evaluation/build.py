@@ -54,6 +54,11 @@ def build_evaluator(
     Raises:
         ValueError: no evaluator is known for the dataset, or it cannot measure what
             was asked for.
+
+    Example:
+        >>> from solo_d2.testing import tiny_dataset
+        >>> type(build_evaluator(tiny_dataset())).__name__
+        'COCOInstanceEvaluator'
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in EVALUATORS:

@@ -40,6 +40,14 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
     Raises:
         ValueError: cityscapesscripts is not installed, or `gt_dir` holds no ground truth.
+
+    Example:
+        >>> from detectron2.data import MetadataCatalog
+        >>> _ = MetadataCatalog.get("streets").set(thing_classes=["car"], gt_dir="no_folder")
+        >>> CityscapesInstanceEvaluator("streets")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: no_folder holds no ground truth; expected ...
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:  # noqa: ARG002

@@ -65,6 +65,14 @@ class COCOInstanceEvaluator(DatasetEvaluator):
     Raises:
         ValueError: `fast` or `diagnosis` without hotcoco, `diagnosis` without `output_dir`,
             annotations that cannot be scored, or an `output_dir` that cannot be written to.
+
+    Example:
+        >>> from solo_d2.testing import tiny_dataset, tiny_results
+        >>> evaluator = COCOInstanceEvaluator(tiny_dataset())
+        >>> evaluator.reset()
+        >>> evaluator.process([{"image_id": 1}], [{"instances": tiny_results()}])
+        >>> round(evaluator.evaluate()["segm"]["AP"])
+        100
     """
 
     default_max_dets = 100

@@ -32,6 +32,17 @@ class LVISInstanceEvaluator(COCOInstanceEvaluator):
 
     Raises:
         ValueError: neither hotcoco nor lvis is installed, or see `COCOInstanceEvaluator`.
+
+    Example:
+        >>> import contextlib, io
+        >>> from solo_d2.testing import tiny_dataset, tiny_results
+        >>> evaluator = LVISInstanceEvaluator(tiny_dataset())
+        >>> evaluator.reset()
+        >>> evaluator.process([{"image_id": 1}], [{"instances": tiny_results()}])
+        >>> with contextlib.redirect_stdout(io.StringIO()):  # LVIS prints a table
+        ...     results = evaluator.evaluate()
+        >>> round(results["segm"]["AP"])
+        100
     """
 
     default_max_dets = 300

@@ -126,6 +126,13 @@ class SOFIEvaluator(_MatteEvaluator):
     in the ground truth of the images, and over the images. So the size of the vocabulary does not
     matter; predictions of any other class are false alarms, whose errors are added.
     False positives count as much as missed objects: the score threshold matters.
+
+    Example:
+        >>> from solo_d2.testing import tiny_dataset, tiny_results
+        >>> evaluator = SOFIEvaluator(tiny_dataset())
+        >>> evaluator.process([{"image_id": 1}], [{"instances": tiny_results()}])
+        >>> evaluator.evaluate()["sofi"]["SOFI_SAD"]
+        0.0
     """
 
     name = "sofi"
@@ -179,6 +186,13 @@ class MattingEvaluator(_MatteEvaluator):
 
     Raises:
         ValueError: unknown region.
+
+    Example:
+        >>> from solo_d2.testing import tiny_dataset, tiny_results
+        >>> evaluator = MattingEvaluator(tiny_dataset())
+        >>> evaluator.process([{"image_id": 1}], [{"instances": tiny_results()}])
+        >>> evaluator.evaluate()["matting"]["SAD"]
+        0.0
     """
 
     name = "matting"

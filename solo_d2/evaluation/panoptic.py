@@ -36,6 +36,17 @@ class PanopticEvaluator(DatasetEvaluator):
     Raises:
         ValueError: the annotations cannot be read, or `output_dir` cannot be written to or holds
             the ground truth where predictions would go.
+
+    Example:
+        >>> from detectron2.data import DatasetCatalog, MetadataCatalog
+        >>> DatasetCatalog.register("empty_panoptic", list)  # no image
+        >>> _ = MetadataCatalog.get("empty_panoptic").set(
+        ...     thing_dataset_id_to_contiguous_id={1: 0}, thing_classes=["cup"],
+        ...     stuff_dataset_id_to_contiguous_id={2: 1}, stuff_classes=["things", "sky"],
+        ... )
+        >>> evaluator = PanopticEvaluator("empty_panoptic")
+        >>> evaluator.evaluate()
+        {}
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
@@ -155,6 +166,17 @@ class SemanticEvaluator(DatasetEvaluator):
     Args:
         dataset_name: a registered panoptic dataset.
         output_dir: not used; takes the place of other evaluators' argument.
+
+    Example:
+        >>> from detectron2.data import DatasetCatalog, MetadataCatalog
+        >>> DatasetCatalog.register("empty_semantic", list)  # no image
+        >>> _ = MetadataCatalog.get("empty_semantic").set(
+        ...     thing_dataset_id_to_contiguous_id={1: 0}, thing_classes=["cup"],
+        ...     stuff_dataset_id_to_contiguous_id={2: 1}, stuff_classes=["things", "sky"],
+        ... )
+        >>> evaluator = SemanticEvaluator("empty_semantic")
+        >>> evaluator.evaluate()
+        {}
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:  # noqa: ARG002

@@ -65,6 +65,13 @@ class SOLOPredictor:
 
     Raises:
         ValueError: The config, the weights, the device or the threshold cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> from solo_d2.testing import tiny_config
+        >>> predictor = SOLOPredictor(tiny_config("INPUT.MIN_SIZE_TEST", 64))
+        >>> predictor(np.zeros((50, 70, 3), np.uint8))["instances"].image_size
+        (50, 70)
     """
 
     def __init__(

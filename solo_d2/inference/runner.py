@@ -51,6 +51,12 @@ class InferenceRun:
         found: Instances in them.
         interrupted: What has ended the run before its inputs did: Ctrl-C or another signal.
         video_file: Where the latest video is; None if none was written.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> run = InferenceRun(SOLOPredictor(tiny_config()), draw=False)
+        >>> run.done, run.results
+        (0, [])
     """
 
     def __init__(
@@ -326,6 +332,11 @@ def show_in_window(frame: np.ndarray) -> bool:
 
     Raises:
         ValueError: There is no display.
+
+    Example:
+        >>> import numpy as np
+        >>> show_in_window(np.zeros((48, 64, 3), np.uint8))  # doctest: +SKIP
+        True
     """
     try:
         cv2.imshow("solo_d2: q quits", frame)

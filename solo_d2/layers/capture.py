@@ -10,6 +10,11 @@ def capturing() -> bool:
 
     Functions then use operations that every graph format knows instead of reading bytes as other
     types, and check nothing.
+
+    Example:
+        >>> import torch
+        >>> capturing()
+        False
     """
     return exporting() or torch.compiler.is_compiling()
 
@@ -19,6 +24,10 @@ def exporting() -> bool:
 
     What depends on the values of the example input must then become part of the graph, or be done
     without: chunks, windows, early ends. `torch.compile` runs such steps itself, every time.
+
+    Example:
+        >>> exporting()
+        False
     """
     # torch before 2.7 does not tell export from compilation.
     is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)

@@ -21,6 +21,12 @@ def append_coords(x: Tensor, axes: str = "xy") -> Tensor:
 
     Raises:
         ValueError: `x` is no such tensor, or an axis is none of these.
+
+    Example:
+        >>> import torch
+        >>> append_coords(torch.zeros(1, 1, 2, 3))[0, 1]
+        tensor([[-1.,  0.,  1.],
+                [-1.,  0.,  1.]])
     """
     check_tensors("append_coords", ("x", x, "floating", "N C H W"))
     if set(axes) - set("xy"):

@@ -34,6 +34,13 @@ def deform_conv(x: Tensor, prediction: Tensor, conv: nn.Conv2d, *, modulated: bo
 
     Returns:
         (N, conv.out_channels, H, W) of the type of `x`.
+
+    Example:
+        >>> import torch
+        >>> conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+        >>> x, no_offsets = torch.rand(1, 1, 5, 5), torch.zeros(1, 18, 5, 5)
+        >>> torch.allclose(deform_conv(x, no_offsets, conv, modulated=False), conv(x), atol=1e-6)
+        True
     """
     check_tensors(
         "deform_conv",
@@ -80,6 +87,11 @@ class DeformConv2d(nn.Conv2d):
 
     Raises:
         ValueError: `deform_groups` does not divide `in_channels`.
+
+    Example:
+        >>> import torch
+        >>> DeformConv2d(8, 16, 3, padding=1, modulated=True)(torch.zeros(1, 8, 5, 5)).shape
+        torch.Size([1, 16, 5, 5])
     """
 
     def __init__(
@@ -122,6 +134,6 @@ class DeformConv2d(nn.Conv2d):
         for parameter in self.conv_offset.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, in_channels, h, w); N may be 0."""
-        return deform_conv(x, self.conv_offset(x), self, modulated=self.modulated)
+        return deform_conv(input, self.conv_offset(input), self, modulated=self.modulated)

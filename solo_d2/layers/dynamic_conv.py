@@ -26,6 +26,12 @@ def dynamic_conv(
 
     Raises:
         ValueError: tensors of another type, or sizes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> feature, kernels = torch.ones(2, 1, 3), torch.tensor([[1.0, 2.0]])
+        >>> dynamic_conv(feature, kernels)
+        tensor([[[3., 3., 3.]]])
     """
     _check(feature, kernels, kernel_size, bias)
     feature, kernels = in_one_type(feature, kernels)
@@ -70,6 +76,12 @@ def in_one_type(*tensors: Tensor) -> list[Tensor]:
     Returns:
         The tensors in half precision if any of them is; in float32 if there are both kinds of half
         precision; otherwise in the widest type.
+
+    Example:
+        >>> import torch
+        >>> single, half = torch.zeros(1), torch.zeros(1, dtype=torch.float16)
+        >>> [x.dtype for x in in_one_type(single, half)]
+        [torch.float16, torch.float16]
     """
     types = {x.dtype for x in tensors}
     half = types & {torch.float16, torch.bfloat16}

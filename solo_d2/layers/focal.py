@@ -31,6 +31,12 @@ def category_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: flo
 
     Raises:
         ValueError: tensors of another type, or shapes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> logits, labels = torch.zeros(1, 2, 1, 1), torch.tensor([[0]])
+        >>> category_focal_loss(logits, labels, 0.25, 2.0)
+        tensor(0.1733)
     """
     _check("category_focal_loss", logits, labels)
     return _FocalSum.apply(logits, labels, None, alpha, gamma)
@@ -123,8 +129,8 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (grad_total,) = ctx.saved_tensors, grad_outputs
         shape, dtype = ctx.like
         return (grad * grad_total).to(dtype).view(shape), None, None, None, None
 

@@ -29,6 +29,12 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
 
     Returns:
         One loss per mask (K,), in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> dice_loss(probs, targets)
+        tensor([0.3342])
     """
     _check_masks("dice_loss", probs, targets)
     probs, targets = probs.flatten(1), targets.flatten(1)
@@ -54,13 +60,26 @@ def mae_loss(probs: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         The mean over all pixels, one loss per mask (K,), in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> mae_loss(probs, targets)
+        tensor([0.5000])
     """
     _check_masks("mae_loss", probs, targets)
     return (probs - targets.to(probs.dtype)).abs().flatten(1).mean(1)
 
 
 def matte_loss(probs: Tensor, targets: Tensor) -> Tensor:
-    """L_mae + L_dice of soft mattes (paper Eq. 12); arguments as for `mae_loss`."""
+    """L_mae + L_dice of soft mattes (paper Eq. 12); arguments as for `mae_loss`.
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> matte_loss(probs, targets)
+        tensor([0.8342])
+    """
     return mae_loss(probs, targets) + dice_loss(probs, targets)
 
 
@@ -74,6 +93,12 @@ def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.
 
     Returns:
         The mean over all pixels, one loss per mask (K,).
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> binary_mask_loss(probs, targets)
+        tensor([1.0397])
     """
     log_probs = _log_probs("binary_mask_loss", probs, targets)
     return -(torch.where(targets, positive_weight, 1.0) * log_probs).flatten(1).mean(1)
@@ -92,6 +117,12 @@ def focal_mask_loss(
 
     Returns:
         The mean over all pixels, one loss per mask (K,).
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> focal_mask_loss(probs, targets)
+        tensor([0.0866])
     """
     log_probs = _log_probs("focal_mask_loss", probs, targets)
     weights = torch.where(targets, alpha, 1 - alpha) * (1 - log_probs.exp()) ** gamma

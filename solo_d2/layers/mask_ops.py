@@ -55,6 +55,13 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Row counts (K, H) and column counts (K, W), int32. Area, box and centroid follow from them.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> mask_profiles(masks)
+        (tensor([[0, 2, 0]], dtype=torch.int32), tensor([[0, 1, 1, 0]], dtype=torch.int32))
     """
     check_tensors("mask_profiles", ("masks", masks, "boolean", "K H W"))
     if masks.numel() == 0 or capturing():
@@ -66,7 +73,15 @@ def mask_profiles(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mask_areas(masks: Tensor) -> Tensor:
-    """Count the foreground pixels of boolean masks (K, H, W); returns (K,) int64."""
+    """Count the foreground pixels of boolean masks (K, H, W); returns (K,) int64.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> mask_areas(masks)
+        tensor([2])
+    """
     check_tensors("mask_areas", ("masks", masks, "boolean", "K H W"))
     if masks.numel() == 0 or capturing():
         return masks.sum((1, 2))
@@ -83,6 +98,12 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Masks (K, h, w) boolean, areas (K,) in pixels, and maskness (K,), the mean probability of
         the foreground; 0 for an empty mask.
+
+    Example:
+        >>> import torch
+        >>> masks, areas, maskness = binarize(torch.tensor([[[0.75, 1.0, 0.25]]]), 0.5)
+        >>> masks, areas, maskness
+        (tensor([[[ True,  True, False]]]), tensor([2]), tensor([0.8750]))
     """
     check_tensors("binarize", ("probs", probs, "floating", "K h w"))
     masks = probs > threshold
@@ -92,7 +113,15 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mask_occupancy(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W)."""
+    """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W).
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> mask_occupancy(masks)
+        (tensor([[False,  True, False]]), tensor([[False,  True,  True, False]]))
+    """
     check_tensors("mask_occupancy", ("masks", masks, "boolean", "K H W"))
     if masks.numel() == 0 or capturing():
         return masks.any(2), masks.any(1)
@@ -112,7 +141,15 @@ def _extent(profile: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def profiles_to_boxes(rows: Tensor, columns: Tensor) -> Tensor:
-    """Tight boxes (K, 4) from the profiles of `mask_profiles`; all zero for an empty mask."""
+    """Tight boxes (K, 4) from the profiles of `mask_profiles`; all zero for an empty mask.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> profiles_to_boxes(*mask_profiles(masks))
+        tensor([[1., 1., 3., 2.]])
+    """
     check_tensors(
         "profiles_to_boxes", ("rows", rows, "real", "K H"), ("columns", columns, "real", "K W")
     )
@@ -130,6 +167,13 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
     Returns:
         (K, 4) float, pixels, right and bottom edge exclusive: a mask that is true at row 2,
         column 1 only has the box [1, 2, 2, 3]. An empty mask has [0, 0, 0, 0].
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> masks_to_boxes(masks)
+        tensor([[1., 1., 3., 2.]])
     """
     return profiles_to_boxes(*mask_profiles(masks))
 
@@ -139,6 +183,13 @@ def profiles_to_centroids(rows: Tensor, columns: Tensor) -> Tensor:
 
     Float64, because a quotient of integers that is itself an integer must come out exact: a
     centre on the border of two grid cells belongs to the next cell. NaN for an empty mask.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> profiles_to_centroids(*mask_profiles(masks))
+        tensor([[1.5000, 1.0000]], dtype=torch.float64)
     """
     check_tensors(
         "profiles_to_centroids",
@@ -163,6 +214,13 @@ def downsample_masks(masks: Tensor, stride: int) -> Tensor:
 
     Returns:
         Boolean (K, H / stride, W / stride).
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 4, 8, dtype=torch.bool)
+        >>> masks[0, :, :4] = True
+        >>> downsample_masks(masks, 4)
+        tensor([[[ True, False]]])
     """
     check_tensors("downsample_masks", ("masks", masks, "boolean", "K H W"))
     height, width = masks.shape[-2:]
@@ -186,6 +244,13 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
 
     Returns:
         (K, K) float32, exact integers (up to 2**24 pixels a mask); 0 for pairs of different labels.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.tensor([[[True, True, False]], [[True, False, False]]])
+        >>> pairwise_intersection(masks)
+        tensor([[2., 1.],
+                [1., 1.]])
     """
     _check_masks_and_labels("pairwise_intersection", masks, labels)
     if labels is None:
@@ -224,6 +289,13 @@ def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:
 
     Returns:
         (K, K) float32 in [0, 1]; 0 where both masks are empty or the labels differ.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.tensor([[[True, True, False]], [[True, False, False]]])
+        >>> pairwise_mask_iou(masks)
+        tensor([[1.0000, 0.5000],
+                [0.5000, 1.0000]])
     """
     _check_masks_and_labels("pairwise_mask_iou", masks, labels)
     intersection = pairwise_intersection(masks, labels)

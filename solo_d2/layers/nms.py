@@ -37,6 +37,11 @@ def point_nms(scores: Tensor) -> Tensor:
 
     Raises:
         ValueError: tensors of another type or shape.
+
+    Example:
+        >>> import torch
+        >>> point_nms(torch.tensor([[[[0.9, 0.8, 0.1]]]]))
+        tensor([[[[0.9000, 0.0000, 0.0000]]]])
     """
     check_tensors("point_nms", ("scores", scores, "floating", "N C S T"))
     # max_pool2d does the same, but a small window on many classes costs it 28 ms instead of 1 for
@@ -69,6 +74,13 @@ def matrix_nms(
 
     Raises:
         ValueError: unknown kernel, sigma not positive, or tensors that do not fit.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.ones(2, 4, 4, dtype=torch.bool)
+        >>> labels, scores = torch.tensor([0, 0]), torch.tensor([0.9, 0.8])
+        >>> matrix_nms(masks, labels, scores)  # 0.8 · exp(-1 / 0.5)
+        tensor([0.9000, 0.1083])
     """
     if kernel not in KERNELS:
         raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
@@ -99,6 +111,13 @@ def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
 
     Returns:
         Scores (K,), input order, 0 where removed.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.ones(2, 4, 4, dtype=torch.bool)
+        >>> labels, scores = torch.tensor([0, 0]), torch.tensor([0.9, 0.8])
+        >>> fast_nms(masks, labels, scores)
+        tensor([0.9000, 0.0000])
     """
     _check_threshold("fast_nms", threshold)
     order, ious = _ranked_ious("fast_nms", masks, labels, scores)
@@ -120,6 +139,13 @@ def hard_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
 
     Returns:
         Scores (K,), input order, 0 where removed.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.ones(2, 4, 4, dtype=torch.bool)
+        >>> labels, scores = torch.tensor([0, 0]), torch.tensor([0.9, 0.8])
+        >>> hard_nms(masks, labels, scores)
+        tensor([0.9000, 0.0000])
     """
     _check_threshold("hard_nms", threshold)
     order, ious = _ranked_ious("hard_nms", masks, labels, scores)
@@ -145,6 +171,13 @@ def soft_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, sigma: float = 0.
 
     Returns:
         Decayed scores (K,), input order.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.ones(2, 4, 4, dtype=torch.bool)
+        >>> labels, scores = torch.tensor([0, 0]), torch.tensor([0.9, 0.8])
+        >>> soft_nms(masks, labels, scores)  # 0.8 · exp(-1 / 0.5)
+        tensor([0.9000, 0.1083])
     """
     _check_sigma("soft_nms", sigma)
     order, ious = _ranked_ious("soft_nms", masks, labels, scores)

@@ -13,7 +13,13 @@ ALIGN_MODES = ("bilinear", "adaptive_max_pool", "region_grid")
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, C, h, w) to (N, C, *size) bilinearly with half-pixel centres."""
+    """Resize (N, C, h, w) to (N, C, *size) bilinearly with half-pixel centres.
+
+    Example:
+        >>> import torch
+        >>> resize_bilinear(torch.tensor([[[[0.0, 1.0]]]]), (1, 4))
+        tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
+    """
     check_tensors("resize_bilinear", ("x", x, "floating", "N C H W"))
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
@@ -33,6 +39,11 @@ def align_to_grid(x: Tensor, size: int, mode: str = "bilinear") -> Tensor:
 
     Raises:
         ValueError: unknown mode, or `x` is no such tensor.
+
+    Example:
+        >>> import torch
+        >>> align_to_grid(torch.arange(4.0).view(1, 1, 2, 2), 1)
+        tensor([[[[1.5000]]]])
     """
     check_tensors("align_to_grid", ("x", x, "floating", "N C H W"))
     if mode == "bilinear":

@@ -32,6 +32,13 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: masks of another type or shape.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.zeros(1, 3, 4, dtype=torch.bool)
+        >>> masks[0, 1, 1:3] = True  # two pixels of the middle row
+        >>> encode_masks(masks)
+        [{'size': [3, 4], 'counts': '41202'}]
     """
     if isinstance(masks, Tensor) and masks.dtype in (torch.uint8, torch.int8):
         masks = masks.bool()  # as pycocotools has them

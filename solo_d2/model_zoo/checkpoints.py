@@ -42,6 +42,11 @@ class PublishedCheckpoint:
         ap: published mask AP on COCO val2017, in percent.
         milliseconds: published time for a picture on a V100; None where there is none.
         convention: the input that the model was trained with.
+
+    Example:
+        >>> checkpoint = list_models()[0]
+        >>> checkpoint.project, checkpoint.ap
+        ('mmdet', 33.1)
     """
 
     name: str
@@ -163,7 +168,12 @@ _BY_NAME = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
 
 
 def list_models() -> tuple[PublishedCheckpoint, ...]:
-    """All published checkpoints that this package reads, grouped by project."""
+    """All published checkpoints that this package reads, grouped by project.
+
+    Example:
+        >>> list_models()[0].name
+        'mmdet/solo_r50_fpn_1x_coco'
+    """
     return CHECKPOINTS
 
 

@@ -40,6 +40,10 @@ def get_config_file(name: str) -> str:
 
     Raises:
         ValueError: there is no such config.
+
+    Example:
+        >>> get_config_file("COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml").endswith("3x.yaml")
+        True
     """
     folder = config_folder()
     path = folder / name
@@ -67,6 +71,10 @@ def get_config(name: str, trained: bool = False) -> CfgNode:
 
     Raises:
         ValueError: there is no such config or checkpoint, or no published weights of the config.
+
+    Example:
+        >>> get_config("COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml").SOLVER.MAX_ITER
+        270000
     """
     checkpoint = None
     if is_checkpoint_name(name):
@@ -94,6 +102,11 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
 
     Raises:
         ValueError: as `get_config`, or the weights cannot be had; see `local_weights`.
+
+    Example:
+        >>> model = get("COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml", device="cpu")
+        >>> model.training
+        False
     """
     cfg = get_config(name, trained)
     cfg.MODEL.DEVICE = str(resolve_device(device or "auto"))
@@ -117,6 +130,11 @@ def load_config(
     Raises:
         ValueError: There is no such config, it has an unknown key or a wrong value (see
             `solo_d2.config.validate_config`), it is not local, or it wants to run code.
+
+    Example:
+        >>> cfg = load_config("COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml", ["SEED", "1"])
+        >>> cfg.MODEL.SOLO.HEAD, cfg.SEED
+        ('DynamicSOLOHead', 1)
     """
     path = Path(name_or_path)
     if path.is_absolute() or os.path.lexists(path):

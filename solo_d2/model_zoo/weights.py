@@ -46,6 +46,12 @@ def local_weights(name: str, *, force: bool = False) -> Path:
     Raises:
         ValueError: There is no such checkpoint, its file cannot be had or is not what was
             published, or the cache cannot be written.
+
+    Example:
+        >>> local_weights("adelaidet/unknown")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: 'adelaidet/unknown' is not a published checkpoint that solo_d2 knows; ...
     """
     checkpoint = find_checkpoint(name)
     try:

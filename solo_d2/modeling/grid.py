@@ -29,6 +29,11 @@ class GridSpec:
         scale_ranges: (low, high) of every level in network-input pixels, both ends inclusive:
             the object sizes sqrt(w · h) that the level is responsible for. Ranges overlap.
         strides: stride of the features that every level predicts from, in input pixels.
+
+    Example:
+        >>> grid = GridSpec.build([4, 2], [[1, 64], [32, 128]], [8, 16])
+        >>> grid.num_cells
+        20
     """
 
     num_grids: tuple[int, ...]

@@ -38,6 +38,16 @@ class SOLOSemSegHead(nn.Module):
 
     Raises:
         ValueError: unknown features, or a `common_stride` that is not the finest's stride.
+
+    Example:
+        >>> import torch
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> shapes = {f"p{k}": ShapeSpec(channels=32, stride=2**k) for k in (2, 3, 4, 5)}
+        >>> head = SOLOSemSegHead(tiny_config(), shapes).eval()
+        >>> features = {f"p{k}": torch.zeros(1, 32, 256 >> k, 256 >> k) for k in (2, 3, 4, 5)}
+        >>> head(features)[0].shape
+        torch.Size([1, 54, 256, 256])
     """
 
     @configurable

@@ -148,14 +148,14 @@ class Tower(nn.Sequential):
         """What a layer sees of (N, C, H, W): with coordinates, or not."""
         return append_coords(x, self.axes) if index < self.num_coord_convs else x
 
-    def forward(self, x: Tensor, align: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def forward(self, input: Tensor, align: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Run all layers on (N, in_channels, H, W).
 
         Args:
-            x: the input.
-            align: resizes the input of the first layer, coordinates included.
+            input: of the first layer.
+            align: resizes that input, coordinates included.
         """
-        x = self.layer_input(x, 0)
+        x = self.layer_input(input, 0)
         if align is not None:
             x = align(x)
         for i, layer in enumerate(self):

@@ -33,6 +33,17 @@ ROOT = Path(solo_d2.__file__).parents[1]
 PUBLIC = {
     "solo_d2": """PanopticSOLO SOLO SOLOPredictor SOLO_HEAD_REGISTRY SoftSOLO add_solo_config
         load_config model_zoo""",
+    "solo_d2.checkpoint": """CheckpointInfo InputConvention Require SOLOCheckpointer
+        convert_state_dict load_checkpoint load_state_dict load_weights read_info
+        save_checkpoint""",
+    "solo_d2.data": "DATA_SOURCES DataSource JSON_FORMATS",
+    "solo_d2.engine": """SOLOTrainer argument_parser check_data launch name_classes parse_arguments
+        plan_schedule setup use_data""",
+    "solo_d2.inference": "InferenceRun SOLOPredictor show_in_window",
+    "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
+        load_config local_weights""",
+    "solo_d2.testing": """check_head check_mask_loss check_nms tiny_config tiny_dataset
+        tiny_results""",
     "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator EVALUATORS
         LVISInstanceEvaluator MattingEvaluator PanopticEvaluator SOFIEvaluator SemanticEvaluator
         build_evaluator""",

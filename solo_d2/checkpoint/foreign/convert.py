@@ -54,6 +54,12 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str = "auto") -> C
     Raises:
         ValueError: it is not from that source or from none of them, of another kind of model, or
             incomplete: keys are missing, left over, or of a wrong shape.
+
+    Example:
+        >>> convert_state_dict({})
+        Traceback (most recent call last):
+            ...
+        ValueError: the state dict is empty
     """
     if source not in (*SOURCES, "auto"):
         raise ValueError(f"source must be one of {(*SOURCES, 'auto')}, got {source!r}")

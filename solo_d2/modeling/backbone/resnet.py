@@ -172,6 +172,13 @@ def build_deform_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet
 
     Raises:
         ValueError: unknown depth, or deformable stages where there can be none.
+
+    Example:
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> backbone = build_deform_resnet_backbone(tiny_config(), ShapeSpec(channels=3))
+        >>> {name: shape.stride for name, shape in backbone.output_shape().items()}
+        {'res2': 4, 'res3': 8, 'res4': 16, 'res5': 32}
     """
     node = cfg.MODEL.RESNETS
     if node.DEPTH not in _DEPTHS:
@@ -214,7 +221,16 @@ def _keep_statistics(module: nn.Module) -> None:
 
 @BACKBONE_REGISTRY.register()
 def build_deform_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build the ResNet of `build_deform_resnet_backbone` under an FPN with P2 to P6."""
+    """Build the ResNet of `build_deform_resnet_backbone` under an FPN with P2 to P6.
+
+    Example:
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config("MODEL.BACKBONE.NAME", "build_deform_resnet_fpn_backbone")
+        >>> backbone = build_deform_resnet_fpn_backbone(cfg, ShapeSpec(channels=3))
+        >>> {name: shape.stride for name, shape in backbone.output_shape().items()}
+        {'p2': 4, 'p3': 8, 'p4': 16, 'p5': 32, 'p6': 64}
+    """
     return FPN(
         bottom_up=build_deform_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -233,6 +249,14 @@ def build_merged_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Merged
 
     Raises:
         ValueError: `MODEL.FPN.FUSE_TYPE` is not "sum".
+
+    Example:
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config("MODEL.BACKBONE.NAME", "build_merged_resnet_backbone")
+        >>> backbone = build_merged_resnet_backbone(cfg, ShapeSpec(channels=3))
+        >>> {name: shape.stride for name, shape in backbone.output_shape().items()}
+        {'p2': 4}
     """
     node = cfg.MODEL.FPN
     if node.FUSE_TYPE != "sum":

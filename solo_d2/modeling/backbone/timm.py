@@ -153,6 +153,14 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:  # noq
 
     Raises:
         ValueError: unknown model, feature or weights.
+
+    Example:
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone")
+        >>> backbone = build_timm_fpn_backbone(cfg, ShapeSpec(channels=3))
+        >>> {name: shape.stride for name, shape in backbone.output_shape().items()}
+        {'p2': 4, 'p3': 8, 'p4': 16, 'p5': 32, 'p6': 64}
     """
     node = cfg.MODEL.TIMM
     bottom_up = TimmBackbone(

@@ -38,6 +38,10 @@ class SOLOHead(nn.Module):
         align_mode: how features are brought to the grid, see `align_to_grid`.
         prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1).
         freeze_category: keep the category branch as it is loaded.
+
+    Example:
+        >>> issubclass(SOLO_HEAD_REGISTRY.get("DynamicSOLOHead"), SOLOHead)
+        True
     """
 
     mask_strides: tuple[int, ...]

@@ -30,6 +30,16 @@ def build_solo_head(cfg: CfgNode, input_shape: dict[str, ShapeSpec], grid: GridS
 
     Raises:
         ValueError: no head of that name is registered.
+
+    Example:
+        >>> from detectron2.layers import ShapeSpec
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config()
+        >>> shapes = {f"p{k}": ShapeSpec(channels=32, stride=2**k) for k in range(2, 7)}
+        >>> node = cfg.MODEL.SOLO
+        >>> grid = GridSpec.build(node.NUM_GRIDS, node.SCALE_RANGES, [8, 8, 16, 32, 32])
+        >>> build_solo_head(cfg, shapes, grid).num_classes
+        3
     """
     name = cfg.MODEL.SOLO.HEAD
     if name not in SOLO_HEAD_REGISTRY:

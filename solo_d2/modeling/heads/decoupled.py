@@ -35,6 +35,12 @@ class DecoupledSOLOHead(SOLOHead):
 
     Args:
         kwargs: of `SOLOHead`.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config("MODEL.SOLO.HEAD", "DecoupledSOLOHead"))
+        >>> model.head.mask_strides
+        (4, 4, 8, 16, 16)
     """
 
     tower_axes = ("x", "y")
@@ -89,6 +95,13 @@ class DecoupledSOLOHead(SOLOHead):
 
 @SOLO_HEAD_REGISTRY.register()
 class DecoupledLightSOLOHead(DecoupledSOLOHead):
-    """The light form: one tower with both coordinates in front of the x and the y maps."""
+    """The light form: one tower with both coordinates in front of the x and the y maps.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config("MODEL.SOLO.HEAD", "DecoupledLightSOLOHead"))
+        >>> model.head.mask_strides
+        (4, 4, 8, 16, 16)
+    """
 
     tower_axes = ("xy", "xy")

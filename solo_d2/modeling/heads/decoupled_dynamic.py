@@ -34,6 +34,12 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         num_groups: A.
         kernel_dim: channels that the kernels of a cell read together.
         kwargs: of `DynamicSOLOHead`.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config("MODEL.SOLO.HEAD", "DecoupledDynamicSOLOHead"))
+        >>> model.head.mask_strides
+        (4, 4, 4, 4, 4)
     """
 
     uses: ClassVar[tuple[str, ...]] = (*DynamicSOLOHead.uses, "NUM_KERNEL_GROUPS")

@@ -50,6 +50,12 @@ class DynamicSOLOHead(SOLOHead):
         feature_num_convs: layers of a separate mask feature.
         feature_coords: give coordinates to the mask feature.
         kwargs: of `SOLOHead`.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config("MODEL.SOLO.HEAD", "DynamicSOLOHead"))
+        >>> model.head.mask_strides
+        (4, 4, 4, 4, 4)
     """
 
     uses: ClassVar[tuple[str, ...]] = ("KERNEL_DIM", "KERNEL_SIZE", "MASK_FEATURE")

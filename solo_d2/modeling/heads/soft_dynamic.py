@@ -47,6 +47,15 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
         details_image: give it the image.
         details_fuse: add the enlarged mask feature.
         kwargs: of `DynamicSOLOHead`.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config(
+        ...     "MODEL.META_ARCHITECTURE", "SoftSOLO", "MODEL.SOLO.HEAD", "SoftDynamicSOLOHead",
+        ...     "MODEL.SOLO.MASK_LOSS", "matte", "MODEL.SOLO.MASK_LOSS_WEIGHT", 1.0,
+        ... )
+        >>> SoftSOLO(cfg).head.mask_strides
+        (1, 1, 1, 1, 1)
     """
 
     uses: ClassVar[tuple[str, ...]] = (

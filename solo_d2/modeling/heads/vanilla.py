@@ -24,6 +24,12 @@ class VanillaSOLOHead(SOLOHead):
 
     Args:
         kwargs: of `SOLOHead`.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config("MODEL.SOLO.HEAD", "VanillaSOLOHead"))
+        >>> model.head.mask_strides
+        (4, 4, 8, 16, 16)
     """
 
     @configurable

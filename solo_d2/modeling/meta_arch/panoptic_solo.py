@@ -40,6 +40,14 @@ class PanopticSOLO(SOLO):
         stuff_area_limit: smallest stuff region, in pixels of the output.
         instance_score_thresh: smallest score of an instance.
         **kwargs: as for `SOLO`.
+
+    Example:
+        >>> import torch
+        >>> from solo_d2.testing import tiny_config
+        >>> model = PanopticSOLO(tiny_config("MODEL.META_ARCHITECTURE", "PanopticSOLO")).eval()
+        >>> outputs = model([{"image": torch.zeros(3, 64, 96)}])
+        >>> sorted(outputs[0])
+        ['instances', 'panoptic_seg', 'sem_seg']
     """
 
     supports_tta: ClassVar[bool] = False  # stuff would have to be joined as well

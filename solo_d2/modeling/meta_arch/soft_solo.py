@@ -26,6 +26,17 @@ class SoftSOLO(SOLO):
 
     Cells are selected and suppressed by their masks at stride 4, as in SOLO; mattes are made of
     those that remain. Arguments as for `SOLO`; the head is a `SoftDynamicSOLOHead`.
+
+    Example:
+        >>> import torch
+        >>> from solo_d2.testing import tiny_config
+        >>> cfg = tiny_config(
+        ...     "MODEL.META_ARCHITECTURE", "SoftSOLO", "MODEL.SOLO.HEAD", "SoftDynamicSOLOHead",
+        ...     "MODEL.SOLO.MASK_LOSS", "matte", "MODEL.SOLO.MASK_LOSS_WEIGHT", 1.0,
+        ... )
+        >>> outputs = SoftSOLO(cfg).eval()([{"image": torch.zeros(3, 64, 96)}])
+        >>> outputs[0]["instances"].pred_mattes.shape[1:]
+        torch.Size([64, 96])
     """
 
     assigner_class: ClassVar = MatteTargetAssigner

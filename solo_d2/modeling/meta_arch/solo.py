@@ -52,6 +52,14 @@ class SOLO(nn.Module):
         stuff_names: likewise, of a semantic branch.
         category_ids: of the annotations, in the order of the labels; () if unknown.
         stuff_category_ids: likewise, of a semantic branch.
+
+    Example:
+        >>> import torch
+        >>> from solo_d2.testing import tiny_config
+        >>> model = SOLO(tiny_config()).eval()
+        >>> outputs = model([{"image": torch.zeros(3, 64, 96)}])
+        >>> outputs[0]["instances"].image_size
+        (64, 96)
     """
 
     class_names: tuple[str, ...] = ()
