@@ -68,7 +68,7 @@ class Progress:
 class _Counted:
     """A loader whose batches are counted as they are taken."""
 
-    def __init__(self, loader: DataLoader, lines: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], lines: bool) -> None:
         self._loader, self._lines = loader, lines
 
     def __len__(self) -> int:
