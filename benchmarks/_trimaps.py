@@ -67,7 +67,7 @@ def trimap_errors(
     Objects without a sure part, so narrow that the trimap is unknown all over, are left out.
 
     Args:
-        records: of a registered data set.
+        records: of a registered dataset.
         methods: of `METHODS`.
         radius: of the trimap, see `unknown_region`.
 

@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print how the rows differ, and stop")
     add("--iterations", type=int, metavar="N", help="of a run (default: the budget's config)")
     add("--seeds", type=int, default=1, metavar="K", help="runs of a row (default: 1)")
-    add("--data", default="datasets", metavar="DIR", help="folder of the data sets (datasets)")
+    add("--data", default="datasets", metavar="DIR", help="folder of the datasets (datasets)")
     add("--data-kind", choices=sorted(BUDGETS), default="stamps", help="default: stamps")
     add("--output", type=Path, default=Path("output/ablations"), metavar="DIR")
     return parser

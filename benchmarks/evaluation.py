@@ -4,7 +4,7 @@
         --weights output/demo/model_final.pth --stamps datasets/stamps
     python benchmarks/evaluation.py --synthetic 500
 
-The first evaluates a model on the validation split of a data set, the second scores random
+The first evaluates a model on the validation split of a dataset, the second scores random
 detections (no network). Encoding and scoring are also done as Detectron2 does them, in the same
 run: masks one by one with pycocotools, AP with pycocotools. Prints a Markdown table. Exit code 1:
 the AP differs; 2: a wrong argument.
@@ -170,8 +170,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="config of the model")
     add("--weights", metavar="FILE", help="checkpoint of the model")
-    add("--stamps", type=Path, metavar="DIR", help="stamps data set to evaluate on")
-    add("--shapes", type=Path, metavar="DIR", help="shapes data set to evaluate on")
+    add("--stamps", type=Path, metavar="DIR", help="stamps dataset to evaluate on")
+    add("--shapes", type=Path, metavar="DIR", help="shapes dataset to evaluate on")
     add("--images", type=int, metavar="N", help="only the first N images")
     add("--synthetic", type=int, metavar="N", help="no model: random detections in N images")
     add("--detections", type=int, default=60, metavar="K", help="of an image (default: 60)")

@@ -58,8 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="KEY VALUE ... override all configs, such as INPUT.MIN_SIZE_TEST 320",
     )
     add = parser.add_argument
-    add("--data", required=True, type=Path, metavar="DIR", help="data set with mattes")
-    add("--split", default="val", help="of the data set (default: val)")
+    add("--data", required=True, type=Path, metavar="DIR", help="dataset with mattes")
+    add("--split", default="val", help="of the dataset (default: val)")
     add("--images", type=int, metavar="N", help="only the first N pictures (default: all)")
     add("--soft", nargs=2, metavar=PAIR, help="Soft SOLO")
     add("--solo", nargs=2, metavar=PAIR, help="SOLOv2 trained on masks")

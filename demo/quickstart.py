@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", default="output/demo", help="folder of all results")
-    parser.add_argument("--data", default="datasets", help="folder of the data sets")
+    parser.add_argument("--data", default="datasets", help="folder of the datasets")
     parser.add_argument(
         "--data-kind",
         choices=["auto", "stamps", "shapes"],
@@ -74,7 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build_data(args: argparse.Namespace) -> tuple[str, tuple[str, str]]:
-    """Build and register a data set; returns its kind and the names of its two splits."""
+    """Build and register a dataset; returns its kind and the names of its two splits."""
     if args.data_kind != "shapes":
         root = Path(args.data) / "stamps"
         try:
@@ -90,7 +90,7 @@ def build_data(args: argparse.Namespace) -> tuple[str, tuple[str, str]]:
 
 
 def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) -> CfgNode:
-    """Load the config of the data set and adapt it to the command line."""
+    """Load the config of the dataset and adapt it to the command line."""
     cfg = model_zoo.get_config(CONFIGS[kind])
     cfg.OUTPUT_DIR = str(args.output)
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

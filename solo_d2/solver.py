@@ -139,7 +139,7 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is not None and len(classes) != cfg.MODEL.SOLO.NUM_CLASSES:
             _logger.warning(
-                "MODEL.SOLO.NUM_CLASSES is %d, the data set %s has %d classes",
+                "MODEL.SOLO.NUM_CLASSES is %d, the dataset %s has %d classes",
                 cfg.MODEL.SOLO.NUM_CLASSES,
                 name,
                 len(classes),

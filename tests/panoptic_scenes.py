@@ -1,4 +1,4 @@
-"""Small data sets in COCO's panoptic format, and outputs of models for them."""
+"""Small datasets in COCO's panoptic format, and outputs of models for them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_scenes(root, all_scenes=None, suffix=".png"):
 
 
 def perfect_output(record, ids):
-    """What a model without a mistake returns for a record of the data set."""
+    """What a model without a mistake returns for a record of the dataset."""
     described = [
         {"id": s["id"], "category_id": s["category_id"], "isthing": s["isthing"]}
         for s in record["segments_info"]

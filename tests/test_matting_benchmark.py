@@ -1,4 +1,4 @@
-"""The benchmark of mattes on a tiny data set and untrained models."""
+"""The benchmark of mattes on a tiny dataset and untrained models."""
 
 from __future__ import annotations
 

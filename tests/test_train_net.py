@@ -1,4 +1,4 @@
-"""`train_net.py` as a user calls it, on a data set of the user's own."""
+"""`train_net.py` as a user calls it, on a dataset of the user's own."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_number_of_classes_that_was_asked_for_must_be_the_files(shapes, tmp_path
         *("MODEL.SOLO.NUM_CLASSES", "80"),
     )
     assert process.returncode == 2
-    assert "NUM_CLASSES is 80, the data set has 5 classes" in last_line(process)
+    assert "NUM_CLASSES is 80, the dataset has 5 classes" in last_line(process)
 
 
 def test_checkpoint_of_another_model_is_refused(shapes, tmp_path):

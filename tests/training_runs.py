@@ -1,4 +1,4 @@
-"""A small data set and trainings on it that tests stop, resume and compare."""
+"""A small dataset and trainings on it that tests stop, resume and compare."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_images(folder, count=7, name="train.json", size=(64, 96)):
 
 
 def register(folder, name=NAME, file="train.json", **keywords):
-    """Register a data set of `write_images`."""
+    """Register a dataset of `write_images`."""
     register_coco_json(name, str(write_images(folder, name=file, **keywords)), str(folder))
     return name
 

@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("files", nargs="+", type=Path, metavar="FILE", help="results, .csv or .json")
     add("--x", choices=["ms", "fps"], default="ms", help="horizontal axis (default: ms)")
     add("--metric", default="AP", metavar="KEY", help='e.g. "bbox/AP" (default: %(default)s)')
-    add("--title", default="", help="above the plot, e.g. data set and hardware")
+    add("--title", default="", help="above the plot, e.g. dataset and hardware")
     add("--output", default="speed_accuracy.png", metavar="FILE", help="%(default)s")
     return parser
 

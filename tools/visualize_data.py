@@ -52,14 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def make_config(args: argparse.Namespace, overrides: list[str]) -> CfgNode:
-    """The config with the data set asked for, on the CPU and without weights."""
+    """The config with the dataset asked for, on the CPU and without weights."""
     cfg = load_config(args.config_file, overrides)
     own = register_named_data(args, panoptic=False)
     if own:
         use_data(cfg, {"TRAIN": own["TRAIN"]}, fixed="MODEL.SOLO.NUM_CLASSES" in overrides[::2])
     check_classes(cfg.DATASETS.TRAIN, cfg.MODEL.SOLO.NUM_CLASSES)
     if not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is empty; name a data set, e.g. with --shapes")
+        raise ValueError("DATASETS.TRAIN is empty; name a dataset, e.g. with --shapes")
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.TIMM.WEIGHTS = "cpu", "", ""
     # Pictures one by one, from this process: the same with every number of workers.
     cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, cfg.SEED = 1, 0, args.seed

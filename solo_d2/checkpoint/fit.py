@@ -194,7 +194,7 @@ def _check_start(fit: Fit) -> None:
 
 
 def is_backbone(key: str) -> bool:
-    """Whether a name belongs to the network below the FPN."""
+    """Return whether a name belongs to the network below the FPN."""
     return key.startswith("backbone.bottom_up.")
 
 

@@ -106,7 +106,7 @@ def _check_shares(cfg: CfgNode, processes: int) -> None:  # noqa: ARG001 - one k
         return
     if len(shares) != len(names) or sum(shares) <= 0:
         raise ValueError(
-            f"DATASETS.TRAIN_SHARES needs a number >= 0 for each of the {len(names)} data sets of "
+            f"DATASETS.TRAIN_SHARES needs a number >= 0 for each of the {len(names)} datasets of "
             f"DATASETS.TRAIN, and one above 0; got {shorten(list(shares))}"
         )
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":

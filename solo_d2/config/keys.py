@@ -103,7 +103,7 @@ def _add_dynamic(node: CN) -> None:
     # Channels of its layers, and how many 3x3 layers there are.
     node.DETAILS.CONV_DIM = 32
     node.DETAILS.NUM_CONVS = 3
-    # Whether it sees the picture, and whether the enlarged mask feature is added (paper Table S4a).
+    # Whether it sees the image, and whether the enlarged mask feature is added (paper Table S4a).
     node.DETAILS.IMAGE = True
     node.DETAILS.FUSE = True
 
@@ -174,7 +174,7 @@ def _add_training(cfg: CN) -> None:
     # Share of every object, pasted or below, that must stay visible; what hides more is not pasted.
     cfg.INPUT.COPY_PASTE.MIN_VISIBLE = 0.5
 
-    # Shares of the data sets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
+    # Shares of the datasets of DATASETS.TRAIN among the images drawn, e.g. [3, 1] of mattes and of
     # instance masks (paper A.3.2); [] draws every image as often as any other.
     cfg.DATASETS.TRAIN_SHARES = []
     # What happens at an image that cannot be read: training saves and stops, or, with True, another

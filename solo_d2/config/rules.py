@@ -184,5 +184,5 @@ def like(default: Any) -> Rule:
 
 
 def _is(value: Any, kind: type) -> bool:
-    """Whether a value is a number of a kind; True and False are none."""
+    """Return whether a value is a number of a kind; True and False are none."""
     return isinstance(value, kind) and not isinstance(value, bool)

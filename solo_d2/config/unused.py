@@ -91,7 +91,7 @@ def covers(names: Iterable[str], key: str) -> bool:
 
 
 def _same(value: Any, default: Any) -> bool:
-    """Whether values are equal; a tuple equals the list of the same values."""
+    """Return whether values are equal; a tuple equals the list of the same values."""
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         return list(value) == list(default)
     return bool(value == default)

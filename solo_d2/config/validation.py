@@ -68,7 +68,7 @@ def validate_config(cfg: CfgNode, *, processes: int | None = None) -> None:
     Checked are the values of all keys that a run reads, the names in registries, the keys that
     the chosen head, NMS, backbone, optimizer and so on do not use, and combinations of keys. What
     only a `SOLO` reads is checked for a `MODEL.META_ARCHITECTURE` with a method `check_config`.
-    Neither files nor data sets nor devices are looked for.
+    Neither files nor datasets nor devices are looked for.
 
     Args:
         cfg: a config with the keys of `add_solo_config`; not changed.

@@ -1,4 +1,4 @@
-"""The training loader of a config: which images are drawn, how often, and from which data sets."""
+"""The training loader of a config: which images are drawn, how often, and from which datasets."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def build_train_loader(
     loader. The seed is `SEED`, or drawn where that is negative, and the same for all processes.
 
     Args:
-        cfg: names the data sets.
+        cfg: names the datasets.
         mapper: from a record to the model's input; None for a record that is not to be used.
 
     Returns:
         An endless loader of batches.
 
     Raises:
-        ValueError: keys that contradict each other, a data set without usable images, or with a
+        ValueError: keys that contradict each other, a dataset without usable images, or with a
             class that the model lacks.
     """
     classes, filter_empty = cfg.MODEL.SOLO.NUM_CLASSES, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
@@ -67,21 +67,21 @@ def build_train_loader(
 
 
 def repeat_factors(sizes: list[int], shares: list[float]) -> Tensor:
-    """How often each image must come in a pass for data sets to have their shares.
+    """How often each image must come in a pass for datasets to have their shares.
 
     Args:
-        sizes: images of each data set, at least 1.
-        shares: relative frequency of each data set, >= 0, in any unit.
+        sizes: images of each dataset, at least 1.
+        shares: relative frequency of each dataset, >= 0, in any unit.
 
     Returns:
-        Float (sum(sizes),), in the order of the data sets; they sum to the number of images.
+        Float (sum(sizes),), in the order of the datasets; they sum to the number of images.
 
     Raises:
-        ValueError: not one share per data set, a negative one, or none above 0.
+        ValueError: not one share per dataset, a negative one, or none above 0.
     """
     if len(shares) != len(sizes) or min(shares) < 0 or sum(shares) <= 0:
         raise ValueError(
-            f"DATASETS.TRAIN_SHARES needs a number >= 0 for each of the {len(sizes)} data sets of "
+            f"DATASETS.TRAIN_SHARES needs a number >= 0 for each of the {len(sizes)} datasets of "
             f"DATASETS.TRAIN, and one above 0; got {list(shares)}"
         )
     total, unit = sum(sizes), sum(shares)

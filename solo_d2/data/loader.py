@@ -40,7 +40,7 @@ class TrainLoader:
 
     Attributes:
         position: of the stream behind the batch that was handed out last.
-        first_sample: of the batch that was handed out last, for pictures; None before.
+        first_sample: of the batch that was handed out last, to be drawn; None before.
         check: is called before every batch with the error of loading it, or None, and may raise.
         waiting: makes a context in which the loader waits for its images.
     """

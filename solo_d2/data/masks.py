@@ -60,7 +60,7 @@ def checked_masks(
 
 
 def _is_bitmap(value: Any, size: tuple[int, int]) -> bool:
-    """Whether a segmentation is an array of pixels, and not one of points."""
+    """Return whether a segmentation is an array of pixels, and not one of points."""
     if not isinstance(value, np.ndarray) or value.ndim != 2:
         return False
     return value.dtype == bool or value.shape == size or value.shape[1] != 2

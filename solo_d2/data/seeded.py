@@ -17,7 +17,7 @@ from ..io.errors import one_line, printable
 from .stream import Draw, derive_seed
 
 Sample = dict[str, Any]
-"""A record of a data set, or the model's input that a mapper makes of it."""
+"""A record of a dataset, or the model's input that a mapper makes of it."""
 
 _UNREADABLE = (ValueError, OSError, MemoryError)
 _TRIES = 100

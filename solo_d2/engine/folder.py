@@ -55,14 +55,14 @@ def check_folder(folder: str) -> None:
 
 
 def has_training(folder: str) -> bool:
-    """Whether a folder holds the checkpoints or the log of a training, or one runs there."""
+    """Return whether a folder holds the checkpoints or the log of a training, or one runs there."""
     return has_checkpoints(folder) or any(
         Path(folder, name).exists() for name in ("metrics.json", LOCK)
     )
 
 
 def has_checkpoints(folder: str) -> bool:
-    """Whether a folder holds something that `--resume` looks at."""
+    """Return whether a folder holds something that `--resume` looks at."""
     return Path(folder, "last_checkpoint").exists() or any(Path(folder).glob("*.pth"))
 
 

@@ -1,4 +1,4 @@
-"""Hooks of the training loop: the best checkpoint, and pictures of what is learnt."""
+"""Hooks of the training loop: the best checkpoint, and images of what is learnt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `train_net.py` does before training: arguments, data sets of the user's own, config."""
+"""What `train_net.py` does before training: arguments, datasets of the user's own, config."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         A frozen config.
 
     Raises:
-        ValueError: no config, a bad key, data sets or weights that cannot be used, or a folder that
+        ValueError: no config, a bad key, datasets or weights that cannot be used, or a folder that
             another training writes to.
         OSError: the folder cannot be written to.
 
@@ -113,7 +113,7 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
 def _check_data(cfg: CfgNode, eval_only: bool) -> None:
     if eval_only and not cfg.DATASETS.TEST:
         raise ValueError(
-            "--eval-only needs a data set: --val-json and --val-images, or --data, or DATASETS.TEST"
+            "--eval-only needs a dataset: --val-json and --val-images, or --data, or DATASETS.TEST"
         )
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise ValueError(
@@ -161,11 +161,11 @@ def _use_schedule(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> None:
-    """Point a config to registered data sets and give the model their number of classes.
+    """Point a config to registered datasets and give the model their number of classes.
 
     Args:
         cfg: changed in place.
-        names: data set for "TRAIN" and "TEST"; a missing one is left out of the run.
+        names: dataset for "TRAIN" and "TEST"; a missing one is left out of the run.
         fixed: the number of classes was asked for and must not change.
 
     Raises:
@@ -187,7 +187,7 @@ def use_data(cfg: CfgNode, names: dict[str, str], *, fixed: bool = False) -> Non
     classes = thing_classes(next(iter(names.values()))) or []
     if fixed and cfg.MODEL.SOLO.NUM_CLASSES != len(classes):
         raise ValueError(
-            f"MODEL.SOLO.NUM_CLASSES is {cfg.MODEL.SOLO.NUM_CLASSES}, the data set has "
+            f"MODEL.SOLO.NUM_CLASSES is {cfg.MODEL.SOLO.NUM_CLASSES}, the dataset has "
             f"{len(classes)} classes: {', '.join(classes[:8])}; leave the key out"
         )
     cfg.MODEL.SOLO.NUM_CLASSES = len(classes)
@@ -215,12 +215,12 @@ def use_stuff(cfg: CfgNode, name: str, *, fixed: bool = False) -> None:
 
 
 def add_training_data(cfg: CfgNode, json_file: str | None, images: str | None) -> None:
-    """Register a COCO-format data set and train on it, too.
+    """Register a COCO-format dataset and train on it, too.
 
     Args:
         cfg: changed in place.
         json_file: the annotations; masks, or mattes where they name them.
-        images: folder of the pictures.
+        images: folder of the images.
 
     Raises:
         ValueError: one of both is missing, a panoptic model, or files that cannot be used.

@@ -51,7 +51,7 @@ class SOLOTrainer(ResumableTrainer):
     """`DefaultTrainer` for SOLO.
 
     It adds to Detectron2's: mixed precision and several processes also without CUDA, a check that
-    model and data sets have the same classes, a checkpoint of the best evaluation so far
+    model and datasets have the same classes, a checkpoint of the best evaluation so far
     (``model_best.pth``, by segm AP), and all that `ResumableTrainer` keeps.
 
     Attributes:
@@ -69,7 +69,7 @@ class SOLOTrainer(ResumableTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         validate_config(cfg, processes=comm.get_world_size())
         if not cfg.DATASETS.TRAIN:
-            raise ValueError("DATASETS.TRAIN is empty; name at least one registered data set")
+            raise ValueError("DATASETS.TRAIN is empty; name at least one registered dataset")
         align_datasets(cfg)
         check_data(cfg, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         plain = cfg.clone()
@@ -110,7 +110,7 @@ class SOLOTrainer(ResumableTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader[Any]:
-        """Build the loader of one data set of `DATASETS.TEST`."""
+        """Build the loader of one dataset of `DATASETS.TEST`."""
         return detectron2_defaults.build_detection_test_loader(
             cfg, dataset_name, mapper=SOLODatasetMapper(cfg, is_train=False)
         )
@@ -146,7 +146,7 @@ class SOLOTrainer(ResumableTrainer):
         """Evaluate with `TEST.AUG`, as the method of this name in Detectron2's `train_net.py`.
 
         Args:
-            cfg: names the data sets and the scales.
+            cfg: names the datasets and the scales.
             model: a `SOLO`, also one wrapped for distributed training.
 
         Returns:
@@ -154,7 +154,7 @@ class SOLOTrainer(ResumableTrainer):
         """
         _logger.info("Testing with test-time augmentation ...")
         augmented = SOLOWithTTA(cfg, model)
-        # The scales are made of the picture itself, not of one that has been resized already.
+        # The scales are made of the image itself, not of one that has been resized already.
         native = cfg.clone()
         native.defrost()
         native.INPUT.MIN_SIZE_TEST = 0
@@ -223,7 +223,7 @@ class SOLOTrainer(ResumableTrainer):
 
 
 def check_data(cfg: CfgNode, names: Sequence[str]) -> None:
-    """Check that registered data sets have the classes of the model.
+    """Check that registered datasets have the classes of the model.
 
     Raises:
         ValueError: they have not, or cannot be read.

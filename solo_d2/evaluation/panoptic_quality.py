@@ -141,7 +141,7 @@ def _intersections(
     """Pixels that segments share, (1 + T, 1 + F); row and column 0 stand for no segment."""
     pair = (truth.astype(np.int64) << 32) | found.astype(np.int64)
     pair = pair.ravel()
-    # Pictures are made of runs of equal ids: sorting these is quicker than sorting pixels.
+    # Images are made of runs of equal ids: sorting these is quicker than sorting pixels.
     starts = np.flatnonzero(np.concatenate([[True], pair[1:] != pair[:-1]]))
     lengths = np.diff(np.append(starts, pair.size))
     pairs, inverse = np.unique(pair[starts], return_inverse=True)

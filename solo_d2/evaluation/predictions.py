@@ -67,7 +67,7 @@ def check_instances(
 
 
 def _is_finite(found: Instances) -> torch.Tensor:
-    """Whether score, box and matte of each instance are finite numbers."""
+    """Return whether score, box and matte of each instance are finite numbers."""
     finite = torch.isfinite(found.scores)
     if found.has("pred_boxes"):
         finite = finite & torch.isfinite(found.pred_boxes.tensor).all(1)

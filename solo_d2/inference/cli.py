@@ -1,4 +1,4 @@
-"""What the commands share: finding pictures, trailing config overrides, names of outputs."""
+"""What the commands share: finding images, trailing config overrides, names of outputs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Drawing instances over a picture, fast enough for video.
+"""Drawing instances over an image, fast enough for video.
 
-Shapes: K instances, (H, W) picture. Pictures are uint8 BGR as in `solo_d2.SOLOPredictor`, and so
+Shapes: K instances, (H, W) image. Images are uint8 BGR as in `solo_d2.SOLOPredictor`, and so
 are the colours.
 """
 
@@ -150,7 +150,7 @@ def _draw_mask(
 def _draw_label(
     canvas: np.ndarray, x: int, y: int, mask: np.ndarray, text: str, color: np.ndarray
 ) -> None:
-    """A filled tag in the middle of the mask, above one that it would cover, inside the picture."""
+    """A filled tag in the middle of the mask, above one that it would cover, inside the image."""
     scale = max(0.4, min(canvas.shape[:2]) / 1000)
     line = max(1, round(scale * 1.5))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)

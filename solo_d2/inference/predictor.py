@@ -1,4 +1,4 @@
-"""From a config (or its name) and weights to the instances of pictures, in one call."""
+"""From a config (or its name) and weights to the instances of images, in one call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 class SOLOPredictor:
-    """Instances of pictures, as Detectron2's `DefaultPredictor`, also for lists of pictures.
+    """Instances of images, as Detectron2's `DefaultPredictor`, also for lists of images.
 
     Adds to the model: the config by name, weights, the device, resizing by `MIN_SIZE_TEST`,
     `MAX_SIZE_TEST` and `RESIZE_FILTER` of `cfg.INPUT`, the channel order of its `FORMAT`, and
@@ -46,7 +46,7 @@ class SOLOPredictor:
         confidence_threshold: Keeps instances with a score of at least this, in [0, 1]; None
             keeps what the model returns.
         class_names: Names of the classes, in the order of the labels; by default those that the
-            weights bring along, else those of the first data set of `cfg.DATASETS.TEST`.
+            weights bring along, else those of the first dataset of `cfg.DATASETS.TEST`.
         model: A ready model, used as it is: no weights are loaded.
         allow_partial: Load what fits of the weights, and log what is left random.
         stuff_names: Names of stuff, from "things" on, beside `class_names`.
@@ -61,7 +61,7 @@ class SOLOPredictor:
         device: The torch device.
         image_format: Order of the channels of arrays.
         max_value: `cfg.INPUT.MAX_VALUE`, see `read_image`.
-        metadata: Of the data set; `metadata.get("thing_classes")` has the class names or None.
+        metadata: Of the dataset; `metadata.get("thing_classes")` has the class names or None.
 
     Raises:
         ValueError: The config, the weights, the device or the threshold cannot be used.
@@ -198,8 +198,8 @@ class SOLOPredictor:
         return outputs
 
     def _network_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size (height, width) of the picture that the model gets."""
-        if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the picture itself
+        """Size (height, width) of the image that the model gets."""
+        if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the image itself
             return height, width
         short, longest = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
         return resized_shape((height, width), short, longest)

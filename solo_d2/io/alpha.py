@@ -1,4 +1,4 @@
-"""Alpha mattes in files: one channel, 8 or 16 bits, or the alpha channel of a picture."""
+"""Alpha mattes in files: one channel, 8 or 16 bits, or the alpha channel of an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
 
 
 def read_alpha(path: str | PathLike[str]) -> np.ndarray:
-    """Read a matte: the alpha channel of a picture that has one, else a grey picture.
+    """Read a matte: the alpha channel of an image that has one, else a grey image.
 
     Args:
         path: a file that Pillow can read; 16 bits are scaled to 8.
@@ -27,7 +27,7 @@ def read_alpha(path: str | PathLike[str]) -> np.ndarray:
         (H, W) uint8, 255 for opaque.
 
     Raises:
-        ValueError: the file is missing or damaged, or a colour picture without alpha.
+        ValueError: the file is missing or damaged, or a colour image without alpha.
     """
     name = fspath(path)
     with open_image(name) as image:
@@ -47,18 +47,18 @@ def _alpha_of(image: Image.Image, name: str) -> np.ndarray:
 
 
 def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The matte of one annotation, at the size of its picture.
+    """The matte of one annotation, at the size of its image.
 
     Args:
         alpha: the annotation's entry "alpha": "file_name", or "pixels" (h, w) uint8 in memory,
-            and "offset" [x, y] in pixels of the picture where either is a crop.
-        size: (height, width) of the picture.
+            and "offset" [x, y] in pixels of the image where either is a crop.
+        size: (height, width) of the image.
 
     Returns:
         (height, width) uint8, 0 outside of the crop.
 
     Raises:
-        ValueError: the file cannot be used, or does not fit into the picture.
+        ValueError: the file cannot be used, or does not fit into the image.
     """
     crop = alpha["pixels"] if "pixels" in alpha else read_alpha(alpha["file_name"])
     if "offset" not in alpha:

@@ -105,13 +105,13 @@ def instances_to_coco_results(
     category_ids: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Turn the K instances of a picture into K entries of a COCO results file.
+    """Turn the K instances of an image into K entries of a COCO results file.
 
     Args:
         instances: With `pred_masks` (K, H, W), `pred_boxes` (XYXY pixels, right and bottom edge
             exclusive), `pred_classes` and `scores` (K,), on any device.
-        image_id: Number of the picture.
-        file_name: Name of the picture, added to every entry (the format allows more keys).
+        image_id: Number of the image.
+        file_name: Name of the image, added to every entry (the format allows more keys).
         category_ids: Category id of every label; by default the label itself.
         class_names: Name of every label; if given, entries get a `category_name`.
 
@@ -163,8 +163,8 @@ def panoptic_to_json(
 
     Args:
         panoptic_seg: ids (H, W), and what they stand for.
-        image_id: number of the picture.
-        file_name: name of the picture.
+        image_id: number of the image.
+        file_name: name of the image.
         thing_ids: category id of every label of things; by default the label itself.
         stuff_ids: likewise of stuff.
         thing_names: name of every label of things; if given, segments get a `category_name`.

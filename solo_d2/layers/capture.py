@@ -6,7 +6,7 @@ import torch
 
 
 def capturing() -> bool:
-    """Whether a graph is recorded: by `torch.jit.trace`, `torch.export` or `torch.compile`.
+    """Return whether a graph is recorded: by `torch.jit.trace`, `torch.export` or `torch.compile`.
 
     Functions then use operations that every graph format knows instead of reading bytes as other
     types, and check nothing.

@@ -1,6 +1,6 @@
 """Published checkpoints of SOLO models: where they are, what fits them, what their authors report.
 
-Every AP and time here is the authors' (mask AP on COCO val2017; milliseconds per picture on a
+Every AP and time here is the authors' (mask AP on COCO val2017; milliseconds per image on a
 V100, as their tables say); none was measured with this package.
 """
 
@@ -40,7 +40,7 @@ class PublishedCheckpoint:
         config: the config of `solo_d2.model_zoo` that fits, without its input convention.
         url: of the file itself.
         ap: published mask AP on COCO val2017, in percent.
-        milliseconds: published time for a picture on a V100; None where there is none.
+        milliseconds: published time for an image on a V100; None where there is none.
         convention: the input that the model was trained with.
 
     Example:
@@ -178,7 +178,7 @@ def list_models() -> tuple[PublishedCheckpoint, ...]:
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Whether a name means a published checkpoint (known or not), and not a config."""
+    """Return whether a name means a published checkpoint (known or not), and not a config."""
     return name.startswith(PREFIX) or name.partition("/")[0] in PROJECTS
 
 

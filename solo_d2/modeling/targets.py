@@ -236,7 +236,7 @@ class SOLOTargetAssigner:
             if low < 0 or high >= self.num_classes:
                 raise ValueError(
                     f"gt_classes must lie in [0, {self.num_classes}), got {low} to {high}; set "
-                    "MODEL.SOLO.NUM_CLASSES to the number of classes of the data set"
+                    "MODEL.SOLO.NUM_CLASSES to the number of classes of the dataset"
                 )
         return labels.to(device)
 

@@ -1,4 +1,4 @@
-"""Shares of several data sets in training."""
+"""Shares of several datasets in training."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_shares_of_the_sizes_draw_every_image_once():
 
 @pytest.mark.parametrize("shares", [[1], [1, 1, 1], [-1, 2], [0, 0]])
 def test_bad_shares_are_named(shares):
-    with pytest.raises(ValueError, match="a number >= 0 for each of the 2 data sets"):
+    with pytest.raises(ValueError, match="a number >= 0 for each of the 2 datasets"):
         repeat_factors([2, 6], shares)
 
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two data sets whose pictures all show one object, and an empty one."""
+    """Two datasets whose pictures all show one object, and an empty one."""
     for name, count in [*SIZES.items(), ("empty", 1)]:
         images, annotations = [], []
         for i in range(1, count + 1):

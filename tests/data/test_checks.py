@@ -1,4 +1,4 @@
-"""Data sets against the config, before a training starts."""
+"""Datasets against the config, before a training starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solo_d2.data.checks import check_classes, thing_classes
 
 @pytest.fixture
 def register():
-    """Register data sets for the time of a test."""
+    """Register datasets for the time of a test."""
     names = []
 
     def add(name, classes, load=list):

@@ -1,4 +1,4 @@
-"""Training through Detectron2's loop on a data set of a few pictures."""
+"""Training through Detectron2's loop on a dataset of a few pictures."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def train_config(output, *overrides):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """A registered data set of five pictures; gone after the test."""
+    """A registered dataset of five pictures; gone after the test."""
     register_coco_json(NAME, str(write_coco(tmp_path)), str(tmp_path))
     yield NAME
     DatasetCatalog.remove(NAME)

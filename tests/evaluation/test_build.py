@@ -1,4 +1,4 @@
-"""Which evaluators a data set gets."""
+"""Which evaluators a dataset gets."""
 
 from __future__ import annotations
 

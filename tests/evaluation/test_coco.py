@@ -24,7 +24,7 @@ needs_hotcoco = pytest.mark.skipif(coco.hotcoco is None, reason="needs hotcoco")
 
 @pytest.fixture
 def register(tmp_path):
-    """Writes scenes and registers them; returns the name of the data set."""
+    """Writes scenes and registers them; returns the name of the dataset."""
 
     def make(scenes, **options):
         register_coco_json("scenes", write_scenes(tmp_path, scenes, **options), tmp_path)

@@ -50,7 +50,7 @@ MORE, PANOPTIC = "faults_training_more", "faults_training_panoptic"
 
 @pytest.fixture(scope="module", autouse=True)
 def data_sets(tmp_path_factory):
-    """Three registered data sets; gone after the tests."""
+    """Three registered datasets; gone after the tests."""
     root = tmp_path_factory.mktemp("data")
     runs.register(root / "one")
     runs.register(root / "two", name=MORE, count=4, file="more.json")
@@ -78,7 +78,7 @@ REPEATED = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
         pytest.param(
             ("DATASETS.TRAIN", (runs.NAME, MORE), "DATASETS.TRAIN_SHARES", [1, 2]),
             (0, 0),
-            id="shares of two data sets",
+            id="shares of two datasets",
         ),
         pytest.param((*REPEATED, "DATALOADER.REPEAT_THRESHOLD", 0.6), (0, 0), id="repeat factors"),
         pytest.param(("DATALOADER.ASPECT_RATIO_GROUPING", False), (0, 0), id="no grouping"),
@@ -561,7 +561,7 @@ def break_images(folder, *names):
 
 @pytest.fixture
 def own_images(tmp_path):
-    """A data set of its own, whose files a test may break."""
+    """A dataset of its own, whose files a test may break."""
     runs.register(tmp_path / "images", name="faults_own", count=6)
     yield tmp_path / "images"
     runs.forget("faults_own")
@@ -851,7 +851,7 @@ def train_net(monkeypatch):
 
 @pytest.fixture
 def command(tmp_path, train_net, capsys):
-    """`train_net.py` on a small data set; returns exit code, last line of stderr, all output."""
+    """`train_net.py` on a small dataset; returns exit code, last line of stderr, all output."""
     (tmp_path / "tiny.yaml").write_text(config(tmp_path).dump())
     file = runs.write_images(tmp_path / "data")
 
@@ -921,7 +921,7 @@ WRONG_CLASSES = ("MODEL.SOLO.NUM_CLASSES", 7)
         pytest.param(("--resume", "MODEL.SOLO.CONV_DIM", 64), "DIM 32 -> 64", 2, id="channels"),
         pytest.param(("--resume", "SOLVER.MAX_ITER", 2), "3 iterations are done", 2, id="too few"),
         pytest.param(("MODEL.WEIGHTS", "no/such.pth"), "such.pth: no such file", 2, id="weights"),
-        pytest.param(("--eval-only",), "--eval-only needs a data set", 2, id="no data"),
+        pytest.param(("--eval-only",), "--eval-only needs a dataset", 2, id="no data"),
     ],
 )  # fmt: skip
 def test_a_mistake_changes_nothing_in_a_folder(command, arguments, said, code):
@@ -1144,7 +1144,7 @@ def test_full_model_clipping_limits_the_norm_of_all_gradients(optimizer, scale):
         (("SOLVER.EMA.ENABLED", True), "SOLVER.EMA.ENABLED"),
         (("INPUT.LSJ.ENABLED", True), "INPUT.LSJ.ENABLED"),
         (("INPUT.COPY_PASTE.ENABLED", True), "INPUT.COPY_PASTE.ENABLED"),
-        (("MODEL.SOLO.NUM_CLASSES", 5), "NUM_CLASSES is 5, the data set faults_training has 3"),
+        (("MODEL.SOLO.NUM_CLASSES", 5), "NUM_CLASSES is 5, the dataset faults_training has 3"),
     ],
 )
 def test_what_detectron2s_trainer_does_not_know_is_told(caplog, overrides, said):

@@ -170,7 +170,7 @@ def test_every_key_of_merging_matters(key, value, things, stuff):
 
 
 def test_training_needs_labels(training_batch):
-    with pytest.raises(ValueError, match=r"sem_seg.*panoptic data set"):
+    with pytest.raises(ValueError, match=r"sem_seg.*panoptic dataset"):
         tiny_model(*PANOPTIC)(training_batch)
 
 

@@ -1,1 +1,1 @@
-"""Data sets: stamps, shapes, and any set in COCO format. Nothing is registered at import."""
+"""Datasets: stamps, shapes, and any set in COCO format. Nothing is registered at import."""

@@ -113,7 +113,7 @@ def index_entries(
 
 
 def _have(entries: Sequence[Any], keys: set[str]) -> bool:
-    """Whether all entries are objects with these keys."""
+    """Return whether all entries are objects with these keys."""
     if not set(map(type, entries)) <= {dict}:
         return False
     try:
@@ -193,7 +193,7 @@ def class_names(path: Path, categories: dict[Any, dict[str, Any]]) -> tuple[dict
 
 
 def _is_clean(text: str) -> bool:
-    """Whether a text can be written anywhere: half of a surrogate pair cannot."""
+    """Return whether a text can be written anywhere: half of a surrogate pair cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

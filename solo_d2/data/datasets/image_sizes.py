@@ -42,7 +42,7 @@ def check_sizes(
 
 
 def _differs(record: Mapping[str, Any]) -> bool:
-    """Whether an image has another size; one that cannot be read is told when it is used."""
+    """Return whether an image has another size; one that cannot be read is told when it is used."""
     stated = (record["height"], record["width"])
     try:
         if read_size(record["file_name"]) == stated:

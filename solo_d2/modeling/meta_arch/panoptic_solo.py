@@ -21,7 +21,7 @@ from .solo import SOLO
 
 
 def is_panoptic(cfg: CfgNode) -> bool:
-    """Whether the config is that of a `PanopticSOLO`, or of a class derived from it."""
+    """Return whether the config is that of a `PanopticSOLO`, or of a class derived from it."""
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
         return False  # building the model will say so
@@ -135,7 +135,7 @@ class PanopticSOLO(SOLO):
         """Losses of the semantic branch; padding is ignored."""
         if any("sem_seg" not in x for x in batched_inputs):
             raise ValueError(
-                'training expects "sem_seg" in every input; use a panoptic data set '
+                'training expects "sem_seg" in every input; use a panoptic dataset '
                 "(docs/panoptic.md), or MODEL.META_ARCHITECTURE SOLO"
             )
         canvas = (images.tensor.shape[-2], images.tensor.shape[-1])

@@ -1,4 +1,4 @@
-"""Data sets in COCO format: what is accepted, what is refused, and how that is said."""
+"""Datasets in COCO format: what is accepted, what is refused, and how that is said."""
 
 import copy
 import json
@@ -52,7 +52,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def names():
-    """Fresh data set names, removed from Detectron2's catalogs afterwards."""
+    """Fresh dataset names, removed from Detectron2's catalogs afterwards."""
     before = set(DatasetCatalog.list())
     yield
     for name in set(DatasetCatalog.list()) - before:

@@ -1,4 +1,4 @@
-"""Data sets in COCO's panoptic format: what is read, and what is refused."""
+"""Datasets in COCO's panoptic format: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def registered(tmp_path):
 
 
 def edit(path, change):
-    """Change the json of a data set."""
+    """Change the json of a dataset."""
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
