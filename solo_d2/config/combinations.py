@@ -67,6 +67,8 @@ def _check_crop(cfg: CfgNode) -> None:
 
 
 def _check_recipe(cfg: CfgNode) -> None:
+    if "LSJ" not in cfg.INPUT:  # a config of Detectron2's keys alone
+        return
     jitter, paste = cfg.INPUT.LSJ, cfg.INPUT.COPY_PASTE
     if jitter.ENABLED and cfg.INPUT.CROP.ENABLED:
         raise ValueError("INPUT.LSJ and INPUT.CROP both crop; leave one of them disabled")
