@@ -33,7 +33,7 @@ PAPER_S4 = {
 }
 
 ABLATIONS = {
-    "no-rgb": "Details Refinement without the picture",
+    "no-rgb": "Details Refinement without the image",
     "no-fusion": "without adding the enlarged mask feature",
     "mae": "MAE alone",
     "dice": "Dice alone",

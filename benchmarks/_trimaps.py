@@ -77,7 +77,7 @@ def trimap_errors(
     """
     rows: dict[str, list[dict[str, Any]]] = {method: [] for method in methods}
     failed = dict.fromkeys(methods, 0)
-    for record in tqdm(records, desc="trimaps", unit="picture", disable=None):
+    for record in tqdm(records, desc="trimaps", unit="image", disable=None):
         image = read_image(record["file_name"], "RGB") / 255.0
         for index, annotation in enumerate(record["annotations"]):
             if annotation.get("iscrowd", 0):

@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", required=True, type=Path, metavar="DIR", help="dataset with mattes")
     add("--split", default="val", help="of the dataset (default: val)")
-    add("--images", type=int, metavar="N", help="only the first N pictures (default: all)")
+    add("--images", type=int, metavar="N", help="only the first N images (default: all)")
     add("--soft", nargs=2, metavar=PAIR, help="Soft SOLO")
     add("--solo", nargs=2, metavar=PAIR, help="SOLOv2 trained on masks")
     add("--solo-tuned", nargs=2, metavar=PAIR, help="SOLOv2*, with Soft SOLO's data and schedule")
@@ -140,7 +140,7 @@ def measure(
         keep_soft_masks(predictor.model)
     kinds = ("mattes",) if is_soft else ("masks", "soft masks")
     meters = {kind: Meter(args.score_threshold, args.radius) for kind in kinds}
-    for record in tqdm(records, desc=pair[0], unit="picture", disable=None):
+    for record in tqdm(records, desc=pair[0], unit="image", disable=None):
         image = read_image(record["file_name"], "BGR")
         found = predictor(image)["instances"].to("cpu")
         for kind, meter in meters.items():
@@ -204,7 +204,7 @@ def table_s2(
     notes = ", ".join(f"{method} {n}" for method, n in failed.items() if n)
     heading = (
         f"### Matting over the unknown region (paper: Table S2)\n\n{len(known)} objects of "
-        f"{len(records)} pictures, those with a sure part; trimaps from the true mattes, eroded "
+        f"{len(records)} images, those with a sure part; trimaps from the true mattes, eroded "
         f"by {args.radius} pixels, which the methods of pymatting get and ours does not. "
         f"{UNITS}{' Not converged: ' + notes + '.' if notes else ''}"
     )
@@ -273,7 +273,7 @@ def report(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     records = DatasetCatalog.get(DATA)[: args.images]
     found = {key: measure(pair, records, args, overrides) for key, pair in models.items()}
     objects = sum(not x.get("iscrowd", 0) for r in records for x in r["annotations"])
-    about = f"{len(records)} pictures with {objects} objects."
+    about = f"{len(records)} images with {objects} objects."
     parts = []
     if found:
         threshold = f"{about} Scores of at least {args.score_threshold:g}."

@@ -8,7 +8,7 @@
 Made for Soft SOLO, whose instances have mattes; of any other model the binary masks are taken.
 Without --blur and --background every instance becomes a PNG with an alpha channel,
 NAME_00_CLASS.png by descending score, of a video a folder of them. Other options and exit codes as
-in demo/demo.py; a picture without the chosen instance is an input that cannot be used, a frame
+in demo/demo.py; an image without the chosen instance is an input that cannot be used, a frame
 stays as it is.
 """
 
@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="blur the background, with a disc of this radius in percent of the longer side (2)",
     )
     effect.add_argument(
-        "--background", metavar="FILE|COLOR", help="put another picture or a colour behind"
+        "--background", metavar="FILE|COLOR", help="put another image or a colour behind"
     )
     add = group.add_argument
     add("--instance", type=int, metavar="N", help="only this one, from 0 by descending score")
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--no-foreground",
         action="store_true",
-        help="keep the picture's colours; do not estimate those of the foreground with pymatting",
+        help="keep the image's colours; do not estimate those of the foreground with pymatting",
     )
     add(
         "--levels",
@@ -117,7 +117,7 @@ def make_effect(args: argparse.Namespace) -> Effect | None:
             return partial(put_over, background=parse_color(args.background))
         except ValueError as error:
             raise ValueError(
-                f"--background {args.background}: neither a picture's file nor a colour such as "
+                f"--background {args.background}: neither an image's file nor a colour such as "
                 'white or "#20c040"'
             ) from error
     return partial(put_over, background=read_image(args.background, "BGR"))
@@ -133,7 +133,7 @@ def blur_by_percent(
 def put_over(
     image: np.ndarray, matte: np.ndarray, foreground: np.ndarray | None, *, background: np.ndarray
 ) -> np.ndarray:
-    """Replace the background by a colour (3,) or a picture of any size."""
+    """Replace the background by a colour (3,) or an image of any size."""
     if background.ndim == 3:
         background = fill_frame(background, (image.shape[0], image.shape[1]))
     return replace_background(image, matte, background, foreground)

@@ -35,7 +35,7 @@ def rectangles(size, boxes, classes):
 
 
 def noise_input(size, boxes=(), classes=(), seed=0):
-    """One input of a model in training: a picture of noise with rectangles as ground truth."""
+    """One input of a model in training: an image of noise with rectangles as ground truth."""
     pixels = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, *size), generator=pixels, dtype=torch.uint8)
     return {"image": image, "instances": rectangles(size, boxes, classes)}

@@ -25,7 +25,7 @@ def ids_of(split, number):
 
 
 def write_folder(root):
-    """Two cities with two pictures each, in "train" and "val"."""
+    """Two cities with two images each, in "train" and "val"."""
     for split in ("train", "val"):
         for city in ("aachen", "bremen"):
             images, truth = root / "leftImg8bit" / split / city, root / "gtFine" / split / city

@@ -69,7 +69,7 @@ def tiny_cfg():
 
 @pytest.fixture
 def training_batch():
-    """Two pictures of one size with three objects and one."""
+    """Two images of one size with three objects and one."""
     return [
         builders.noise_input(
             (64, 96), [(4, 4, 20, 24), (40, 8, 88, 60), (30, 30, 38, 40)], [0, 1, 2]

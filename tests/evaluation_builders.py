@@ -68,7 +68,7 @@ def annotation(number, image_id, mask, label, *, iscrowd=0):
 
 
 def write_scenes(folder, scenes, *, crowds=0.0, seed=0):
-    """Write the truth of `scenes` as COCO json with black pictures; returns the file."""
+    """Write the truth of `scenes` as COCO json with black images; returns the file."""
     rng = np.random.default_rng(seed)
     folder = Path(folder)
     images, annotations = [], []

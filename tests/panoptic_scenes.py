@@ -21,7 +21,7 @@ CATEGORIES = [
 
 
 def scenes():
-    """Ids and segments of three 64x96 pictures: with both kinds, without things, without stuff."""
+    """Ids and segments of three 64x96 images: with both kinds, without things, without stuff."""
     both = np.zeros((64, 96), np.int32)
     both[:32], both[32:] = 300, 70000  # more than one byte
     both[10:40, 10:50], both[44:60, 60:90] = 5, 6
@@ -43,7 +43,7 @@ def scenes():
 
 
 def write_scenes(root, all_scenes=None, suffix=".png"):
-    """Write pictures, panoptic PNGs and the json; returns (json, PNG folder, pictures)."""
+    """Write images, panoptic PNGs and the json; returns (json, PNG folder, images)."""
     images, annotations = [], []
     for folder in ("pictures", "panoptic"):
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def soft_disc(x, y=32, radius=14):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two pictures with one soft disc each, red on blue."""
+    """Two images with one soft disc each, red on blue."""
     (tmp_path / "val").mkdir()
     (tmp_path / "alpha").mkdir()
     (tmp_path / "annotations").mkdir()
@@ -187,11 +187,11 @@ def test_all_tables_are_printed_with_the_papers_numbers(data, capsys, monkeypatc
     assert first["**Soft SOLO**, mattes"][2:] == ["7.06", "9.24"]
     assert len(second) == len(_trimaps.METHODS) + 2
     assert second["trimap + kNN"][4:] == ["25.67", "5.66", "8.51", "5.29"]
-    assert "1 objects of 1 pictures" in text
+    assert "1 objects of 1 images" in text
     assert third["LFM (paper)"][:4] == ["–"] * 4
     assert fourth["**Soft SOLO**"][:4] == fourth["MAE alone"][:4]  # the same model
     assert fourth["MAE alone"][4:] == ["38.31", "5.15", "11.26", "5.02"]
-    assert "2 pictures with 2 objects" in text
+    assert "2 images with 2 objects" in text
 
 
 def test_perfect_trimap_answers_have_no_error(data, monkeypatch):
@@ -204,7 +204,7 @@ def test_perfect_trimap_answers_have_no_error(data, monkeypatch):
 
     place = (slice(None), slice(None))
     monkeypatch.setattr(_trimaps, "load_pymatting", lambda name: Oracle())
-    monkeypatch.setattr(_trimaps, "MARGIN", 100)  # so that the crop is the whole picture
+    monkeypatch.setattr(_trimaps, "MARGIN", 100)  # so that the crop is the whole image
     matting_baselines.register_coco_json(
         matting_baselines.DATA, data / "annotations" / "val.json", data / "val"
     )

@@ -20,7 +20,7 @@ NAME = "faults_training"
 
 
 def write_images(folder, count=7, name="train.json", size=(64, 96)):
-    """Pictures of noise, every third one upright, with one object each; returns the file."""
+    """Images of noise, every third one upright, with one object each; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     images, annotations = [], []

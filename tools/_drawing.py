@@ -1,4 +1,4 @@
-"""What the visualisation tools share: arguments, looking into a model, and tiled pictures."""
+"""What the visualisation tools share: arguments, looking into a model, and tiled images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CAPTION = 18  # pixels of a line of text above a tile
 
 
 class Pass(NamedTuple):
-    """One pass of a picture through a model.
+    """One pass of an image through a model.
 
     Attributes:
         image_size: (height, width) of the network's input, without padding.
@@ -48,7 +48,7 @@ class Pass(NamedTuple):
 
 
 def model_parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments of a tool that shows what a model makes of a picture."""
+    """Arguments of a tool that shows what a model makes of an image."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,8 +58,8 @@ def model_parser(description: str | None) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
     add("--weights", metavar="FILE", help="checkpoint instead of the config's MODEL.WEIGHTS")
-    add("--input", required=True, metavar="FILE", help="a picture")
-    add("--output", required=True, metavar="FILE", help="picture to write, .png or .jpg")
+    add("--input", required=True, metavar="FILE", help="an image")
+    add("--output", required=True, metavar="FILE", help="image to write, .png or .jpg")
     add("--device", default="auto", help='"auto" (default), "cpu", "cuda", "cuda:1", ...')
     return parser
 
@@ -87,7 +87,7 @@ def run_tool(
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    except (MemoryError, OSError, RuntimeError) as error:  # of the model, about this picture
+    except (MemoryError, OSError, RuntimeError) as error:  # of the model, about this image
         print(f"{parser.prog}: {describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -114,7 +114,7 @@ def load_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
 
 
 def run_model(predictor: SOLOPredictor, image: np.ndarray, look: nn.Module | None = None) -> Pass:
-    """Predict a picture and keep what is inside.
+    """Predict an image and keep what is inside.
 
     Args:
         predictor: with any head.
@@ -161,11 +161,11 @@ def heat(values: np.ndarray | torch.Tensor, low: float, high: float) -> np.ndarr
 def tile(
     pictures: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int | None = None
 ) -> np.ndarray:
-    """Arrange pictures of any sizes in rows, white between them, captions above.
+    """Arrange images of any sizes in rows, white between them, captions above.
 
     Args:
         pictures: at least one, uint8 BGR.
-        captions: a line for every picture, or none at all.
+        captions: a line for every image, or none at all.
         columns: default: as many as rows.
     """
     columns = columns or math.ceil(math.sqrt(len(pictures)))
@@ -186,7 +186,7 @@ def tile(
 def write(
     picture: np.ndarray, text: str, place: tuple[int, int], color: Sequence[int] = (0, 0, 0)
 ) -> None:
-    """Write on a picture, in place, with a white edge; `place` is the lower left corner."""
+    """Write on an image, in place, with a white edge; `place` is the lower left corner."""
     # OpenCV before 5 has no other characters.
     text = drawable(text).encode("ascii", "replace").decode()
     for ink, line in (((255, 255, 255), 3), (color, 1)):
@@ -194,13 +194,13 @@ def write(
 
 
 def check_output(path: str) -> None:
-    """Raise a `ValueError` for a name that is no picture's."""
+    """Raise a `ValueError` for a name that is no image's."""
     if Path(path).suffix.lower() not in (".png", ".jpg"):
         raise ValueError(f"--output {path}: expected a name with .png or .jpg")
 
 
 def save(path: str, picture: np.ndarray) -> str:
-    """Write a picture, making its folder; returns a line that says so."""
+    """Write an image, making its folder; returns a line that says so."""
     check_output(path)
     try:
         write_image(path, picture)

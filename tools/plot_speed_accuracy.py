@@ -5,7 +5,7 @@
     python tools/plot_speed_accuracy.py results.csv --metric bbox/AP --output boxes.png
 
 A CSV file has a header, a JSON file is a list of objects. Every entry has `name`, an accuracy in
-percent and `ms` or `fps` (of one picture); entries of one `group`, if there is any, are joined.
+percent and `ms` or `fps` (of one image); entries of one `group`, if there is any, are joined.
 The accuracy is `AP`, or what `--metric` names: "segm/AP" for masks (Fig. 5a) and "bbox/AP" for
 boxes (Fig. 8), as in the `metrics.json` of a training, or in JSON {"bbox": {"AP": ...}} as an
 evaluation returns it.
@@ -30,7 +30,7 @@ from matplotlib import pyplot as plt
 
 
 class Entry(NamedTuple):
-    """A model: name, AP in percent, milliseconds per picture, and the line that it belongs to."""
+    """A model: name, AP in percent, milliseconds per image, and the line that it belongs to."""
 
     name: str
     accuracy: float
@@ -127,7 +127,7 @@ def draw(args: argparse.Namespace) -> str:
                 fontsize=8,
                 color=drawn.get_color(),
             )
-    unit = "time per picture (ms)" if args.x == "ms" else "pictures per second"
+    unit = "time per image (ms)" if args.x == "ms" else "images per second"
     axis.set(xlabel=unit, ylabel=f"{label_of(args.metric)} (%)", title=args.title)
     axis.margins(x=0.18, y=0.12)
     axis.grid(alpha=0.3)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Scores of all grid cells of a picture, and the masks that some cells predict.
+"""Scores of all grid cells of an image, and the masks that some cells predict.
 
     python tools/visualize_cells.py --config-file CONFIG --weights FILE \
-        --input picture.jpg --output cells.png [--top 8 | --cells 0:3:4 1:2:2]
+        --input image.jpg --output cells.png [--top 8 | --cells 0:3:4 1:2:2]
 
 First a tile per level: the best category score of every cell before point NMS, from dark blue (0)
 to yellow (the best of all levels). Then a tile per chosen cell: the cell (red), written as
@@ -57,7 +57,7 @@ def parse_cells(words: Sequence[str], grid: GridSpec) -> list[int]:
 
 
 def blend(picture: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Colours over a grey version of the picture."""
+    """Colours over a grey version of the image."""
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(gray, 0.4, colors, 0.6, 0)
 
@@ -72,7 +72,7 @@ def cell_box(row: int, column: int, size: int, canvas: Sequence[int]) -> list[in
 def score_tiles(
     seen: Pass, picture: np.ndarray, label: int | None
 ) -> tuple[list[np.ndarray], list[str]]:
-    """A picture per level with the scores of its cells over it, and what is written above it."""
+    """An image per level with the scores of its cells over it, and what is written above it."""
     height, width = seen.image_size
     scores = [x[0].float().sigmoid().cpu() for x in seen.predictions.category_logits]
     best = [(x.amax(0) if label is None else x[label]).numpy() for x in scores]
@@ -109,7 +109,7 @@ def mask_tiles(
     asked: list[int] | None,
     args: argparse.Namespace,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """A picture per chosen cell with its mask, and what is written above it."""
+    """An image per chosen cell with its mask, and what is written above it."""
     head = predictor.model.get_submodule("head")
     scores = category_scores(seen.predictions.category_logits)[0].cpu()  # (T, C)
     scores = scores if args.label is None else scores[:, [args.label]]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""What the training loader yields: augmented pictures, their masks, and the cells that learn them.
+"""What the training loader yields: augmented images, their masks, and the cells that learn them.
 
     python tools/visualize_data.py --config-file configs/Shapes/solov2_lite0.yaml \
         --shapes datasets/shapes --output data.png
 
-A tile per picture: every object in a colour with its class, and, in the same colour, the outlines
+A tile per image: every object in a colour with its class, and, in the same colour, the outlines
 of the grid cells that are assigned to it; small cells belong to finer levels.
 """
 
@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
-    add("--output", required=True, metavar="FILE", help="picture to write, .png or .jpg")
-    add("--count", type=int, default=4, metavar="N", help="pictures (default: 4)")
+    add("--output", required=True, metavar="FILE", help="image to write, .png or .jpg")
+    add("--count", type=int, default=4, metavar="N", help="images (default: 4)")
     add("--seed", type=int, default=0, metavar="N", help="of order and augmentation (default: 0)")
     add_data_arguments(parser)
     return parser
@@ -61,7 +61,7 @@ def make_config(args: argparse.Namespace, overrides: list[str]) -> CfgNode:
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty; name a dataset, e.g. with --shapes")
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.TIMM.WEIGHTS = "cpu", "", ""
-    # Pictures one by one, from this process: the same with every number of workers.
+    # Images one by one, from this process: the same with every number of workers.
     cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS, cfg.SEED = 1, 0, args.seed
     return cfg
 
@@ -69,7 +69,7 @@ def make_config(args: argparse.Namespace, overrides: list[str]) -> CfgNode:
 def assigned_cells(
     model: SOLO, record: dict, canvas: tuple[int, int]
 ) -> list[tuple[int, int, int, int]]:
-    """Object, level, row and column of all positive cells of a picture."""
+    """Object, level, row and column of all positive cells of an image."""
     assigner: SOLOTargetAssigner = model.assigner
     targets = assigner([record["instances"]], canvas, torch.device("cpu"))
     places = assigner.grid.locate(targets.cells)
@@ -80,7 +80,7 @@ def assigned_cells(
 def draw(
     record: dict, model: SOLO, cfg: CfgNode, names: Sequence[str] | None
 ) -> tuple[np.ndarray, str]:
-    """The tile of one picture, enlarged so that cells can be told apart, and the line above it."""
+    """The tile of one image, enlarged so that cells can be told apart, and the line above it."""
     image = record["image"].permute(1, 2, 0).numpy()
     image = np.ascontiguousarray(image if cfg.INPUT.FORMAT == "BGR" else image[..., ::-1])
     objects, scale = record["instances"], max(1, math.ceil(SHORT_SIDE / min(image.shape[:2])))
@@ -133,7 +133,7 @@ def work(args: argparse.Namespace, overrides: list[str]) -> str:
     names = thing_classes(cfg.DATASETS.TRAIN[0])
     drawn = [draw(next(loader)[0], model, cfg, names) for _ in range(args.count)]
     line = save(args.output, tile(*map(list, zip(*drawn, strict=True))))
-    return f"{line}, {args.count} pictures"
+    return f"{line}, {args.count} images"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Channels of a picture before and after Details Refinement (paper Fig. S5).
+"""Channels of an image before and after Details Refinement (paper Fig. S5).
 
     python tools/visualize_details.py --config-file CONFIG --weights FILE \
-        --input picture.jpg --output details.png
+        --input image.jpg --output details.png
 
 Left what enters it of the mask feature, enlarged as in the network; right what it makes of that
-and the picture. Every channel has its own scale, from dark blue (its minimum) to yellow (its
+and the image. Every channel has its own scale, from dark blue (its minimum) to yellow (its
 maximum). For Soft SOLO.
 """
 
@@ -52,7 +52,7 @@ def details_of(model: nn.Module) -> nn.Module:
 def without_padding(
     feature: Tensor, image_size: tuple[int, int], canvas: tuple[int, int]
 ) -> np.ndarray:
-    """Channels (C, h, w) of a map (1, C, H, W) of the canvas, cut to the picture."""
+    """Channels (C, h, w) of a map (1, C, H, W) of the canvas, cut to the image."""
     height, width = (
         math.ceil(size * image_side / canvas_side)
         for size, image_side, canvas_side in zip(feature.shape[2:], image_size, canvas, strict=True)

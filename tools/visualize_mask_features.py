@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Channels of the mask feature of a picture, one tile each (paper Fig. 7).
+"""Channels of the mask feature of an image, one tile each (paper Fig. 7).
 
     python tools/visualize_mask_features.py --config-file CONFIG --weights FILE \
-        --input picture.jpg --output channels.png
+        --input image.jpg --output channels.png
 
 Every channel has its own scale, from dark blue (its minimum) to yellow (its maximum). For heads
 with a mask feature: DynamicSOLOHead (SOLOv2) and DecoupledDynamicSOLOHead.

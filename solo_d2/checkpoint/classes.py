@@ -76,7 +76,7 @@ def match_classes(
 
 
 def class_order(own: Sequence[str], theirs: Sequence[str]) -> list[int] | None:
-    """Where each of one's own classes stands among theirs; None if these are not the same."""
+    """Return where each own class stands among theirs; None if these are not the same."""
     if list(own) == list(theirs):
         return list(range(len(own)))
     if len(set(own)) != len(own) or Counter(own) != Counter(theirs):
@@ -104,7 +104,7 @@ def take_classes(model: nn.Module, info: CheckpointInfo) -> None:
 
 
 def describe_difference(own: Sequence[str], theirs: Sequence[str]) -> str:
-    """What differs between the expected classes and those of weights, as part of a sentence."""
+    """Describe, as part of a sentence, how the classes of weights differ from the expected ones."""
     new = [name for name in own if name not in theirs]
     left = [name for name in theirs if name not in own]
     details = [f"without {shown(new)}"] * bool(new) + [f"not expected: {shown(left)}"] * bool(left)

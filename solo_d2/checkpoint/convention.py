@@ -17,7 +17,7 @@ _TOLERANCE = 0.01
 
 
 def model_convention(model: nn.Module) -> InputConvention | None:
-    """What input a model expects, from the model alone; None if it does not tell."""
+    """Read from a model the input that it expects; None if it does not tell."""
     pixel_format = getattr(model, "input_format", None)
     mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
     if pixel_format is None or mean is None or std is None or mean.numel() != 3:
@@ -29,7 +29,7 @@ def model_convention(model: nn.Module) -> InputConvention | None:
 
 
 def own_info(model: nn.Module) -> dict[str, Any] | None:
-    """The `CheckpointInfo`, as plain types, of a model that is trained here."""
+    """Return the `CheckpointInfo`, as plain types, of a model that is trained here."""
     convention = model_convention(model)
     if convention is None:
         return None

@@ -35,8 +35,8 @@ _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _OLD_TORCH_PICKLES = 5
 """Number, version, machine, content and names of the storages, before their bytes."""
 _OTHERS = (
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip archive (unpack it first)"),
     (b"version https://git-lfs", "a Git LFS pointer (run: git lfs pull)"),

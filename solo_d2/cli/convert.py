@@ -56,7 +56,7 @@ def count_parameters(converted: ConvertedStateDict) -> int:
 
 
 def report(converted: ConvertedStateDict, entries: int) -> str:
-    """What was found, in lines.
+    """Return what was found, in lines.
 
     Args:
         converted: the result.

@@ -228,7 +228,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
             print(f"the video so far: {printable(run.video_file)}", file=sys.stderr)
     print(f"{run.found} instances found, {len(run.failures)} inputs skipped")
     if not args.no_draw and (args.input or args.video_input or args.output):
-        print(f"pictures: {printable(args.output or DEFAULT_OUTPUT)}")
+        print(f"images: {printable(args.output or DEFAULT_OUTPUT)}")
     if isinstance(run.interrupted, Interrupted):
         return run.interrupted.exit_code
     return 1 if run.failures else 0

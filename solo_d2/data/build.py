@@ -67,7 +67,7 @@ def build_train_loader(
 
 
 def repeat_factors(sizes: list[int], shares: list[float]) -> Tensor:
-    """How often each image must come in a pass for datasets to have their shares.
+    """Compute how often each image must come in a pass for datasets to have their shares.
 
     Args:
         sizes: images of each dataset, at least 1.

@@ -47,7 +47,7 @@ class BestCheckpoint(HookBase):
         self.iteration: int | None = None
 
     def before_train(self) -> None:
-        """In a resumed training, look at how good the best one is."""
+        """Read, in a resumed training, how good the best checkpoint is."""
         file = Path(self._checkpointer.save_dir, f"{BEST}.pth")
         if not self.trainer.start_iter or not file.is_file():
             return
@@ -81,7 +81,7 @@ class BestCheckpoint(HookBase):
         _logger.info("%s.pth is of iteration %d: %s %.4f", BEST, iteration, self._metric, value)
 
 
-class Pictures(HookBase):
+class DrawnImages(HookBase):
     """Shows what the model finds in an image of the batch, beside its ground truth, in TensorBoard.
 
     Args:

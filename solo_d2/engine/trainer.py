@@ -35,7 +35,7 @@ from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
 from .ema import AverageWeights, WeightAverage
-from .hooks import BestCheckpoint, Pictures
+from .hooks import BestCheckpoint, DrawnImages
 from .loop import ResumableTrainer
 
 _logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class SOLOTrainer(ResumableTrainer):
             added.insert(position + 1, best)
         if self.cfg.VIS_PERIOD > 0 and isinstance(self.data_loader, TrainLoader):
             shown = (plain.model, self.data_loader, self.cfg.INPUT.FORMAT)
-            added.insert(0, Pictures(self.cfg.VIS_PERIOD, *shown))
+            added.insert(0, DrawnImages(self.cfg.VIS_PERIOD, *shown))
         return added
 
     def _evaluate(self) -> dict[str, Any]:

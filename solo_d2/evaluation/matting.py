@@ -138,7 +138,7 @@ class SOFIEvaluator(_MatteEvaluator):
     name = "sofi"
 
     def measure(self, record: dict[str, Any], found: Instances) -> Iterator[dict[str, Any]]:
-        """One row per class that is there or was found."""
+        """Return one row per class that is there or was found."""
         size = (record["height"], record["width"])
         objects = _objects(record)
         wanted = [x["category_id"] for x in objects]
@@ -212,7 +212,7 @@ class MattingEvaluator(_MatteEvaluator):
         self.region, self.radius = region, radius
 
     def measure(self, record: dict[str, Any], found: Instances) -> Iterator[dict[str, Any]]:
-        """One row per object."""
+        """Return one row per object."""
         size = (record["height"], record["width"])
         mattes = predicted_mattes(found) or [np.zeros(size, dtype=np.float32)]
         for index, annotation in enumerate(record.get("annotations") or ()):

@@ -63,7 +63,7 @@ def connectivity_error(alpha: np.ndarray, target: np.ndarray, region: np.ndarray
 def matting_errors(
     alpha: np.ndarray, target: np.ndarray, region: np.ndarray | None = None
 ) -> dict[str, float]:
-    """All four errors of one matte.
+    """Compute all four errors of one matte.
 
     Args:
         alpha: prediction (H, W) in [0, 1].
@@ -82,7 +82,7 @@ def matting_errors(
     if not alpha.shape == target.shape == region.shape:
         raise ValueError(
             f"alpha, target and region must have one shape, got {alpha.shape}, {target.shape} and "
-            f"{region.shape}; resize the prediction to the picture first"
+            f"{region.shape}; resize the prediction to the image first"
         )
     functions = (
         mean_squared_error,
@@ -95,7 +95,7 @@ def matting_errors(
 
 
 def unknown_region(target: np.ndarray, radius: int = 10) -> np.ndarray:
-    """The unknown part of a trimap made of a matte: all soft pixels, and those near them.
+    """Return the unknown part of a matte's trimap: all soft pixels, and those near them.
 
     A hard edge is unknown, too: the trimap's sure parts are the opaque and the transparent pixels,
     each eroded.

@@ -18,7 +18,7 @@ _GOLDEN = 0.618033988749895  # steps of the hue circle that stay far from one an
 
 
 def instance_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """A vivid colour for each number, the same in every call.
+    """Return a vivid colour for each number, the same in every call.
 
     Args:
         ids: K whole numbers, 0 or more.
@@ -35,7 +35,7 @@ def instance_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def stuff_colors(labels: Sequence[int]) -> np.ndarray:
-    """A pale colour for each label of a background, the same in every call.
+    """Return a pale colour for each label of a background, the same in every call.
 
     Args:
         labels: K whole numbers, 0 or more.

@@ -71,7 +71,7 @@ def drop_faint_parts(matte: np.ndarray, firm: float = 0.5) -> np.ndarray:
 
 
 def union_matte(mattes: np.ndarray) -> np.ndarray:
-    """One matte of several objects: the sum, at most 1.
+    """Join the mattes of several objects: their sum, at most 1.
 
     Mattes say how much of a pixel an object covers, without overlap: where two objects touch,
     1/2 and 1/2 leave no seam.
@@ -132,7 +132,7 @@ _MARGIN = 16  # pixels of background around an object that tell its colours from
 
 
 def load_pymatting(module: str) -> Any:
-    """A module of the optional package `pymatting`, which takes seconds to import.
+    """Import a module of the optional package `pymatting`, which takes seconds.
 
     Raises:
         ValueError: it is not installed.
@@ -151,7 +151,7 @@ def load_pymatting(module: str) -> Any:
 def cut_out(
     image: np.ndarray, matte: np.ndarray, foreground: np.ndarray | None = None
 ) -> np.ndarray:
-    """One object with its alpha channel, cropped to its matte.
+    """Return one object with its alpha channel, cropped to its matte.
 
     Args:
         image: uint8 BGR (H, W, 3).
@@ -272,25 +272,24 @@ def _disc(radius: float) -> np.ndarray:
     return (disc / disc.sum()).astype(np.float32)
 
 
-def fill_frame(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fill_frame(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale an image to cover (height, width), keeping its proportions, and crop its middle.
 
     Args:
-        picture: uint8 BGR.
+        image: uint8 BGR.
         size: (height, width) wanted.
 
     Returns:
         uint8 BGR (height, width, 3).
     """
-    scale = max(wanted / side for wanted, side in zip(size, picture.shape[:2], strict=True))
+    scale = max(wanted / side for wanted, side in zip(size, image.shape[:2], strict=True))
     height, width = (
-        max(wanted, round(side * scale))
-        for wanted, side in zip(size, picture.shape[:2], strict=True)
+        max(wanted, round(side * scale)) for wanted, side in zip(size, image.shape[:2], strict=True)
     )
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    picture = cv2.resize(picture, (width, height), interpolation=method)
+    image = cv2.resize(image, (width, height), interpolation=method)
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    return picture[top : top + size[0], left : left + size[1]]
+    return image[top : top + size[0], left : left + size[1]]
 
 
 def parse_color(text: str) -> np.ndarray:

@@ -86,7 +86,7 @@ def _in_folder(folder: Path, problems: list[str]) -> list[Path]:
     if left_out:
         _logger.warning("%s: left out %s", name, _counts(left_out))
     if not files:
-        problems.append(f"{name}: no picture in this folder ({_extensions()}).")
+        problems.append(f"{name}: no image in this folder ({_extensions()}).")
     return files
 
 

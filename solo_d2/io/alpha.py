@@ -41,13 +41,13 @@ def _alpha_of(image: Image.Image, name: str) -> np.ndarray:
         return gray_array(image, name)
     raise ImageError(
         name,
-        f"a picture of mode {image.mode} without an alpha channel; expected RGBA, or a grey "
-        "picture as matte",
+        f"an image of mode {image.mode} without an alpha channel; expected RGBA, or a grey "
+        "image as matte",
     )
 
 
 def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """The matte of one annotation, at the size of its image.
+    """Read the matte of one annotation, at the size of its image.
 
     Args:
         alpha: the annotation's entry "alpha": "file_name", or "pixels" (h, w) uint8 in memory,
@@ -65,7 +65,7 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
         if crop.shape != size:
             raise ValueError(
                 f"{alpha['file_name']}: the matte has {crop.shape[1]}x{crop.shape[0]} pixels, its "
-                f'picture {size[1]}x{size[0]}; give the place of a crop as "offset": [x, y]'
+                f'image {size[1]}x{size[0]}; give the place of a crop as "offset": [x, y]'
             )
         return crop
     x, y = (int(v) for v in alpha["offset"])
@@ -73,7 +73,7 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     if min(x, y) < 0 or x + width > size[1] or y + height > size[0]:
         raise ValueError(
             f"{alpha['file_name']}: a crop of {width}x{height} pixels at ({x}, {y}) does not lie "
-            f"inside of its picture of {size[1]}x{size[0]}"
+            f"inside of its image of {size[1]}x{size[0]}"
         )
     matte = np.zeros(size, dtype=np.uint8)
     matte[y : y + height, x : x + width] = crop
@@ -83,7 +83,7 @@ def read_matte(alpha: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
 def annotation_matte(
     annotation: Mapping[str, Any], size: tuple[int, int], file_name: str
 ) -> np.ndarray:
-    """The matte of an annotation, from its "alpha", or else from its mask.
+    """Return the matte of an annotation, from its "alpha", or else from its mask.
 
     Args:
         annotation: Detectron2's, its "segmentation" checked.

@@ -206,7 +206,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "too large for the memory that is left. Scale or crop it first."
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture in a known format, or empty. Convert it to PNG or JPEG."
+        return "not an image in a known format, or empty. Convert it to PNG or JPEG."
     if isinstance(error, ScaleError):
         return f"{error}. Scale the values, save it with 8 bits, or set INPUT.MAX_VALUE."
     if isinstance(error, OSError) and error.errno:

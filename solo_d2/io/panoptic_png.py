@@ -1,4 +1,4 @@
-"""COCO's panoptic PNG: a picture whose colour is the segment's id, R + 256 G + 65536 B."""
+"""COCO's panoptic PNG: an image whose colour is the segment's id, R + 256 G + 65536 B."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_panoptic_png(path: str | PathLike[str]) -> np.ndarray:
     """Ids of a panoptic PNG.
 
     Args:
-        path: an RGB picture (an alpha channel is dropped).
+        path: an RGB image (an alpha channel is dropped).
 
     Returns:
         int32 (H, W); 0 is no segment.
@@ -75,7 +75,7 @@ def read_panoptic_png(path: str | PathLike[str]) -> np.ndarray:
         if image.mode not in ("RGB", "RGBA"):
             raise ImageError(
                 path,
-                "expected a panoptic PNG (RGB, id = R + 256 G + 65536 B), got a picture of mode "
+                "expected a panoptic PNG (RGB, id = R + 256 G + 65536 B), got an image of mode "
                 f"{image.mode}; labels of a semantic segmentation are no ids",
             )
         image.load()

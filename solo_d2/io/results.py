@@ -127,7 +127,7 @@ def instances_to_coco_results(
 
 
 def panoptic_things(ids: Tensor, segments_info: Sequence[Mapping[str, Any]]) -> Instances:
-    """The things of a panoptic segmentation, which do not overlap, as instances.
+    """Return the things of a panoptic segmentation, which do not overlap, as instances.
 
     Args:
         ids: of segments, (H, W), on any device.

@@ -20,7 +20,7 @@ def capturing() -> bool:
 
 
 def exporting() -> bool:
-    """Whether a graph is recorded that replaces the code: by `torch.jit.trace` or `torch.export`.
+    """Return whether `torch.jit.trace` or `torch.export` records a graph to replace the code.
 
     What depends on the values of the example input must then become part of the graph, or be done
     without: chunks, windows, early ends. `torch.compile` runs such steps itself, every time.

@@ -113,7 +113,7 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def mask_occupancy(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows and columns of boolean masks (K, H, W) have foreground: (K, H) and (K, W).
+    """Find the rows (K, H) and columns (K, W) of boolean masks (K, H, W) that have foreground.
 
     Example:
         >>> import torch

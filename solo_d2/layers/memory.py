@@ -51,7 +51,7 @@ def check_memory(needed: int, device: torch.device, what: str, remedy: str) -> N
 
 
 def no_memory(needed: int, device: torch.device, what: str, remedy: str) -> MemoryError:
-    """The error of a tensor that does not fit, in one line; arguments as of `check_memory`."""
+    """Make the one-line error of a tensor that does not fit; arguments as of `check_memory`."""
     free = free_memory(device)
     left = "" if free is None else f" ({free / 2**30:.1f} GiB are free)"
     return MemoryError(

@@ -168,7 +168,7 @@ _BY_NAME = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
 
 
 def list_models() -> tuple[PublishedCheckpoint, ...]:
-    """All published checkpoints that this package reads, grouped by project.
+    """List all published checkpoints that this package reads, grouped by project.
 
     Example:
         >>> list_models()[0].name
@@ -204,7 +204,7 @@ def find_checkpoint(name: str) -> PublishedCheckpoint:
 
 
 def default_checkpoint(config: str) -> PublishedCheckpoint:
-    """The checkpoint that a config gets when it is asked for trained weights.
+    """Return the checkpoint that a config gets when it is asked for trained weights.
 
     Args:
         config: Name of the config, relative to ``configs/``.
@@ -234,7 +234,7 @@ def use_checkpoint(cfg: CfgNode, checkpoint: PublishedCheckpoint) -> None:
 
 
 def markdown_table() -> str:
-    """The table of MODEL_ZOO.md."""
+    """Return the table of MODEL_ZOO.md."""
     columns = ("name", "config", "source", "backbone", "AP", "ms", "input")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in CHECKPOINTS:

@@ -71,7 +71,7 @@ class AuxSemanticBranch(nn.Module):
 def semantic_targets(
     targets: SOLOTargets, num_images: int, num_classes: int, stride: int
 ) -> Tensor:
-    """Where each class is: the union of its objects' masks, boolean (N, C, H, W) at `stride`."""
+    """Unite the masks of each class's objects, boolean (N, C, H, W) at `stride`."""
     masks = targets.masks[stride]
     owner = targets.images * num_classes + targets.classes
     covered = torch.zeros(

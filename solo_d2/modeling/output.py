@@ -20,7 +20,7 @@ MEMORY_REMEDY = 'ask for a smaller output ("height", "width") or lower TEST.DETE
 
 
 def chunk_length(size: tuple[int, int], device: torch.device) -> int:
-    """How many soft masks of `size` (height, width) are worked on at a time."""
+    """Return how many soft masks of `size` (height, width) are worked on at a time."""
     pixels = budgets.MASK_PIXELS.get(device.type, budgets.MASK_PIXELS["cuda"])
     return max(1, pixels // max(1, size[0] * size[1]))
 
@@ -122,7 +122,7 @@ class _Axis:
         return start, max(start, end)
 
     def bands(self, low: int, high: int) -> list[tuple[slice, slice]]:
-        """The outputs of `span`, in bands, each with the inputs it uses.
+        """Split the outputs of `span` into bands, each with the inputs it uses.
 
         Narrow bands leave out nearly all of the zeros.
         """

@@ -150,7 +150,7 @@ def pad_labels(labels: list[Tensor], canvas: tuple[int, int], ignore_value: int)
 
 
 def best_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class of every pixel after bilinear resizing, without the resized logits in memory.
+    """Find the class of every pixel after bilinear resizing, in bounded memory.
 
     Args:
         logits: (C, h, w).
@@ -193,5 +193,5 @@ class ResizedLogits:
         return best_classes(self.logits, (self.shape[1], self.shape[2]))
 
     def to(self, *args: Any, **kwargs: Any) -> ResizedLogits:
-        """The same on another device, as `Tensor.to`."""
+        """Move to another device, as `Tensor.to`."""
         return ResizedLogits(self.logits.to(*args, **kwargs), (self.shape[1], self.shape[2]))

@@ -36,7 +36,7 @@ class LayerStyle:
             )
 
     def inner(self) -> LayerStyle:
-        """The style of a layer that is not the last of a tower."""
+        """Return the style of a layer that is not the last of a tower."""
         return replace(self, deform="none") if self.deform == "last" else self
 
 
@@ -55,7 +55,7 @@ class _DeformLayer(DeformConv2d):
 def conv_norm_relu(
     in_channels: int, out_channels: int, style: LayerStyle, kernel_size: int = 3
 ) -> nn.Module:
-    """One layer of a tower: same-size convolution, normalisation, ReLU; no bias before a norm.
+    """Build a layer of a tower: same-size convolution, normalisation, ReLU; no bias before a norm.
 
     Deformable unless `style.deform` is "none".
     """
@@ -100,7 +100,7 @@ def init_convs(*modules: nn.Module) -> None:
 
 
 def prior_bias(prob: float) -> float:
-    """The bias of logits whose sigmoid starts at `prob` (focal loss, RetinaNet §4.1)."""
+    """Return the bias of logits whose sigmoid starts at `prob` (focal loss, RetinaNet §4.1)."""
     return -math.log((1 - prob) / prob)
 
 
@@ -145,7 +145,7 @@ class Tower(nn.Sequential):
         self.num_coord_convs = num_coord_convs
 
     def layer_input(self, x: Tensor, index: int) -> Tensor:
-        """What a layer sees of (N, C, H, W): with coordinates, or not."""
+        """Return what a layer sees of (N, C, H, W): with coordinates, or not."""
         return append_coords(x, self.axes) if index < self.num_coord_convs else x
 
     def forward(self, input: Tensor, align: Callable[[Tensor], Tensor] | None = None) -> Tensor:

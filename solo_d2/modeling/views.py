@@ -49,7 +49,7 @@ def move_view(view: View, source: Frame, target: Frame, *, flip: bool, threshold
 
 
 def join_views(views: Sequence[View], num_cells: int) -> View:
-    """All candidates of several views on one canvas, for one NMS.
+    """Join all candidates of several views on one canvas, for one NMS.
 
     Args:
         views: at least one.

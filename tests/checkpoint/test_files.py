@@ -226,7 +226,7 @@ BAD = {
     "words.pkl": (lambda path: path.write_bytes(b"just words"), "damaged"),
     "garbage.safetensors": (lambda path: path.write_bytes(b"\xff" * 50), "is no checkpoint"),
     "json.pth": (lambda path: path.write_text('{"images": []}'), "is a JSON file"),
-    "picture.pth": (lambda path: path.write_bytes(b"\x89PNG\r\n"), "is a PNG picture"),
+    "picture.pth": (lambda path: path.write_bytes(b"\x89PNG\r\n"), "is a PNG image"),
     "page.pth": (lambda path: path.write_text("<!doctype html>"), "is a web page"),
     "lfs.pth": (lambda path: path.write_text("version https://git-lfs.github.com"), "Git LFS"),
     "script.pth": (archive("data.pkl", "constants.pkl"), "is a TorchScript program"),

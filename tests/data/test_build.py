@@ -43,7 +43,7 @@ def test_bad_shares_are_named(shares):
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two datasets whose pictures all show one object, and an empty one."""
+    """Two datasets whose images all show one object, and an empty one."""
     for name, count in [*SIZES.items(), ("empty", 1)]:
         images, annotations = [], []
         for i in range(1, count + 1):

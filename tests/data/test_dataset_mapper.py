@@ -1,4 +1,4 @@
-"""From a dataset's record to the model's input: every kind of picture and annotation."""
+"""From a dataset's record to the model's input: every kind of image and annotation."""
 
 from __future__ import annotations
 

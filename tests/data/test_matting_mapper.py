@@ -1,4 +1,4 @@
-"""Mattes go through augmentations as the picture that they belong to."""
+"""Mattes go through augmentations as the image that they belong to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def soft_disc(x=40.0, y=30.0, radius=18.0, softness=6.0):
 
 
 def record(folder, mattes, image=None, classes=None, **more):
-    """White objects of these mattes, the last on top, on black; or the picture given."""
+    """White objects of these mattes, the last on top, on black; or the image given."""
     if image is None:
         image = np.clip(sum((m.astype(int) for m in mattes), np.zeros((HEIGHT, WIDTH))), 0, 255)
         image = np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
@@ -98,7 +98,7 @@ def test_composing_after_resizing_gives_the_resized_composite(tmp_path):
     large = output["instances"].gt_mattes[0].numpy()[..., None] / 255
     front, back = (transform.apply_image(np.rint(x).astype(np.uint8)) for x in (front, back))
     expected = large * front + (1 - large) * back
-    # Products of two linear functions: the pictures change by 4 a pixel, alpha by 1/6.
+    # Products of two linear functions: the images change by 4 a pixel, alpha by 1/6.
     assert np.abs(output["image"].permute(1, 2, 0).numpy() - expected).max() <= 4
 
 
@@ -120,7 +120,7 @@ def test_changes_of_colour_leave_the_matte_alone(tmp_path, augmentation):
 
 
 def test_padding_is_transparent(tmp_path):
-    # The picture is padded with 128, and labels with 255 ("ignore").
+    # The image is padded with 128, and labels with 255 ("ignore").
     output = mapper(T.FixedSizeCrop((100, 120)))(record(tmp_path, [soft_disc()]))
     matte = output["instances"].gt_mattes[0]
     assert output["image"][0, 99, 119] == 128
@@ -157,7 +157,7 @@ def test_an_annotation_without_alpha_has_its_mask_as_matte(tmp_path):
     expected[10:20, 10:30] = 255
     np.testing.assert_array_equal(mattes[1], expected)
     large = mapper(T.Resize((90, 120)))(sample)["instances"].gt_mattes[1]
-    assert ((large > 0) & (large < 255)).any()  # resampled as a picture, not as labels
+    assert ((large > 0) & (large < 255)).any()  # resampled as an image, not as labels
 
 
 def test_a_crop_lies_at_its_offset(tmp_path):

@@ -49,7 +49,7 @@ def main():
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A folder to work in, with a config and pictures."""
+    """A folder to work in, with a config and images."""
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_a_user_calls_it_as_a_script(work):
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert [line for line in done.stderr.splitlines() if "bad.png" in line] == [
-        "skipped: bad.png: not a picture in a known format, or empty. Convert it to PNG or JPEG."
+        "skipped: bad.png: not an image in a known format, or empty. Convert it to PNG or JPEG."
     ]
     assert "1 inputs skipped" in done.stdout
     assert sorted(os.listdir("out")) == ["a.png", "b.jpg", "c.png", "r.json"]

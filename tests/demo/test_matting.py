@@ -22,7 +22,7 @@ NAMES = ["cat", "big dog"]
 
 
 class Predictor:
-    """Two discs: a small cat (0.9) and a large dog (0.6), or nothing in a black picture."""
+    """Two discs: a small cat (0.9) and a large dog (0.6), or nothing in a black image."""
 
     def __init__(self, soft=True, names=NAMES):
         self.soft = soft
@@ -103,7 +103,7 @@ def test_levels_make_soft_values_opaque_or_transparent(matting, work):
 def test_an_instance_below_the_levels_everywhere_is_none(matting, work, monkeypatch, capsys):
     class Faint(Predictor):
         def __call__(self, images):
-            found = super().__call__(images)  # which calls this for every picture of a list
+            found = super().__call__(images)  # which calls this for every image of a list
             if not isinstance(images, list):
                 found["instances"].pred_mattes *= 0.6
             return found
@@ -179,7 +179,7 @@ def test_results_are_saved_as_by_the_other_demo(matting, work):
 
 
 BAD_LINES = {
-    "--background nocolour": "--background nocolour: neither a picture's file nor a colour",
+    "--background nocolour": "--background nocolour: neither an image's file nor a colour",
     "--blur -3": "--blur must lie in [0, 20] percent, got -3",
     "--blur 21": "--blur must lie in [0, 20] percent, got 21",
     "--instance -1": "--instance counts from 0, got -1",

@@ -1,4 +1,4 @@
-"""Training through Detectron2's loop on a dataset of a few pictures."""
+"""Training through Detectron2's loop on a dataset of a few images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "trainer_tiny"
 
 
 def write_coco(folder, count=5):
-    """Pictures of noise with a bright rectangle each; the last has no object."""
+    """Images of noise with a bright rectangle each; the last has no object."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for i in range(count):
@@ -68,7 +68,7 @@ def train_config(output, *overrides):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """A registered dataset of five pictures; gone after the test."""
+    """A registered dataset of five images; gone after the test."""
     register_coco_json(NAME, str(write_coco(tmp_path)), str(tmp_path))
     yield NAME
     DatasetCatalog.remove(NAME)

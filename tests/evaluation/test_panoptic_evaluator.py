@@ -34,7 +34,7 @@ def perfect(records):
 
 
 def damaged(records):
-    """Outputs with segments that moved, in one picture by far."""
+    """Outputs with segments that moved, in one image by far."""
     outputs = perfect(records)
     for k, output in enumerate(outputs):
         ids, described = output["panoptic_seg"]

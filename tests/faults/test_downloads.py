@@ -103,7 +103,7 @@ ANSWERS = {
     "a web page by its type": (send(WEIGHTS, Content_Type="text/html"), "web page"),
     "a web page by its content": (send(b"\n <!doctype html>"), "web page"),
     "JSON": (send(b'{"error": "quota"}'), "is a JSON file"),
-    "a picture": (send(b"\x89PNG" + bytes(99)), "is a PNG picture"),
+    "a picture": (send(b"\x89PNG" + bytes(99)), "is a PNG image"),
     "text": (send(b"Not found, sorry"), "is no checkpoint"),
     "nothing": (send(b""), "0 bytes"),
     "compressed though not asked for": (

@@ -106,7 +106,7 @@ def test_formats_that_are_not_listed_are_not_opened(tmp_path, monkeypatch, forma
     monkeypatch.setattr("subprocess.Popen", None)
     monkeypatch.setattr("subprocess.check_call", None)
     for reader in READERS:
-        with pytest.raises(ImageError, match=r"a\.png: not a picture in a known format"):
+        with pytest.raises(ImageError, match=r"a\.png: not an image in a known format"):
             reader(path)
 
 
@@ -120,14 +120,14 @@ def test_every_reader_of_the_package_refuses_eps(tmp_path):
         lambda: read_background(path, None),
         lambda: resolve_alpha({"file_name": "a.png"}, tmp_path / "x.json", (16, 16)),
     ):
-        with pytest.raises(ValueError, match=r"a\.png.*not a picture in a known format"):
+        with pytest.raises(ValueError, match=r"a\.png.*not an image in a known format"):
             read()
     city, truth = (tmp_path / kind / "val" / "ulm" for kind in ("leftImg8bit", "gtFine"))
     city.mkdir(parents=True)
     truth.mkdir(parents=True)
     path.rename(city / "ulm_000000_000000_leftImg8bit.png")
     Image.new("L", (16, 16)).save(truth / "ulm_000000_000000_gtFine_instanceIds.png")
-    with pytest.raises(ValueError, match="not a picture in a known format"):
+    with pytest.raises(ValueError, match="not an image in a known format"):
         load_cityscapes(tmp_path, "val")
 
 

@@ -502,7 +502,7 @@ MEMBERS = {
     "device": (lambda path: path.symlink_to("/dev/full"), "is a device"),
     "loop of links": (looping, "is a link that leads nowhere or to itself"),
     "dead link": (lambda path: path.symlink_to("gone"), "is a link that leads nowhere"),
-    "empty file": (lambda path: path.touch(), "not a picture in a known format, or empty"),
+    "empty file": (lambda path: path.touch(), "not an image in a known format, or empty"),
     "folder called .png": (lambda path: path.mkdir(), "left out 1 subfolder"),
 }
 

@@ -150,7 +150,7 @@ def readme_blocks():
 
 
 def write_cups(folder):
-    """A COCO file of two pictures and two classes at the README's place."""
+    """A COCO file of two images and two classes at the README's place."""
     pictures = folder / "cups" / "pictures"
     pictures.mkdir(parents=True)
     images, annotations = [], []

@@ -1,4 +1,4 @@
-"""Cut-outs, blur and backgrounds on pictures whose parts are known."""
+"""Cut-outs, blur and backgrounds on images whose parts are known."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_blur_equals_a_literal_one(monkeypatch, band_pixels):
     image[matte == 1] = front[matte == 1]
     shown = blur_background(image, matte, 2.5, front)
     expected = over(front, literal_blur(back, 1 - matte, 2.5), matte)
-    # Where the matte is nearly opaque, the 8 bits of the picture say little about the background.
+    # Where the matte is nearly opaque, the 8 bits of the image say little about the background.
     assert np.abs(shown.astype(int) - expected).max() <= 4
 
 

@@ -34,12 +34,12 @@ def test_a_bilevel_picture_is_a_hard_matte(tmp_path):
 
 def test_what_is_no_matte_is_named(tmp_path):
     rgb = save(tmp_path / "rgb.png", np.zeros((3, 4, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"rgb.png: a picture of mode RGB without an alpha"):
+    with pytest.raises(ValueError, match=r"rgb.png: an image of mode RGB without an alpha"):
         read_alpha(rgb)
     with pytest.raises(ValueError, match=r"none.png: no such file"):
         read_alpha(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match=r"text.png: not a picture in a known format"):
+    with pytest.raises(ValueError, match=r"text.png: not an image in a known format"):
         read_alpha(tmp_path / "text.png")
 
 
@@ -61,5 +61,5 @@ def test_a_crop_outside_of_its_picture_is_refused(tmp_path, offset):
 
 def test_a_matte_of_another_size_than_its_picture_is_refused(tmp_path):
     path = save(tmp_path / "matte.png", RAMP)
-    with pytest.raises(ValueError, match=r"has 4x3 pixels, its picture 6x5"):
+    with pytest.raises(ValueError, match=r"has 4x3 pixels, its image 6x5"):
         read_matte({"file_name": path}, (5, 6))

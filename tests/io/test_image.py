@@ -1,4 +1,4 @@
-"""Facts about reading pictures: what each kind of file becomes, and what is refused how."""
+"""Facts about reading images: what each kind of file becomes, and what is refused how."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_truncated_files_are_named(tmp_path, format_name):
     path.write_bytes(data)
     assert read_image(path).shape == (32, 32, 3)
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"cut\.img: (damaged or truncated|not a picture)"):
+    with pytest.raises(ValueError, match=r"cut\.img: (damaged or truncated|not an image)"):
         read_image(path)
 
 

@@ -54,7 +54,7 @@ def test_files_that_are_no_panoptic_png_are_named(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:300])
     for name, message in (
         ("grey.png", "expected a panoptic PNG.*mode L"),
-        ("text.png", "not a picture in a known format"),
+        ("text.png", "not an image in a known format"),
         ("cut.png", "damaged or truncated"),
         ("missing.png", "no such file"),
     ):

@@ -65,7 +65,7 @@ def test_instance_losses_and_instances_are_those_of_solo(batch):
 
 
 def test_padding_is_ignored(batch):
-    """Neither the canvas nor the size of the other picture changes the loss."""
+    """Neither the canvas nor the size of the other image changes the loss."""
     model = tiny_model(*PANOPTIC)
     small = with_labels([noise_input((40, 50), [(4, 4, 30, 30)], [0])])
     seen = []

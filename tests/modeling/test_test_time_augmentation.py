@@ -36,7 +36,7 @@ def aug_config(sizes, *overrides, flip=False):
 
 
 def plain_input(inputs):
-    """What Detectron2's test mapper would have made of the picture."""
+    """What Detectron2's test mapper would have made of the image."""
     picture = inputs["image"].permute(1, 2, 0).numpy()
     resized = T.ResizeShortestEdge(*PLAIN).get_transform(picture).apply_image(picture)
     tensor = torch.from_numpy(resized.transpose(2, 0, 1).copy())
@@ -103,7 +103,7 @@ def test_the_order_of_scales_does_not_matter():
 
 
 def test_with_flips_a_mirrored_picture_has_the_mirrored_result():
-    # True of any network where nothing is padded: both see the same two pictures.
+    # True of any network where nothing is padded: both see the same two images.
     model = tiny_model(*LIVELY).eval()
     image = noise_input((64, 96))["image"]
     augmented = SOLOWithTTA(aug_config((64, 128), flip=True), model)
@@ -193,7 +193,7 @@ def channel_model(**changes):
 
 
 def scene(size, boxes):
-    """A black picture with a box (x0, y0, x1, y1) in each of the first channels."""
+    """A black image with a box (x0, y0, x1, y1) in each of the first channels."""
     image = torch.zeros((3, *size), dtype=torch.uint8)
     for channel, (x0, y0, x1, y1) in enumerate(boxes):
         image[channel, y0:y1, x0:x1] = 255 - 10 * channel
@@ -210,7 +210,7 @@ def test_an_object_seen_at_every_scale_is_found_once_and_in_its_place(size, flip
     found = augmented([scene(size, boxes)])[0]["instances"]
     assert found.pred_classes.tolist() == [0, 1]
     assert found.image_size == size
-    # A mask pixel of the canvas of plain testing is 4 * size / 64 pixels of the picture wide.
+    # A mask pixel of the canvas of plain testing is 4 * size / 64 pixels of the image wide.
     error = (found.pred_boxes.tensor - torch.tensor(boxes)).abs().max()
     assert error <= 2 * size[0] / 64 + 1
 
@@ -343,7 +343,7 @@ def test_a_subclass_that_wraps_a_method_is_tested_at_several_sizes():
         ((800,), 800, False),
         ((600, 800, 1000), 1024, True),
         ((600, 800, 1000), 512, True),
-        ((600, 800, 1000), 0, False),  # pictures as they are
+        ((600, 800, 1000), 0, False),  # images as they are
     ],
 )
 def test_sizes_that_do_not_lie_around_the_plain_one_are_warned_of(caplog, sizes, plain, warned):

@@ -1,4 +1,4 @@
-"""The visualisation tools as a user calls them, on small models and pictures."""
+"""The visualisation tools as a user calls them, on small models and images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def weights(tmp_path_factory):
 
 
 def tiles_of(path, height, width, columns):
-    """All tiles of a picture, without captions, in rows."""
+    """All tiles of an image, without captions, in rows."""
     drawn = cv2.imread(str(path))
     step_y, step_x = height + CAPTION + GAP, width + GAP
     assert drawn.shape[1] == columns * step_x + GAP
@@ -214,7 +214,7 @@ def test_training_data_is_drawn_the_same_with_the_same_seed(shapes, tmp_path, ca
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         arguments = ["--shapes", shapes, "--count", "3", "--seed", seed]
         assert draw_data(tmp_path / f"{name}.png", *arguments, *SMALL) == 0
-        assert "3 pictures" in capsys.readouterr().out
+        assert "3 images" in capsys.readouterr().out
     tiles = tiles_of(tmp_path / "a.png", 64 * 7, 90 * 7, columns=2)  # enlarged to 400 or more
     assert all(tile.std() > 0 for tile in tiles[:3]) and (tiles[3] == 255).all()
     first, second, third = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")

@@ -1,4 +1,4 @@
-"""The picture of Details Refinement's channels."""
+"""The image of Details Refinement's channels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ YELLOW = cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_VIRIDIS)
 
 @pytest.fixture
 def files(tmp_path):
-    """(config, weights, picture) of 96x64: no padding, and tiles of the picture's own size."""
+    """(config, weights, image) of 96x64: no padding, and tiles of the image's own size."""
     cfg = tiny_config(*SOFT, "INPUT.MIN_SIZE_TEST", 64)
     torch.manual_seed(0)
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "model.pth")

@@ -129,7 +129,7 @@ class SOLOHead(nn.Module):
         }
 
     def make_tower(self, axes: str = "") -> Tower:
-        """The layers of a branch: of the mask (or kernel) branch if `axes` names coordinates."""
+        """Build the layers of a branch; with `axes` those of the mask (or kernel) branch."""
         return Tower(
             self.in_channels,
             self.conv_dim,
@@ -160,7 +160,7 @@ class SOLOHead(nn.Module):
 
     @abstractmethod
     def mask_inputs(self, features: dict[str, Tensor], levels: list[Tensor]) -> Any:
-        """What `level_probs` needs: computed once per batch, for all cells.
+        """Compute what `level_probs` needs, once per batch, for all cells.
 
         Args:
             features: of the backbone, by name.

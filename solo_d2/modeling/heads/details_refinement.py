@@ -75,7 +75,7 @@ class DetailsRefinement(nn.Module):
         return self.convs(x)
 
     def weigh(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
-        """What kernels on the E channels are on the few channels.
+        """Turn kernels on the E channels into kernels on the few channels.
 
         Args:
             kernels: 1x1 kernels (K, E).

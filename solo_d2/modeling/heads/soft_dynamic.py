@@ -105,7 +105,7 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
         """Kernels, mask feature and fine features; the image is the feature `IMAGE_KEY`."""
         if IMAGE_KEY not in features:
             raise ValueError(
-                'SoftDynamicSOLOHead needs the picture; set MODEL.META_ARCHITECTURE "SoftSOLO"'
+                'SoftDynamicSOLOHead needs the image; set MODEL.META_ARCHITECTURE "SoftSOLO"'
             )
         dynamic = super().mask_inputs(features, levels)
         feature = torch.stack(dynamic.features[0])

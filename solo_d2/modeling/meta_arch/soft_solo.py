@@ -60,8 +60,8 @@ class SoftSOLO(SOLO):
 
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
         """Run the head on features and images; padding is the mean colour, as for the network."""
-        picture = images.tensor * (self.pixel_std / 255)  # in about [-0.5, 0.5] for any weights
-        return super().predict({**features, IMAGE_KEY: picture}, images)
+        pixels = images.tensor * (self.pixel_std / 255)  # in about [-0.5, 0.5] for any weights
+        return super().predict({**features, IMAGE_KEY: pixels}, images)
 
     def inference_single_image(
         self,

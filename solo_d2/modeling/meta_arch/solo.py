@@ -283,7 +283,7 @@ class SOLO(nn.Module):
         return finish(view, frame, output_size, self.settings)
 
     def view(self, predictions: SOLOPredictions, image: int, scores: Tensor, frame: Frame) -> View:
-        """What was found in one image, before NMS; arguments as of `inference_single_image`."""
+        """Find the candidates of one image; arguments as of `inference_single_image`."""
         size = (frame.canvas[0] // MASK_STRIDE, frame.canvas[1] // MASK_STRIDE)
 
         def cell_masks(cells: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ MATTE = np.tile(np.arange(12, dtype=np.uint8) * 20, (10, 1))
 
 @pytest.fixture
 def load(tmp_path):
-    """Reads a set of one picture of 10 x 12 pixels and one annotation with this alpha."""
+    """Reads a set of one image of 10 x 12 pixels and one annotation with this alpha."""
     (tmp_path / "annotations").mkdir()
     Image.new("RGB", (12, 10)).save(tmp_path / "a.png")
     Image.fromarray(MATTE).save(tmp_path / "matte.png")

@@ -1,4 +1,4 @@
-"""Facts about the LVIS format: from COCO and back, v0.5's and v1's ways of naming pictures."""
+"""Facts about the LVIS format: from COCO and back, v0.5's and v1's ways of naming images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def entry(number, image, category, **more):
 
 @pytest.fixture
 def coco(tmp_path):
-    """Two pictures, three classes: a crowd of class 5 and an annotation without area."""
+    """Two images, three classes: a crowd of class 5 and an annotation without area."""
     (tmp_path / "train2017").mkdir()
     images = []
     for number in (1, 2):

@@ -39,7 +39,7 @@ def edit(path, change):
 
 
 def write_instances(root):
-    """An instance file of the same pictures: a cat larger than the panoptic PNG shows it."""
+    """An instance file of the same images: a cat larger than the panoptic PNG shows it."""
     mask = np.zeros((64, 96), np.uint8)
     mask[8:48, 8:60] = 1
     rle = mask_util.encode(np.asfortranarray(mask))

@@ -81,7 +81,7 @@ def test_built_files_do_not_depend_on_the_number_of_workers(tmp_path):
         for d in "12"
     )
     assert one == two
-    assert len(one) == 6 + 2 + 2 + 1  # pictures, annotations, manifest
+    assert len(one) == 6 + 2 + 2 + 1  # images, annotations, manifest
 
 
 def test_command_builds_once_and_again_for_other_parameters(tmp_path):

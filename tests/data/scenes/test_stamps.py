@@ -1,4 +1,4 @@
-"""The curated table, fetching packages, and a tiny set built from made-up pictures."""
+"""The curated table, fetching packages, and a tiny set built from made-up images."""
 
 import json
 import shutil
