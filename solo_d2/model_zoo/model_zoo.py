@@ -50,7 +50,9 @@ def get_config_file(name: str) -> str:
     if not os.path.isfile(path):  # says no to names that no file can have
         known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))
         known = [name for name in known if name.split("/")[0] not in _PARTS]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:3]
+        close = [x for x in known if Path(x).stem == Path(name).stem]
+        close += difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+        close = list(dict.fromkeys(close))[:3] or known[:3]
         raise ValueError(
             f"{shorten(name)} is no file and not a config of solo_d2; similar: {', '.join(close)}"
         )
