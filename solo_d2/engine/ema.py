@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["AverageWeights", "WeightAverage", "decay_at"]
 
@@ -55,9 +55,8 @@ class WeightAverage:
 
     def update(self, iteration: int) -> None:
         """Move the average towards the parameters after an iteration, counted from 0."""
-        share = 1 - decay_at(iteration, self._decay)
-        trained = [p.detach() for p in self._parameters]
-        torch._foreach_lerp_(self._averages, trained, share)
+        average = get_ema_multi_avg_fn(decay_at(iteration, self._decay))
+        average(self._averages, [p.detach() for p in self._parameters], 0)  # 0 is not read
 
     @contextmanager
     def applied(self) -> Iterator[None]:
