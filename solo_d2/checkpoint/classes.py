@@ -27,7 +27,7 @@ def check_classes(info: CheckpointInfo, state: dict[str, Tensor]) -> None:
     """Compare the class names of a file with the classes that its weights predict.
 
     Raises:
-        ValueError: They are more or fewer; the text begins in the middle of a sentence.
+        ValueError: They are more or fewer. The caller adds the name of the file.
     """
     for attribute, _, layers in (_THINGS, _STUFF):
         names = getattr(info, attribute)
@@ -56,7 +56,7 @@ def match_classes(
         move: the same names in another order are moved, else they are as other names.
 
     Raises:
-        ValueError: Other names, or another number; the text begins in the middle of a sentence.
+        ValueError: Other names, or another number. The caller adds the name of the file.
     """
     for attribute, _, layers in (_THINGS, _STUFF):
         own, theirs = getattr(model, attribute, ()), getattr(info, attribute)

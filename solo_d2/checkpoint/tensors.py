@@ -37,8 +37,8 @@ def check_values(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: An entry has another kind of numbers than the model, values that are not
-            finite, or negative variances; the text begins in the middle of a sentence about the
-            file.
+            finite, or negative variances. The message lacks the name of the file, which the
+            caller adds.
     """
     own = model.state_dict()
     for key, value in state.items():

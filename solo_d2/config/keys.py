@@ -76,8 +76,8 @@ def _add_head(node: CN) -> None:
 
 
 def _add_dynamic(node: CN) -> None:
-    # Dynamic heads only: input channels of a kernel (paper Table 5a), and channels of the mask
-    # feature but for NUM_KERNEL_GROUPS.
+    # Dynamic heads only: channels E of the mask feature, hence input channels of a kernel (paper
+    # Table 5a). DecoupledDynamicSOLOHead divides E by NUM_KERNEL_GROUPS.
     node.KERNEL_DIM = 256
     # Dynamic heads only: side of a kernel, 1 or 3.
     node.KERNEL_SIZE = 1

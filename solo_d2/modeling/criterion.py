@@ -61,8 +61,8 @@ class SOLOCriterion:
         focal_alpha: weight of positive against negative cells; of "focal" alone.
         focal_gamma: focusing exponent.
         mask_strides: stride of the masks that the head makes, per level.
-        by_level: ask the head for masks level by level, for a head that has nothing to gain from
-            several at once; it would have to sort the cells, with a host synchronisation.
+        by_level: request masks one level at a time. Use it for heads with mask features of every
+            level: batching levels would sort the cells, with a host synchronisation.
 
     Raises:
         ValueError: unknown loss.

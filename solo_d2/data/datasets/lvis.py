@@ -159,7 +159,7 @@ def write_lvis(
     """Write a COCO file as a LVIS file.
 
     A COCO image is annotated for all classes, so that all those that it does not show become its
-    `neg_category_ids`. Crowds, which LVIS has not, are dropped, and make their class one of the
+    `neg_category_ids`. LVIS has no crowds: they are dropped, and their class becomes one of the
     image's `not_exhaustive_category_ids`.
 
     Args:

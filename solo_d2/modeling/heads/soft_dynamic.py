@@ -38,8 +38,8 @@ class SoftMaskInputs(NamedTuple):
 class SoftDynamicSOLOHead(DynamicSOLOHead):
     """SOLOv2 with Details Refinement: a soft matte of every cell, at the input's resolution.
 
-    At the mask feature's own size, which selection and NMS ask for, the fine features are reduced
-    once instead of every matte.
+    Selection and NMS need masks of stride 4 only. The fine features are then downsampled once per
+    image, not every matte.
 
     Args:
         details_dim: channels of the refinement.
