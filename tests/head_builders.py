@@ -47,7 +47,7 @@ def make_features(size=(64, 96), count=2, channels=32):
     }
 
 
-def stir(head):
+def perturb(head):
     """Give all parameters values that leave no mask near a constant."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Every head learns one scene by heart: masks exact to the pixel, mattes better than any mask."""
+"""Every head memorises one scene: masks exact to the pixel, mattes better than any mask."""
 
 from __future__ import annotations
 

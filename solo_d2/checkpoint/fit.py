@@ -112,7 +112,7 @@ def check_fit(fit: Fit, require: Require) -> None:
         require: `Require.NOTHING` logs what is left random, name by name, instead.
 
     Raises:
-        ValueError: It does not fit; the text begins in the middle of a sentence about the file.
+        ValueError: It does not fit. The caller adds the name of the file.
     """
     if require is Require.NOTHING:
         _log_partial(fit)

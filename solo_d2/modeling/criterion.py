@@ -156,9 +156,9 @@ class SOLOCriterion:
             for stride, levels in self.mask_groups:
                 stop = start + sum(counts[level] for level in levels)
                 probs_of = partial(mask_probs, predictions, image, levels=levels)
-                piece = partial(self._piece, probs_of, targets.masks[stride])
+                piece = partial(self._chunk_loss, probs_of, targets.masks[stride])
                 cells, rows = targets.cells[start:stop], targets.instances[start:stop]
-                for loss, found in _in_pieces(
+                for loss, found in _in_chunks(
                     piece, cells, rows, targets.masks[stride][:1].numel()
                 ):
                     total.append(loss)
@@ -166,7 +166,7 @@ class SOLOCriterion:
                 start = stop
         return torch.stack(total).sum(), torch.cat(ious)
 
-    def _piece(
+    def _chunk_loss(
         self, probs_of: Callable[[Tensor], Tensor], masks: Tensor, cells: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sum of the losses of some masks, and their IoU; none but for the quality focal loss."""
@@ -184,7 +184,7 @@ def _ious(probs: Tensor, targets: Tensor) -> Tensor:
     return overlap.float() / union.clamp(min=1)
 
 
-def _in_pieces(
+def _in_chunks(
     piece: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     cells: Tensor,
     rows: Tensor,

@@ -240,7 +240,7 @@ def suppress(candidates: Candidates, settings: InferenceSettings) -> tuple[Tenso
     return scores[order], candidates.labels[order], candidates.cells[candidates.rows[order]]
 
 
-def finish(
+def postprocess(
     view: View, frame: Frame, output_size: tuple[int, int], settings: InferenceSettings
 ) -> Instances:
     """Run NMS and make the masks at output resolution: the last step of all inference.

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..layers.images import resize_image
 from .meta_arch import SOLO
 from .meta_arch.solo import check_image
-from .postprocessing import Frame, View, category_scores, finish
+from .postprocessing import Frame, View, category_scores, postprocess
 from .views import join_views, move_view
 
 _logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ class SOLOWithTTA(nn.Module):
         ]
         joined = join_views(views, self.model.head.grid.num_cells)
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
-            return finish(joined, target, output, self.model.settings)
+            return postprocess(joined, target, output, self.model.settings)
 
     def _variants(self, picture: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
         """Yield the image at all sizes, plain and, if requested, mirrored."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from builders import SOFT, noise_input, rectangles, tiny_config, tiny_model
 from detectron2.export import TracingAdapter
 from detectron2.utils.analysis import flop_count_operators
-from head_builders import HEADS, make_features, make_head, stir
+from head_builders import HEADS, make_features, make_head, perturb
 
 import solo_d2
 from solo_d2 import layers
@@ -238,7 +238,7 @@ each_head = pytest.mark.parametrize("name", HEADS)
 @each_norm
 @each_head
 def test_masks_made_after_autocast_are_those_without(monkeypatch, name, norms, dtype):
-    head = stir(make_head(*HEADS[name], "MODEL.SOLO.PRIOR_PROB", 0.5)).eval()
+    head = perturb(make_head(*HEADS[name], "MODEL.SOLO.PRIOR_PROB", 0.5)).eval()
     cells = torch.arange(0, head.grid.num_cells, 7)
     with torch.no_grad():
         expected = head.mask_probs(head(make_features()), 1, cells, size=(16, 24))
@@ -469,9 +469,9 @@ TRACED = {
 }
 
 
-def lively(model):
+def perturbed(model):
     """Masks with an outline, so that windows of one image are not those of another."""
-    stir(model.head)
+    perturb(model.head)
     model.head.category_predictor.bias.data.fill_(-1.0)
     return model.eval()
 
@@ -480,7 +480,7 @@ def lively(model):
 @pytest.mark.parametrize("name", TRACED)
 def test_a_traced_model_finds_what_the_model_finds(name):
     few = ("MODEL.SOLO.SCORE_THRESH_TEST", 0.4, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0)
-    model = lively(tiny_model(*TRACED[name], *few, "MODEL.SOLO.PRIOR_PROB", 0.5))
+    model = perturbed(tiny_model(*TRACED[name], *few, "MODEL.SOLO.PRIOR_PROB", 0.5))
     images = [noise_input((60, 90), seed=seed)["image"].float() for seed in (0, 1)]
     adapter = TracingAdapter(model, [{"image": images[0]}])
     bias = model.head.category_predictor.bias.data

@@ -14,9 +14,9 @@ from head_builders import (
     layer,
     make_features,
     make_head,
+    perturb,
     resize,
     slow_levels,
-    stir,
     tower,
     with_coords,
 )
@@ -51,7 +51,7 @@ def test_dynamic_convolution_slides_every_kernel_over_the_map(kernel_size, count
 
 @pytest.mark.parametrize("size", [None, (20, 28)])
 def test_three_by_three_kernels_make_masks(size):
-    head = stir(make_head(*HEADS["dynamic_3x3"]))
+    head = perturb(make_head(*HEADS["dynamic_3x3"]))
     assert head.kernel_predictor.out_channels == 9 * 32
     predictions = head(make_features())
     kernels, (feature, *_) = predictions.mask_inputs
@@ -67,7 +67,7 @@ def test_three_by_three_kernels_make_masks(size):
 def test_separate_features_are_vanillas_branch_with_dynamic_last_layer():
     # Seven layers on every level, coordinates in the first; then, as published for the vanilla
     # head, the features are enlarged before the last, here dynamic, convolution.
-    head, features = stir(make_head(*HEADS["dynamic_separate"])), make_features()
+    head, features = perturb(make_head(*HEADS["dynamic_separate"])), make_features()
     predictions = head(features)
     convs = [*head.mask_feature.tower, head.mask_feature.predictor]
     assert [conv.in_channels for conv in convs] == [34, 32, 32, 32, 32, 32, 32]
@@ -89,7 +89,7 @@ def test_separate_features_are_vanillas_branch_with_dynamic_last_layer():
 @pytest.mark.parametrize("feature", [(), SEPARATE])
 def test_decoupled_dynamic_mask_is_a_product_of_groups(groups, kernel_size, feature):
     # Eq. 3, cell by cell and group by group.
-    head = stir(
+    head = perturb(
         make_head(
             *DECOUPLED,
             *feature,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders import noise_input, tiny_model
 from detectron2.config import configurable
-from head_builders import HEADS, make_features, make_head, stir
+from head_builders import HEADS, make_features, make_head, perturb
 from torch import nn
 
 from solo_d2.modeling import SOLO_HEAD_REGISTRY, SOLOHead
@@ -19,7 +19,7 @@ each_head = pytest.mark.parametrize("name", HEADS)
 
 
 def predict(name):
-    head = stir(make_head(*HEADS[name], "MODEL.SOLO.PRIOR_PROB", 0.5))
+    head = perturb(make_head(*HEADS[name], "MODEL.SOLO.PRIOR_PROB", 0.5))
     return head, head(make_features())
 
 
@@ -54,7 +54,7 @@ def test_naming_the_levels_changes_nothing(name):
 
 @each_head
 def test_images_do_not_mix(name):
-    head = stir(make_head(*HEADS[name])).eval()
+    head = perturb(make_head(*HEADS[name])).eval()
     features = make_features()
     cells = torch.tensor([0, 200, 359])
     both = head(features)

@@ -34,7 +34,7 @@ def batch(training_batch):
     return with_labels(training_batch)
 
 
-def lively(model):
+def perturbed(model):
     """In eval mode, with scores near one half: many candidates."""
     model.eval().head.category_predictor.bias.data.zero_()
     return model
@@ -50,7 +50,7 @@ def test_a_step_of_training_reaches_every_parameter(batch, head):
 
 
 def test_instance_losses_and_instances_are_those_of_solo(batch):
-    panoptic, plain = lively(tiny_model(*PANOPTIC)), lively(tiny_model())
+    panoptic, plain = perturbed(tiny_model(*PANOPTIC)), perturbed(tiny_model())
     missing = plain.load_state_dict(panoptic.state_dict(), strict=False)
     assert missing.missing_keys == []
     assert {key.split(".")[0] for key in missing.unexpected_keys} == {"sem_seg_head"}
@@ -78,8 +78,8 @@ def test_padding_is_ignored(batch):
 
 
 def test_outputs_are_those_of_detectron2s_panoptic_fpn(batch):
-    model = lively(tiny_model(*PANOPTIC, "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
-                              0.0))  # fmt: skip
+    least = ("MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.0)
+    model = perturbed(tiny_model(*PANOPTIC, *least))
     for output in model([{**item, "height": 70, "width": 110} for item in batch]):
         assert output["sem_seg"].shape == (4, 70, 110)
         ids, described = output["panoptic_seg"]
@@ -90,7 +90,7 @@ def test_outputs_are_those_of_detectron2s_panoptic_fpn(batch):
 
 
 def test_large_pictures_make_no_large_tensor(batch, monkeypatch):
-    model = lively(tiny_model(*PANOPTIC))
+    model = perturbed(tiny_model(*PANOPTIC))
     wanted = [{**batch[0], "height": 200, "width": 300}]
     (plain,) = model(wanted)
     monkeypatch.setattr(budgets, "SEMANTIC_VALUES", 4 * 200 * 300 - 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import rectangles
-from head_builders import make_features, make_head, resize, stir
+from head_builders import make_features, make_head, perturb, resize
 
 from solo_d2.layers import budgets, dice_loss
 from solo_d2.modeling import criterion as criterion_module
@@ -26,7 +26,9 @@ def soft_features(size=(64, 96)):
 
 @pytest.mark.parametrize(("norm", "channels"), [("", 4), ("GN", 32)])
 def test_refinement_is_the_papers_sequence_of_layers(norm, channels):
-    refinement = stir(DetailsRefinement(in_channels=8, channels=channels, num_convs=3, norm=norm))
+    refinement = perturb(
+        DetailsRefinement(in_channels=8, channels=channels, num_convs=3, norm=norm)
+    )
     feature, image = torch.randn(2, 8, 5, 6), torch.rand(2, 3, 20, 24)
     x = F.conv2d(feature, refinement.reduce.weight, refinement.reduce.bias)
     x = torch.cat([resize(x, (20, 24)), image], 1)
@@ -39,7 +41,7 @@ def test_refinement_is_the_papers_sequence_of_layers(norm, channels):
 
 
 def test_without_the_picture_nothing_depends_on_it():
-    refinement = stir(
+    refinement = perturb(
         DetailsRefinement(in_channels=8, channels=4, num_convs=1, use_image=False, norm="")
     )
     feature = torch.randn(1, 8, 2, 3)
@@ -51,7 +53,7 @@ def test_without_the_picture_nothing_depends_on_it():
 
 def test_mattes_are_kernels_on_the_sum_of_refined_and_enlarged_feature():
     """The E channels at full resolution, which the head never makes, are made here."""
-    head = stir(make_head(*SOFT))
+    head = perturb(make_head(*SOFT))
     predictions = head(soft_features())
     inputs = predictions.mask_inputs
     feature = inputs.dynamic.features[0][1]  # (E, 16, 24)
@@ -67,7 +69,7 @@ def test_mattes_are_kernels_on_the_sum_of_refined_and_enlarged_feature():
 
 
 def test_without_fusion_the_enlarged_feature_is_left_out():
-    head = stir(make_head(*SOFT, "MODEL.SOLO.DETAILS.FUSE", False))
+    head = perturb(make_head(*SOFT, "MODEL.SOLO.DETAILS.FUSE", False))
     predictions = head(soft_features())
     inputs = predictions.mask_inputs
     final = F.conv2d(inputs.details[0][None], head.details.expand.weight, head.details.expand.bias)
@@ -77,7 +79,7 @@ def test_without_fusion_the_enlarged_feature_is_left_out():
 
 def test_before_training_mattes_are_the_enlarged_logits_of_solov2():
     soft, plain = make_head(*SOFT), make_head()
-    missing, unexpected = soft.load_state_dict(stir(plain).state_dict(), strict=False)
+    missing, unexpected = soft.load_state_dict(perturb(plain).state_dict(), strict=False)
     assert not unexpected
     assert all(key.startswith("details.") for key in missing)
     features = soft_features()
@@ -162,7 +164,7 @@ def test_mattes_of_another_size_are_refused(shape):
 
 
 def test_loss_in_pieces_has_the_value_and_gradient_of_the_whole(monkeypatch):
-    head = stir(make_head(*SOFT))
+    head = perturb(make_head(*SOFT))
     instances = rectangles((64, 96), [(2, 3, 40, 50), (50, 10, 90, 60), (5, 40, 15, 60)], [0, 1, 2])
     targets = assigner()([instances, instances[:0]], (64, 96), torch.device("cpu"))
     assert len(targets.cells) > 4

@@ -12,9 +12,9 @@ from head_builders import (
     layer,
     make_features,
     make_head,
+    perturb,
     resize,
     slow_levels,
-    stir,
     with_coords,
 )
 from torch import nn
@@ -52,7 +52,7 @@ CELLS = [(0, 0, 0), (0, 11, 3), (1, 4, 9), (2, 7, 7), (3, 0, 5), (4, 3, 1), (0, 
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_vanilla_mask_of_a_cell_is_its_channel(image):
-    head, features = stir(make_head(*HEADS["vanilla"], *TWO_CONVS)), make_features()
+    head, features = perturb(make_head(*HEADS["vanilla"], *TWO_CONVS)), make_features()
     predictions = head(features)
     for level, row, column in CELLS:
         cell = torch.tensor([head.grid.flatten(level, row, column)])
@@ -69,7 +69,7 @@ def test_vanilla_mask_of_a_cell_is_its_channel(image):
 @pytest.mark.parametrize("name", ["decoupled", "decoupled_light"])
 def test_decoupled_mask_is_the_product_of_its_column_and_its_row(name):
     # Eq. 1: m_k = x_j * y_i after the sigmoid, for the cell in row i and column j.
-    head, features = stir(make_head(*HEADS[name], *TWO_CONVS)), make_features()
+    head, features = perturb(make_head(*HEADS[name], *TWO_CONVS)), make_features()
     predictions = head(features)
     for level, row, column in CELLS:
         cell = torch.tensor([head.grid.flatten(level, row, column)])
@@ -89,7 +89,7 @@ def test_decoupled_towers_see_one_coordinate_each():
     assert {k: t[0].in_channels for k, t in head.mask_towers.items()} == {"x": 33, "y": 33}
     # On constant features, columns tell x maps apart and rows y maps, but for the padding.
     features = {name: torch.ones_like(x) for name, x in make_features((128, 192)).items()}
-    x, y = (maps[0][0][..., 10:-10, 10:-10] for maps in stir(head)(features).mask_inputs)
+    x, y = (maps[0][0][..., 10:-10, 10:-10] for maps in perturb(head)(features).mask_inputs)
     assert (x - x[..., :1, :]).abs().amax() < 1e-4 < (x - x[..., :1]).abs().amax()
     assert (y - y[..., :1]).abs().amax() < 1e-4 < (y - y[..., :1, :]).abs().amax()
 

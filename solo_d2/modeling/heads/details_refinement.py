@@ -18,7 +18,7 @@ class DetailsRefinement(nn.Module):
     norm and ReLU, all of few channels; then a 1x1 convolution to the mask feature's E channels, to
     which the paper adds the enlarged mask feature. Both that last convolution and the kernels of
     the instances are linear in every pixel, so that the E channels are never made at full
-    resolution: `weigh` gives what a kernel amounts to on the few channels.
+    resolution: `project_kernels` gives what a kernel amounts to on the few channels.
 
     The paper names no norm; it is that of the rest of the head. Without one, fine-tuning left 17 of
     32 channels at zero in 98 % of the pixels. The last convolution starts at zero: at first the
@@ -74,7 +74,7 @@ class DetailsRefinement(nn.Module):
             x = torch.cat([x, image.to(x.dtype)], dim=1)
         return self.convs(x)
 
-    def weigh(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
+    def project_kernels(self, kernels: Tensor) -> tuple[Tensor, Tensor]:
         """Turn kernels on the E channels into kernels on the few channels.
 
         Args:

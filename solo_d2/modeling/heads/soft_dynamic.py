@@ -123,7 +123,7 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
     ) -> Tensor:
         """See `SOLOHead.level_probs`."""
         kernels = inputs.dynamic.kernels[image][cells]
-        weights, biases = self.details.weigh(kernels)
+        weights, biases = self.details.project_kernels(kernels)
         feature = inputs.dynamic.features[level][image]
         is_coarse = size == feature.shape[-2:]
         details = (inputs.coarse_details if is_coarse else inputs.details)[image]

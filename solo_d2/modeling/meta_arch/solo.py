@@ -23,7 +23,7 @@ from ..postprocessing import (
     View,
     build_nms,
     category_scores,
-    finish,
+    postprocess,
     select_candidates,
 )
 from ..structures import SOLOPredictions
@@ -280,7 +280,7 @@ class SOLO(nn.Module):
             output_size: (height, width) wanted.
         """
         view = self.view(predictions, image, scores, frame)
-        return finish(view, frame, output_size, self.settings)
+        return postprocess(view, frame, output_size, self.settings)
 
     def view(self, predictions: SOLOPredictions, image: int, scores: Tensor, frame: Frame) -> View:
         """Find the candidates of one image; arguments as of `inference_single_image`."""
