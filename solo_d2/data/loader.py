@@ -113,9 +113,11 @@ class TrainLoader:
     def _loader(self) -> DataLoader[Any]:
         rank, processes = comm.get_rank(), comm.get_world_size()
         behind = self._behind = deque()
+        steps = self.stream.steps(self.position, self.batch_size, processes)
 
+        # Without `self`: of a cycle, torch ends the processes too late, and waits 5 s for each.
         def draws() -> Iterator[Draw]:
-            for batches, position in self.stream.steps(self.position, self.batch_size, processes):
+            for batches, position in steps:
                 behind.append(position)
                 yield from batches[rank]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.util
 import itertools
 import json
@@ -257,6 +258,21 @@ def equal_batches(a, b):
         for left, right in zip(a, b, strict=True)
         for x, y in zip(left, right, strict=True)
     )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_that_is_dropped_ends_its_processes_at_once(tmp_path, workers):
+    """Not when garbage is collected, which is at any time, and waits seconds for each."""
+    others = set(multiprocessing.active_children())
+    loader = SOLOTrainer.build_train_loader(config(tmp_path, "DATALOADER.NUM_WORKERS", workers))
+    next(loader)
+    assert len(set(multiprocessing.active_children()) - others) == workers
+    gc.disable()
+    try:
+        del loader
+        assert set(multiprocessing.active_children()) <= others
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
