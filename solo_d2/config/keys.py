@@ -31,7 +31,9 @@ def add_solo_config(cfg: CN) -> None:
     _add_head(node)
     _add_losses(node)
     _add_inference(node)
-    _add_training(cfg)
+    _add_input(cfg)
+    _add_evaluation(cfg)
+    _add_solver(cfg.SOLVER)
     _add_resnets(cfg.MODEL.RESNETS)
     _add_timm(cfg.MODEL)
 
@@ -147,7 +149,7 @@ def _add_inference(node: CN) -> None:
     node.FINAL_SCORE_THRESH_TEST = 0.05
 
 
-def _add_training(cfg: CN) -> None:
+def _add_input(cfg: CN) -> None:
     # Value of images with more than 8 bits that becomes 255 of the network's input, e.g. 4095 for
     # 12-bit data in 16-bit files. 0: what a file says, else 65535 of whole numbers, 1 of floats.
     cfg.INPUT.MAX_VALUE = 0.0
@@ -181,27 +183,31 @@ def _add_training(cfg: CN) -> None:
     # image takes its place, and the log counts them.
     cfg.DATALOADER.SKIP_UNREADABLE = False
 
+
+def _add_evaluation(cfg: CN) -> None:
     # Measure Boundary AP beside AP: whether the outlines of masks agree (Cheng et al., 2021).
     cfg.TEST.BOUNDARY_AP = False
     # Find out where AP is lost, and write it to diagnosis.md beside the results.
     cfg.TEST.DIAGNOSE = False
 
+
+def _add_solver(node: CN) -> None:
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,
     # WEIGHT_DECAY, WEIGHT_DECAY_NORM and CLIP_GRADIENTS apply to both; CLIP_GRADIENTS.CLIP_TYPE may
     # also be "full_model", which limits the norm of all gradients together.
-    cfg.SOLVER.OPTIMIZER = "SGD"
+    node.OPTIMIZER = "SGD"
     # How many of the checkpoints of SOLVER.CHECKPOINT_PERIOD stay, the newest; 0: all of them.
     # model_best.pth and model_final.pth stay besides.
-    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    node.CHECKPOINTS_TO_KEEP = 0
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
-    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    node.BACKBONE_MULTIPLIER = 1.0
     # Share of the iterations before LR_SCHEDULER_NAME "WarmupFlatCosineLR" falls from BASE_LR.
-    cfg.SOLVER.FLAT_SHARE = 0.5
+    node.FLAT_SHARE = 0.5
     # Moving average of the weights: evaluated, and saved beside them for prediction.
-    cfg.SOLVER.EMA = CN()
-    cfg.SOLVER.EMA.ENABLED = False
+    node.EMA = CN()
+    node.EMA.ENABLED = False
     # Share of the average that an iteration keeps; less in the first 9 / (1 - DECAY) of them.
-    cfg.SOLVER.EMA.DECAY = 0.9998
+    node.EMA.DECAY = 0.9998
 
 
 def _add_resnets(node: CN) -> None:
