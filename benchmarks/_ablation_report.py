@@ -12,13 +12,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from _ablation_tables import Row, Table
+from _runs import METRICS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 STYLE: dict[str, Any] = {"fmt": "o", "color": "#2a6f97", "capsize": 3}
 LABEL: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from _ablation_report import METRICS, Outcome, markdown, plot
+from _ablation_report import Outcome, markdown, plot
 from _ablation_rows import (
     BUDGETS,
     budget_config,
@@ -35,8 +33,8 @@ from _ablation_rows import (
     resolve,
 )
 from _ablation_tables import Row, Table, read_tables, readme_tables
+from _runs import Bar, log_to, percentages
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
@@ -140,22 +138,6 @@ def describe(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-class _Bar(HookBase):
-    """Progress bar of a run."""
-
-    def __init__(self, label: str) -> None:
-        self.label = label
-
-    def before_train(self) -> None:
-        self.bar = tqdm(total=self.trainer.max_iter, desc=self.label, leave=False)
-
-    def after_step(self) -> None:
-        self.bar.update()
-
-    def after_train(self) -> None:
-        self.bar.close()
-
-
 def train(cfg: CfgNode, folder: Path, label: str) -> Path:
     """Train unless done; return the weights. The folder appears when training has ended."""
     weights = folder / "model_final.pth"
@@ -170,7 +152,7 @@ def train(cfg: CfgNode, folder: Path, label: str) -> Path:
     cfg.freeze()
     seed_all_rng(cfg.SEED)
     trainer = SOLOTrainer(cfg)
-    trainer.register_hooks([_Bar(label)])
+    trainer.register_hooks([Bar(label)])
     trainer.resume_or_load(resume=False)
     trainer.train()
     partial.rename(folder)
@@ -185,21 +167,7 @@ def evaluate(cfg: CfgNode, weights: Path, folder: Path) -> dict[str, float | Non
     model = SOLOTrainer.build_model(cfg)
     load_weights(model, weights)
     with (folder / "evaluation.txt").open("w") as log, contextlib.redirect_stdout(log):
-        results = SOLOTrainer.test(cfg, model).get("segm", {})
-    values = {metric: float(results.get(metric, math.nan)) for metric in METRICS}
-    if math.isnan(values["AP"]):  # so Detectron2 reports that nothing was found
-        return dict.fromkeys(METRICS, 0.0)
-    return {key: None if math.isnan(value) else value for key, value in values.items()}
-
-
-def log_to(path: Path) -> None:
-    """Send Detectron2's log to a file, so that the progress bars stay readable."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("detectron2", "fvcore", "solo_d2"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)  # without it Detectron2 sets up a log of its own
+        return percentages(SOLOTrainer.test(cfg, model).get("segm", {}))
 
 
 def run(cfg: CfgNode, path: Path, data: str, runs: Path, label: str) -> dict[str, float | None]:
