@@ -15,6 +15,9 @@ MASK_PIXELS = {"cpu": 2**22, "cuda": 2**26}
 """Pixels of soft masks in flight after the network: 16 MiB fits a CPU's outer cache, a GPU wants
 larger launches."""
 
+FIXED_PIXELS = 2**27
+"""Pixels of soft masks of all candidates of some images, where nothing is visited in chunks."""
+
 MATTE_PIXELS = 2**25
 """Pixels of mattes that are brought to the output's size at a time: 128 MiB."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .capture import exporting
 from .checks import check_tensors
 
 
@@ -32,9 +33,14 @@ def append_coords(x: Tensor, axes: str = "xy") -> Tensor:
     if set(axes) - set("xy"):
         raise ValueError(f'append_coords expects axes of "x" and "y", got {axes!r}')
     height, width = x.shape[-2:]
-    steps = {
-        "x": torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, width),
-        "y": torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, height, 1),
-    }
+    steps = {"x": _steps(x, width).view(1, 1, 1, -1), "y": _steps(x, height).view(1, 1, -1, 1)}
     coords = [steps[axis].expand(x.shape[0], 1, height, width) for axis in axes]
     return torch.cat([x, *coords], dim=1)
+
+
+def _steps(like: Tensor, count: int) -> Tensor:
+    """Numbers (count,) from -1 to 1, both included; one alone is -1."""
+    if exporting():  # a graph would keep the number of steps of the example that it is made from
+        steps = torch.arange(count, device=like.device, dtype=torch.float32)
+        return (steps * (2 / steps[-1:].clamp(min=1)) - 1).to(like.dtype)
+    return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)

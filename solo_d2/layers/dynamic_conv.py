@@ -16,13 +16,13 @@ def dynamic_conv(
     """Convolve one map with many kernels at once.
 
     Args:
-        feature: (E, H, W).
-        kernels: (K, E · kernel_size²), K may be 0.
+        feature: (E, H, W), or those of N images (N, E, H, W).
+        kernels: (K, E · kernel_size²) or (N, K, E · kernel_size²), K may be 0.
         kernel_size: odd; zeros are padded to keep the size.
-        bias: (K,), added to the result; of 1x1 kernels only.
+        bias: (K,) or (N, K), added to the result; of 1x1 kernels only.
 
     Returns:
-        (K, H, W), in the type that `in_one_type` gives to the arguments.
+        (K, H, W) or (N, K, H, W), in the type that `in_one_type` gives to the arguments.
 
     Raises:
         ValueError: tensors of another type, or sizes that do not fit.
@@ -34,35 +34,47 @@ def dynamic_conv(
         tensor([[[3., 3., 3.]]])
     """
     _check(feature, kernels, kernel_size, bias)
+    if feature.dim() == 3:
+        biases = None if bias is None else bias[None]
+        return dynamic_conv(feature[None], kernels[None], kernel_size, biases)[0]
     feature, kernels = in_one_type(feature, kernels)
-    channels, height, width = feature.shape
-    if kernel_size == 1 or len(kernels) == 0:  # no kernels are no kernels of any size
-        kernels, flat = kernels[:, :channels], feature.flatten(1)
+    images, channels, height, width = feature.shape
+    count = kernels.shape[1]
+    if kernel_size == 1 or count == 0:  # no kernels are no kernels of any size
+        kernels, flat = kernels[..., :channels], feature.flatten(2)
         if bias is None:
             logits = kernels @ flat
         else:
-            logits = torch.addmm(bias[:, None].to(flat.dtype), kernels, flat)
-        return logits.view(-1, height, width)
-    weight = kernels.unflatten(1, (channels, kernel_size, kernel_size))
-    return F.conv2d(feature[None], weight, padding=kernel_size // 2)[0]
+            logits = torch.baddbmm(bias[..., None].to(flat.dtype), kernels, flat)
+        return logits.view(images, count, height, width)
+    # One group of channels per image.
+    weight = kernels.reshape(images * count, channels, kernel_size, kernel_size)
+    x = feature.reshape(1, images * channels, height, width)
+    logits = F.conv2d(x, weight, padding=kernel_size // 2, groups=images)
+    return logits.view(images, count, height, width)
 
 
 def _check(feature: Tensor, kernels: Tensor, kernel_size: int, bias: Tensor | None) -> None:
-    inputs = [("feature", feature, "floating", "E H W"), ("kernels", kernels, "floating", "K D")]
+    images = "N " if getattr(kernels, "ndim", 2) == 3 else ""
+    inputs = [
+        ("feature", feature, "floating", f"{images}E H W"),
+        ("kernels", kernels, "floating", f"{images}K D"),
+    ]
     if bias is not None:
-        inputs.append(("bias", bias, "floating", "K"))
+        inputs.append(("bias", bias, "floating", f"{images}K"))
     check_tensors("dynamic_conv", *inputs)
     if capturing():
         return
-    weights = feature.shape[0] * kernel_size**2
+    channels = feature.shape[-3]
+    weights = channels * kernel_size**2
     if kernel_size % 2 == 0 or (bias is not None and kernel_size > 1) or kernel_size < 1:
         raise ValueError(
             f"dynamic_conv expects an odd kernel size, 1 where there is a bias, got {kernel_size}"
         )
-    if kernels.shape[1] != weights:
+    if kernels.shape[-1] != weights:
         raise ValueError(
-            f"dynamic_conv expects kernels of {weights} weights for {feature.shape[0]} channels "
-            f"and a side of {kernel_size}, got {kernels.shape[1]}"
+            f"dynamic_conv expects kernels of {weights} weights for {channels} channels and a side "
+            f"of {kernel_size}, got {kernels.shape[-1]}"
         )
 
 

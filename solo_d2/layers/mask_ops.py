@@ -239,11 +239,12 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
     """Pixels that every pair of masks shares.
 
     Args:
-        masks: boolean (K, H, W).
-        labels: (K,), if only masks of equal labels matter.
+        masks: boolean (K, H, W), or those of N images (N, K, H, W).
+        labels: (K,) or (N, K), if only masks of equal labels matter.
 
     Returns:
-        (K, K) float32, exact integers (up to 2**24 pixels a mask); 0 for pairs of different labels.
+        (K, K) or (N, K, K) float32, exact integers (up to 2**24 pixels a mask); 0 for pairs of
+        different labels.
 
     Example:
         >>> import torch
@@ -254,10 +255,11 @@ def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor
     """
     _check_masks_and_labels("pairwise_intersection", masks, labels)
     if labels is None:
-        return common_ones(masks.flatten(1))
-    if masks.device.type != "cpu" or capturing() or len(masks) <= BLOCK_ROWS:
+        return common_ones(masks.flatten(-2))
+    at_once = masks.device.type != "cpu" or capturing() or len(masks) <= BLOCK_ROWS
+    if at_once or masks.dim() == 4:
         # One large product is faster than many small ones.
-        return common_ones(masks.flatten(1)) * (labels[:, None] == labels[None, :])
+        return common_ones(masks.flatten(-2)) * (labels[..., :, None] == labels[..., None, :])
     counts = torch.zeros((len(masks), len(masks)))
     rows = mask_occupancy(masks)[0]
     names, members, sizes = labels.unique(return_inverse=True, return_counts=True)
@@ -284,11 +286,11 @@ def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:
     """Intersection over union of every pair of masks.
 
     Args:
-        masks: boolean (K, H, W).
-        labels: (K,), if only masks of equal labels matter.
+        masks: boolean (K, H, W), or those of N images (N, K, H, W).
+        labels: (K,) or (N, K), if only masks of equal labels matter.
 
     Returns:
-        (K, K) float32 in [0, 1]; 0 where both masks are empty or the labels differ.
+        (K, K) or (N, K, K) float32 in [0, 1]; 0 where both masks are empty or the labels differ.
 
     Example:
         >>> import torch
@@ -299,13 +301,14 @@ def pairwise_mask_iou(masks: Tensor, labels: Tensor | None = None) -> Tensor:
     """
     _check_masks_and_labels("pairwise_mask_iou", masks, labels)
     intersection = pairwise_intersection(masks, labels)
-    area = intersection.diagonal()
-    union = area[:, None] + area[None, :] - intersection
+    area = intersection.diagonal(dim1=-2, dim2=-1)
+    union = area[..., :, None] + area[..., None, :] - intersection
     return intersection / union.clamp(min=1)
 
 
 def _check_masks_and_labels(function: str, masks: Tensor, labels: Tensor | None) -> None:
-    inputs = [("masks", masks, "boolean", "K H W")]
+    images = "N " if getattr(masks, "ndim", 3) == 4 else ""
+    inputs = [("masks", masks, "boolean", f"{images}K H W")]
     if labels is not None:
-        inputs.append(("labels", labels, "real", "K"))
+        inputs.append(("labels", labels, "real", f"{images}K"))
     check_tensors(function, *inputs)

@@ -85,19 +85,32 @@ def matrix_nms(
     if kernel not in KERNELS:
         raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
     _check_sigma("matrix_nms", sigma)
-    order, ious = _ranked_ious("matrix_nms", masks, labels, scores)
-    if len(order) == 0 and not exporting():
+    overlaps = _overlaps("matrix_nms", masks, labels, scores)
+    if len(scores) == 0 and not exporting():
         return scores
-    ious = _with_spare(ious).triu(diagonal=1)  # [i, j]: overlap of j with the higher-scored i
+    return _weigh(scores, matrix_decay(overlaps, kernel=kernel, sigma=sigma))
+
+
+def matrix_decay(overlaps: Tensor, *, kernel: str = "gaussian", sigma: float = 0.5) -> Tensor:
+    """Factors of Matrix NMS.
+
+    Args:
+        overlaps: (..., K, K), as of `higher_overlaps`, K > 0.
+        kernel: as for `matrix_nms`.
+        sigma: likewise.
+
+    Returns:
+        (..., K).
+    """
     # Eq. 8: how far i itself is suppressed, by its most overlapping predecessor.
-    most = ious.amax(0)[:, None]
+    most = overlaps.amax(-2)[..., None]
     if kernel == "gaussian":
-        decay = torch.exp((most.square() - ious.square()) / sigma)
+        decay = torch.exp((most.square() - overlaps.square()) / sigma)
     else:
         # Three equal masks make 0 / 0 here; the floor makes it 0, and the first of them, which
         # nothing suppresses, gives the third the factor 0 as well.
-        decay = (1 - ious) / (1 - most).clamp(min=torch.finfo(ious.dtype).eps)
-    return _unrank(order, scores, decay.amin(0))
+        decay = (1 - overlaps) / (1 - most).clamp(min=torch.finfo(overlaps.dtype).eps)
+    return decay.amin(-2)
 
 
 def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -120,10 +133,15 @@ def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float 
         tensor([0.9000, 0.0000])
     """
     _check_threshold("fast_nms", threshold)
-    order, ious = _ranked_ious("fast_nms", masks, labels, scores)
-    if len(order) == 0 and not exporting():
+    overlaps = _overlaps("fast_nms", masks, labels, scores)
+    if len(scores) == 0 and not exporting():
         return scores
-    return _unrank(order, scores, _with_spare(ious).triu(diagonal=1).amax(0) <= threshold)
+    return _weigh(scores, fast_decay(overlaps, threshold=threshold))
+
+
+def fast_decay(overlaps: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Factors (..., K) of Fast NMS, 0 or 1; `overlaps` as for `matrix_decay`."""
+    return (overlaps.amax(-2) <= threshold).to(overlaps.dtype)
 
 
 def hard_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -207,6 +225,33 @@ from `MODEL.SOLO.NMS_KERNEL`, `NMS_SIGMA` and `NMS_THRESH_TEST`.
 """
 
 
+DECAYS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    matrix_nms: matrix_decay,
+    fast_nms: fast_decay,
+}
+"""The functions of `MASK_NMS` that are one formula of all overlaps: what gives their factors.
+
+The others take one mask after the other, for which a host has to wait on a GPU.
+"""
+
+
+def higher_overlaps(masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    """IoU of every mask j with every mask i of its label that stands higher, at [i, j]; else 0.
+
+    Args:
+        masks: boolean (K, H, W), or those of N images (N, K, H, W).
+        labels: (K,) or (N, K).
+        scores: likewise, in any order.
+
+    Returns:
+        (K, K) or (N, K, K) float32.
+    """
+    before, after = scores[..., :, None], scores[..., None, :]
+    places = torch.arange(scores.shape[-1], device=scores.device)
+    higher = (before > after) | ((before == after) & (places[:, None] < places))
+    return pairwise_mask_iou(masks, labels) * higher
+
+
 def _check_sigma(function: str, sigma: float) -> None:
     if not sigma > 0:
         raise ValueError(f"{function} expects sigma > 0, got {sigma}")
@@ -221,6 +266,20 @@ def _ranked_ious(
     function: str, masks: Tensor, labels: Tensor, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Order by descending score (K,), and the IoU (K, K) of equal labels in that order."""
+    _check_inputs(function, masks, labels, scores)
+    order = scores.argsort(descending=True, stable=True)
+    # Permuting the (K, K) result is cheaper than permuting K masks.
+    return order, pairwise_mask_iou(masks, labels)[order[:, None], order[None, :]]
+
+
+def _overlaps(function: str, masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
+    """`higher_overlaps` of checked inputs; in a graph, which may see no mask, with a spare one."""
+    _check_inputs(function, masks, labels, scores)
+    overlaps = higher_overlaps(masks, labels, scores)
+    return F.pad(overlaps, (0, 1, 0, 1)) if exporting() else overlaps
+
+
+def _check_inputs(function: str, masks: Tensor, labels: Tensor, scores: Tensor) -> None:
     check_tensors(
         function,
         ("masks", masks, "boolean", "K H W"),
@@ -228,17 +287,13 @@ def _ranked_ious(
         ("scores", scores, "floating", "K"),
     )
     check_finite(function, "scores", scores)
-    order = scores.argsort(descending=True, stable=True)
-    # Permuting the (K, K) result is cheaper than permuting K masks.
-    return order, pairwise_mask_iou(masks, labels)[order[:, None], order[None, :]]
 
 
-def _with_spare(ious: Tensor) -> Tensor:
-    """Add a mask behind all others that overlaps none: in a graph there may be no mask at all."""
-    return F.pad(ious, (0, 1, 0, 1)) if exporting() else ious
+def _weigh(scores: Tensor, factors: Tensor) -> Tensor:
+    """Multiply `scores` (K,) by the first of `factors` (K or more,)."""
+    return scores * factors[: scores.shape[0]].to(scores.dtype)
 
 
 def _unrank(order: Tensor, scores: Tensor, factors: Tensor) -> Tensor:
-    """Multiply `scores` (K,) by `factors` (K or more,), which are given in rank order."""
-    factor = torch.empty_like(scores).scatter_(0, order, factors[: order.shape[0]].to(scores.dtype))
-    return scores * factor
+    """Multiply `scores` (K,) by `factors` (K,), which are given in rank order."""
+    return scores * torch.empty_like(scores).scatter_(0, order, factors.to(scores.dtype))

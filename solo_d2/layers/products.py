@@ -11,6 +11,7 @@ import logging
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .capture import capturing
@@ -22,6 +23,8 @@ BLOCK_ROWS = 128
 
 # 500 masks x 16384 pixels in float32: 32 MiB at a time.
 _TILE_COLUMNS = 16384
+
+_HALF_COLUMNS = 2048
 
 SAFE_COLUMNS = 64
 """Rows are padded to a multiple of this on a CPU, a whole number of every instruction's operands.
@@ -37,17 +40,22 @@ def common_ones(rows: Tensor) -> Tensor:
     """Count the ones that every pair of rows has in common.
 
     Args:
-        rows: boolean (K, P).
+        rows: boolean (K, P), or those of N images (N, K, P).
 
     Returns:
-        (K, K) float32, exact integers for P up to 2**24.
+        (K, K) or (N, K, K) float32, exact integers for P up to 2**24.
     """
     if capturing():
         return _float_products(rows)
     if rows.numel() == 0:
-        return torch.zeros((len(rows), len(rows)), device=rows.device)
-    on_cpu = rows.device.type == "cpu"
-    return (_integer_products if on_cpu and integer_products_are_right() else _float_products)(rows)
+        return torch.zeros((*rows.shape[:-1], rows.shape[-2]), device=rows.device)
+    if rows.device.type == "cuda":
+        return half_products(rows)
+    if rows.device.type != "cpu" or not integer_products_are_right():
+        return _float_products(rows)
+    if rows.dim() == 3:
+        return torch.stack([_integer_products(image) for image in rows])
+    return _integer_products(rows)
 
 
 @cache
@@ -86,13 +94,26 @@ def _integer_products(rows: Tensor) -> Tensor:
     return counts.tril() + counts.tril(-1).T
 
 
+def half_products(rows: Tensor) -> Tensor:
+    """The same by float16, for which a GPU has units of their own; its integers end at 2048.
+
+    So no product is longer than that; whatever way it is summed up in, it is exact.
+    """
+    missing = -rows.shape[-1] % _HALF_COLUMNS
+    blocks = F.pad(rows, (0, missing)).unflatten(-1, (-1, _HALF_COLUMNS)).movedim(-2, -3)
+    values = torch.empty(blocks.shape, dtype=torch.float16, device=rows.device).copy_(blocks)
+    with torch.autocast(rows.device.type, enabled=False):
+        return (values @ values.mT).sum(-3, dtype=torch.float32)
+
+
 def _float_products(rows: Tensor) -> Tensor:
     """The same; 0 and 1 are exact in every float format, and sums are kept in float32, or TF32."""
-    tiles = (rows,) if capturing() else rows.split(_TILE_COLUMNS, dim=1)
+    tiles = (rows,) if capturing() else rows.split(_TILE_COLUMNS, dim=-1)
     with torch.autocast(rows.device.type, enabled=False):
         counts = None
         for tile in tiles:
             values = tile.float()
-            counts = values @ values.T if counts is None else counts.addmm_(values, values.T)
+            products = values @ values.mT
+            counts = products if counts is None else counts.add_(products)
     assert counts is not None  # also without a column there is a tile
     return counts

@@ -12,6 +12,34 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..layers import exporting
+
+
+class Batched(NamedTuple):
+    """A tensor of a whole batch, and its views of single images.
+
+    It is split once, because the backward pass of ``batch[image]`` fills a whole batch with zeros,
+    for every image anew.
+
+    Attributes:
+        all: (N, ...).
+        each: (1, ...) per image; none where a graph is recorded, which knows no N.
+    """
+
+    all: Tensor
+    each: tuple[Tensor, ...]
+
+    @classmethod
+    def split(cls, x: Tensor) -> Batched:
+        """Split a tensor (N, ...)."""
+        return cls(x, () if exporting() else x.split(1))
+
+    def of(self, images: int | slice) -> Tensor:
+        """Return the tensor of one image (1, ...), or of several (n, ...)."""
+        if isinstance(images, slice):
+            return self.all[images]
+        return self.each[images] if self.each else self.all[images : images + 1]
+
 
 class SOLOPredictions(NamedTuple):
     """Raw output of a head for one batch.

@@ -101,6 +101,6 @@ def raw_outputs(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
         "masks": model.head.mask_probs(predictions, 0, cells, size=size),
     }
     if hasattr(predictions.mask_inputs, "kernels"):
-        outputs["kernels"] = predictions.mask_inputs.kernels[0]
-        outputs["features"] = predictions.mask_inputs.features[0][0]
+        outputs["kernels"] = predictions.mask_inputs.kernels.all[0]
+        outputs["features"] = predictions.mask_inputs.features[0].all[0]
     return outputs

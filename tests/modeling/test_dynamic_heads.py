@@ -58,8 +58,8 @@ def test_three_by_three_kernels_make_masks(size):
     cells = torch.tensor([3, 200, 17])
     found = head.mask_probs(predictions, 1, cells, size=size)
     for k, cell in enumerate(cells):
-        weight = kernels[1][cell].view(1, 32, 3, 3)
-        mask = F.conv2d(feature[1][None], weight, padding=1).sigmoid()
+        weight = kernels.all[1, cell].view(1, 32, 3, 3)
+        mask = F.conv2d(feature.all[1:], weight, padding=1).sigmoid()
         expected = mask if size is None else resize(mask, size)
         torch.testing.assert_close(found[k], expected[0, 0])
 
@@ -75,7 +75,7 @@ def test_separate_features_are_vanillas_branch_with_dynamic_last_layer():
     for level, row, column in CELLS:
         x = tower(convs[1:], layer(convs[0], with_coords(levels[level][:1])))
         cell = head.grid.flatten(level, row, column)
-        weight = predictions.mask_inputs.kernels[0][cell].view(1, -1, 1, 1)
+        weight = predictions.mask_inputs.kernels.all[0, cell].view(1, -1, 1, 1)
         expected = F.conv2d(double(x), weight).sigmoid()
         found = head.mask_probs(predictions, 0, torch.tensor([cell]), levels=[level])
         torch.testing.assert_close(found, expected[0])
@@ -99,14 +99,14 @@ def test_decoupled_dynamic_mask_is_a_product_of_groups(groups, kernel_size, feat
     )
     predictions = head(make_features())
     kernels, features = predictions.mask_inputs
-    assert kernels[0].shape[1] == 32 * groups * kernel_size**2
-    assert features[0][0].shape[0] == 32
+    assert kernels.all.shape[2] == 32 * groups * kernel_size**2
+    assert features[0].all.shape[1] == 32
     for level, row, column in CELLS:
         cell = torch.tensor([head.grid.flatten(level, row, column)])
         expected = 1
-        for weights in kernels[1][cell[0]].chunk(groups):
+        for weights in kernels.all[1, cell[0]].chunk(groups):
             weight = weights.view(1, 32, kernel_size, kernel_size)
-            logits = F.conv2d(features[level][1][None], weight, padding=kernel_size // 2)
+            logits = F.conv2d(features[level].all[1:], weight, padding=kernel_size // 2)
             mask = (double(logits) if feature else logits).sigmoid()
             expected = expected * resize(mask, (20, 28))  # resized before the product
         found = head.mask_probs(predictions, 1, cell, size=(20, 28))

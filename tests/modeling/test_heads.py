@@ -23,7 +23,7 @@ from torch import nn
 
 from solo_d2 import add_solo_config
 from solo_d2.modeling import SOLO_HEAD_REGISTRY, GridSpec, SOLOHead, build_solo_head
-from solo_d2.modeling.structures import SOLOPredictions
+from solo_d2.modeling.structures import Batched, SOLOPredictions
 
 
 def slow_mask_feature(module, features):
@@ -45,7 +45,7 @@ def test_forward_is_the_published_architecture():
     head, features = make_head("MODEL.SOLO.NUM_CONVS", 2), make_features()
     predictions = head(features)
     kernels, (mask_feature, *others) = predictions.mask_inputs
-    kernels = torch.stack(kernels)
+    kernels = kernels.all
     assert len(others) == 4  # the same map for all levels
     assert all(other is mask_feature for other in others)
     for level, (x, size) in enumerate(zip(slow_levels(features), head.grid.num_grids, strict=True)):
@@ -59,7 +59,7 @@ def test_forward_is_the_published_architecture():
             own = kernels[:, head.grid.flatten(level, row, column)]
             torch.testing.assert_close(own, kernel[:, :, row, column])
     expected = slow_mask_feature(head.mask_feature, features)
-    torch.testing.assert_close(torch.stack(mask_feature), expected)
+    torch.testing.assert_close(mask_feature.all, expected)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (96, 160)])
@@ -69,8 +69,8 @@ def test_shapes_of_every_output(size):
     shapes = [tuple(x.shape) for x in predictions.category_logits]
     assert shapes == [(2, 3, s, s) for s in head.grid.num_grids]
     kernels, maps = predictions.mask_inputs
-    assert [x.shape for x in kernels] == [(head.grid.num_cells, 32)] * 2
-    assert [x.shape for x in maps[0]] == [(32, size[0] // 4, size[1] // 4)] * 2
+    assert kernels.all.shape == (2, head.grid.num_cells, 32)
+    assert maps[0].all.shape == (2, 32, size[0] // 4, size[1] // 4)
 
 
 def test_published_head_has_the_hand_counted_parameters():
@@ -112,8 +112,8 @@ def test_mask_is_the_sigmoid_of_a_dynamic_convolution():
     for image in (0, 1):
         probs = head.mask_probs(predictions, image, cells)
         for k, cell in enumerate(cells):
-            weight = kernels[image][cell].view(1, -1, 1, 1)
-            expected = F.conv2d(features[image][None], weight).sigmoid()[0, 0]
+            weight = kernels.all[image, cell].view(1, -1, 1, 1)
+            expected = F.conv2d(features.all[image : image + 1], weight).sigmoid()[0, 0]
             torch.testing.assert_close(probs[k], expected)
 
 
@@ -145,7 +145,7 @@ def test_bfloat16_kernels_give_float32_probabilities():
     predictions = head(make_features())
     kernels, features = predictions.mask_inputs
     half = type(predictions.mask_inputs)(
-        [x.bfloat16() for x in kernels], [[x.bfloat16() for x in level] for level in features]
+        Batched.split(kernels.all.bfloat16()), [Batched.split(x.all.bfloat16()) for x in features]
     )
     probs = head.mask_probs(SOLOPredictions([], half), 0, torch.tensor([5]))
     assert probs.dtype == torch.float32
@@ -155,7 +155,7 @@ def test_coordinates_make_equal_cells_different():
     # On constant features only coordinates can tell one cell's kernel from another's.
     head = make_head()
     features = {name: torch.ones_like(x) for name, x in make_features().items()}
-    kernels = head(features).mask_inputs.kernels[0][:144].view(12, 12, 32)
+    kernels = head(features).mask_inputs.kernels.all[0, :144].view(12, 12, 32)
     inner = kernels[3:-3, 3:-3]  # away from the padding
     assert (inner[:, 0] - inner[:, -1]).abs().amax() > 1e-4
     assert (inner[0] - inner[-1]).abs().amax() > 1e-4

@@ -56,12 +56,12 @@ def test_mattes_are_kernels_on_the_sum_of_refined_and_enlarged_feature():
     head = perturb(make_head(*SOFT))
     predictions = head(soft_features())
     inputs = predictions.mask_inputs
-    feature = inputs.dynamic.features[0][1]  # (E, 16, 24)
+    feature = inputs.dynamic.features[0].all[1]  # (E, 16, 24)
     expanded = F.conv2d(
-        inputs.details[1][None], head.details.expand.weight, head.details.expand.bias
+        inputs.details.all[1:], head.details.expand.weight, head.details.expand.bias
     )
     final = expanded + resize(feature[None], (64, 96))  # (1, E, 64, 96)
-    expected = torch.einsum("ke,ehw->khw", inputs.dynamic.kernels[1][CELLS], final[0]).sigmoid()
+    expected = torch.einsum("ke,ehw->khw", inputs.dynamic.kernels.all[1, CELLS], final[0]).sigmoid()
     mattes = head.mask_probs(predictions, 1, CELLS)
     assert mattes.shape == (4, 64, 96)
     torch.testing.assert_close(mattes, expected)
@@ -72,8 +72,8 @@ def test_without_fusion_the_enlarged_feature_is_left_out():
     head = perturb(make_head(*SOFT, "MODEL.SOLO.DETAILS.FUSE", False))
     predictions = head(soft_features())
     inputs = predictions.mask_inputs
-    final = F.conv2d(inputs.details[0][None], head.details.expand.weight, head.details.expand.bias)
-    expected = torch.einsum("ke,ehw->khw", inputs.dynamic.kernels[0][CELLS], final[0]).sigmoid()
+    final = F.conv2d(inputs.details.all[:1], head.details.expand.weight, head.details.expand.bias)
+    expected = torch.einsum("ke,ehw->khw", inputs.dynamic.kernels.all[0, CELLS], final[0]).sigmoid()
     torch.testing.assert_close(head.mask_probs(predictions, 0, CELLS), expected)
 
 
@@ -84,7 +84,7 @@ def test_before_training_mattes_are_the_enlarged_logits_of_solov2():
     assert all(key.startswith("details.") for key in missing)
     features = soft_features()
     inputs = plain(features).mask_inputs
-    logits = torch.einsum("ke,ehw->khw", inputs.kernels[0][CELLS], inputs.features[0][0])
+    logits = torch.einsum("ke,ehw->khw", inputs.kernels.all[0, CELLS], inputs.features[0].all[0])
     expected = resize(logits[None], (64, 96))[0].sigmoid()
     torch.testing.assert_close(
         soft.mask_probs(soft(features), 0, CELLS), expected, rtol=1e-4, atol=1e-5

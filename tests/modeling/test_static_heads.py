@@ -89,7 +89,7 @@ def test_decoupled_towers_see_one_coordinate_each():
     assert {k: t[0].in_channels for k, t in head.mask_towers.items()} == {"x": 33, "y": 33}
     # On constant features, columns tell x maps apart and rows y maps, but for the padding.
     features = {name: torch.ones_like(x) for name, x in make_features((128, 192)).items()}
-    x, y = (maps[0][0][..., 10:-10, 10:-10] for maps in perturb(head)(features).mask_inputs)
+    x, y = (maps[0].all[0, ..., 10:-10, 10:-10] for maps in perturb(head)(features).mask_inputs)
     assert (x - x[..., :1, :]).abs().amax() < 1e-4 < (x - x[..., :1]).abs().amax()
     assert (y - y[..., :1]).abs().amax() < 1e-4 < (y - y[..., :1, :]).abs().amax()
 

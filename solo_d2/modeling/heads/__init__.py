@@ -1,11 +1,12 @@
 """Heads of the SOLO family, interchangeable by `MODEL.SOLO.HEAD`."""
 
-from .base import SOLOHead, check_features, make_masks
+from .base import SOLOHead, check_features
 from .build import SOLO_HEAD_REGISTRY, build_solo_head
 from .decoupled import DecoupledLightSOLOHead, DecoupledSOLOHead
 from .decoupled_dynamic import DecoupledDynamicSOLOHead
 from .dynamic import DynamicSOLOHead
 from .mask_features import SeparateMaskFeature, UnifiedMaskFeature
+from .masks import make_masks, take_cells
 from .soft_dynamic import SoftDynamicSOLOHead
 from .vanilla import VanillaSOLOHead
 
@@ -23,4 +24,5 @@ __all__ = [
     "build_solo_head",
     "check_features",
     "make_masks",
+    "take_cells",
 ]

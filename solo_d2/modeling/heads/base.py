@@ -23,7 +23,8 @@ from ..towers import LayerStyle, Tower, init_convs, prior_bias
 class SOLOHead(nn.Module):
     """Base of all heads: category branch here, masks in the subclass.
 
-    A subclass sets `uses` and `mask_strides`, and defines `mask_inputs` and `level_probs`.
+    A subclass sets `uses` and `mask_strides`, and defines `mask_inputs` and one of `level_probs`
+    (masks of one image) and `batch_probs` (of all images at once, as a GPU wants it).
 
     Args:
         grid: the grid pyramid.
@@ -38,6 +39,10 @@ class SOLOHead(nn.Module):
         align_mode: how features are brought to the grid, see `align_to_grid`.
         prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1).
         freeze_category: keep the category branch as it is loaded.
+
+    Attributes:
+        cell_levels: level of every cell (T,), on the head's device.
+        cell_strides: stride of that level's features (T,), likewise.
 
     Example:
         >>> issubclass(SOLO_HEAD_REGISTRY.get("DynamicSOLOHead"), SOLOHead)
@@ -82,6 +87,11 @@ class SOLOHead(nn.Module):
         if not 0 < prior_prob < 1:
             raise ValueError(f"MODEL.SOLO.PRIOR_PROB must lie in (0, 1), got {prior_prob}")
         self.grid = grid
+        self.cell_levels: Tensor
+        self.cell_strides: Tensor
+        levels = grid.levels(torch.arange(grid.num_cells))
+        self.register_buffer("cell_levels", levels, persistent=False)
+        self.register_buffer("cell_strides", torch.tensor(grid.strides)[levels], persistent=False)
         self.in_channels = in_channels
         self.in_features = list(in_features)
         self.feature_strides = list(feature_strides)
@@ -167,7 +177,6 @@ class SOLOHead(nn.Module):
             levels: the head's input features after `resample_levels`, finest first.
         """
 
-    @abstractmethod
     def level_probs(
         self, inputs: Any, image: int, level: int, cells: Tensor, size: tuple[int, int] | None
     ) -> Tensor:
@@ -184,6 +193,34 @@ class SOLOHead(nn.Module):
         Returns:
             (K, H, W) float32 in memory of its own: inference overwrites it.
         """
+        return self.batch_probs(inputs, image, level, cells[None], size)[0]
+
+    def batch_probs(
+        self,
+        inputs: Any,
+        images: int | slice,
+        level: int,
+        cells: Tensor,
+        size: tuple[int, int] | None,
+    ) -> Tensor:
+        """`level_probs` of several images at once; here one after the other.
+
+        Args:
+            inputs: of `mask_inputs`.
+            images: of the batch: the index of one, or a slice.
+            level: of the cells; without meaning where `one_mask_source` is set.
+            cells: flat cell indices (N, K), N = 1 for one image.
+            size: as for `mask_probs`.
+
+        Returns:
+            (N, K, H, W) float32, as `level_probs`.
+        """
+        first = images if isinstance(images, int) else images.start or 0
+        parts = [
+            self.level_probs(inputs, image, level, row, size)
+            for image, row in enumerate(cells, first)
+        ]
+        return torch.stack(parts)
 
     def mask_probs(
         self,
@@ -223,6 +260,35 @@ class SOLOHead(nn.Module):
         assert masks is not None  # there is a level
         return masks
 
+    def all_mask_probs(
+        self, predictions: SOLOPredictions, images: slice, cells: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Turn cells of several images into soft masks, without a host synchronisation.
+
+        Where levels have maps of their own, the masks of all cells are made on every level: shapes
+        then do not depend on the cells.
+
+        Args:
+            predictions: output of this head.
+            images: N of the batch.
+            cells: flat cell indices (N, K), in any order.
+            size: (H, W) to resize to, as for `mask_probs`.
+
+        Returns:
+            (N, K, H, W) float32 probabilities in [0, 1].
+        """
+        inputs = predictions.mask_inputs
+        if self.one_mask_source:
+            return self.batch_probs(inputs, images, 0, cells, size)
+        levels = self.cell_levels[cells]
+        masks: Tensor | None = None
+        for level, start in enumerate(self.grid.starts):
+            here = levels == level
+            probs = self.batch_probs(inputs, images, level, torch.where(here, cells, start), size)
+            masks = probs if masks is None else torch.where(here[..., None, None], probs, masks)
+        assert masks is not None  # there is a level
+        return masks
+
     def resample_levels(self, levels: list[Tensor]) -> list[Tensor]:
         """Resize the finest and the coarsest level to the strides that the grid expects.
 
@@ -235,31 +301,6 @@ class SOLOHead(nn.Module):
                 levels, self.feature_strides, self.grid.strides, strict=True
             )
         ]
-
-
-def make_masks(
-    logits: Tensor, *, upsample: int = 1, size: tuple[int, int] | None, overwrite: bool = False
-) -> Tensor:
-    """Soft masks from logits.
-
-    Args:
-        logits: (K, h, w).
-        upsample: factor by which the logits are enlarged, bilinearly.
-        size: to which the probabilities are resized, if given.
-        overwrite: the logits are nobody else's, and may be overwritten.
-
-    Returns:
-        (K, *size) or (K, h * upsample, w * upsample) float32.
-    """
-    masks = logits.float()[:, None]  # masks as the batch, which may be empty; channels may not
-    fresh = overwrite or upsample > 1 or logits.dtype != torch.float32
-    if upsample > 1:
-        masks = resize_bilinear(masks, (masks.shape[2] * upsample, masks.shape[3] * upsample))
-    # In place saves a CPU the page faults of another large tensor.
-    masks = masks.sigmoid_() if fresh and not masks.requires_grad else masks.sigmoid()
-    if size is not None and size != masks.shape[2:]:
-        masks = resize_bilinear(masks, size)
-    return masks[:, 0]
 
 
 def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -9,21 +9,23 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from ...layers import resize_bilinear
+from ..structures import Batched
 from ..towers import init_convs, prior_bias
-from .base import SOLOHead, make_masks
+from .base import SOLOHead
 from .build import SOLO_HEAD_REGISTRY
+from .masks import make_masks, take_cells
 
 
 class DecoupledMaskInputs(NamedTuple):
     """Mask logits of a batch.
 
     Attributes:
-        x: of every column j, per level and image (S_l, 2 H_l, 2 W_l).
+        x: of every column j, per level (N, S_l, 2 H_l, 2 W_l).
         y: of every row i, likewise.
     """
 
-    x: list[tuple[Tensor, ...]]
-    y: list[tuple[Tensor, ...]]
+    x: list[Batched]
+    y: list[Batched]
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -73,22 +75,23 @@ class DecoupledSOLOHead(SOLOHead):
             double = (2 * x.shape[-2], 2 * x.shape[-1])
             large = {k: resize_bilinear(tower(x), double) for k, tower in self.mask_towers.items()}
             x_axes, y_axes = self.tower_axes
-            maps.x.append(self.x_predictors[level](large[x_axes]).unbind(0))
-            maps.y.append(self.y_predictors[level](large[y_axes]).unbind(0))
+            maps.x.append(Batched.split(self.x_predictors[level](large[x_axes])))
+            maps.y.append(Batched.split(self.y_predictors[level](large[y_axes])))
         return maps
 
-    def level_probs(
+    def batch_probs(
         self,
         inputs: DecoupledMaskInputs,
-        image: int,
+        images: int | slice,
         level: int,
         cells: Tensor,
         size: tuple[int, int] | None,
     ) -> Tensor:
-        """See `SOLOHead.level_probs`."""
+        """See `SOLOHead.batch_probs`."""
         cells = cells - self.grid.starts[level]
         row, column = cells // self.grid.num_grids[level], cells % self.grid.num_grids[level]
-        x, y = inputs.x[level][image][column], inputs.y[level][image][row]  # copies
+        x = take_cells(inputs.x[level].of(images), column)  # copies
+        y = take_cells(inputs.y[level].of(images), row)
         x = make_masks(x, size=size, overwrite=True)
         return x * make_masks(y, size=size, overwrite=True)
 

@@ -61,9 +61,9 @@ class DecoupledDynamicSOLOHead(DynamicSOLOHead):
         return {**arguments, "num_groups": cfg.MODEL.SOLO.NUM_KERNEL_GROUPS}
 
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
-        """Soft masks of kernels (K, D) on a mask feature (E / A, H_l, W_l)."""
+        """Soft masks of kernels (N, K, D) on a mask feature (N, E / A, H_l, W_l)."""
         # One group after the other: all sub-masks at once would not fit a CPU's cache.
-        groups = kernels.chunk(self.num_groups, dim=1)
+        groups = kernels.chunk(self.num_groups, dim=-1)
         convolve = super().convolve
         return reduce(_multiply, (convolve(group, feature, size) for group in groups))
 

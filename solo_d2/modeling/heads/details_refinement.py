@@ -78,13 +78,13 @@ class DetailsRefinement(nn.Module):
         """Turn kernels on the E channels into kernels on the few channels.
 
         Args:
-            kernels: 1x1 kernels (K, E).
+            kernels: 1x1 kernels (N, K, E).
 
         Returns:
-            Weights (K, channels) and biases (K,).
+            Weights (N, K, channels) and biases (N, K).
         """
         kernels, weight, bias = in_one_type(
             kernels, self.expand.weight.flatten(1), self.expand.bias
         )
         # A product of matrices, since fvcore cannot count one with a vector.
-        return kernels @ weight, (kernels @ bias[:, None]).squeeze(1)
+        return kernels @ weight, (kernels @ bias[:, None]).squeeze(-1)

@@ -11,29 +11,28 @@ from torch import Tensor
 
 from ...layers import dynamic_conv
 from ..grid import GridSpec
+from ..structures import Batched
 from ..towers import init_convs
-from .base import SOLOHead, check_features, make_masks
+from .base import SOLOHead, check_features
 from .build import SOLO_HEAD_REGISTRY
 from .mask_features import SeparateMaskFeature, UnifiedMaskFeature
+from .masks import make_masks, take_cells
 
 MASK_FEATURE_TYPES = ("unified", "separate")
 KERNEL_SIZES = (1, 3)
 
 
 class DynamicMaskInputs(NamedTuple):
-    """Kernels and features of a batch, split into images.
-
-    Split once, because the backward pass of ``batch[image]`` fills a whole batch with zeros, for
-    every image anew.
+    """Kernels and features of a batch.
 
     Attributes:
-        kernels: per image, weights of the convolution of every cell (T, D).
-        features: per level and image, mask feature (E, H_l, W_l); if it is unified, the same map
-            (E, H / 4, W / 4) for all levels.
+        kernels: weights of the convolution of every cell (N, T, D).
+        features: per level, mask feature (N, E, H_l, W_l); if it is unified, the same map
+            (N, E, H / 4, W / 4) for all levels.
     """
 
-    kernels: tuple[Tensor, ...]
-    features: list[tuple[Tensor, ...]]
+    kernels: Batched
+    features: list[Batched]
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -117,25 +116,26 @@ class DynamicSOLOHead(SOLOHead):
         kernels = self.predict_cells(self.kernel_tower, self.kernel_predictor, levels)
         maps = self.mask_feature(features, levels)
         if self.one_mask_source:
-            split = [maps[0].unbind(0)] * len(maps)
+            split = [Batched.split(maps[0])] * len(maps)
         else:
-            split = [level.unbind(0) for level in maps]
+            split = [Batched.split(level) for level in maps]
         cells = torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2)
-        return DynamicMaskInputs(kernels=cells.unbind(0), features=split)
+        return DynamicMaskInputs(kernels=Batched.split(cells), features=split)
 
-    def level_probs(
+    def batch_probs(
         self,
         inputs: DynamicMaskInputs,
-        image: int,
+        images: int | slice,
         level: int,
         cells: Tensor,
         size: tuple[int, int] | None,
     ) -> Tensor:
-        """See `SOLOHead.level_probs`."""
-        return self.convolve(inputs.kernels[image][cells], inputs.features[level][image], size)
+        """See `SOLOHead.batch_probs`."""
+        kernels = take_cells(inputs.kernels.of(images), cells)
+        return self.convolve(kernels, inputs.features[level].of(images), size)
 
     def convolve(self, kernels: Tensor, feature: Tensor, size: tuple[int, int] | None) -> Tensor:
-        """Soft masks of kernels (K, D) on a mask feature (E, H_l, W_l)."""
+        """Soft masks of kernels (N, K, D) on a mask feature (N, E, H_l, W_l)."""
         logits = dynamic_conv(feature, kernels, self.kernel_size)
         upsample = self.mask_feature.upsample
         return make_masks(logits, upsample=upsample, size=size, overwrite=True)

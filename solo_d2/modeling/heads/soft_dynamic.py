@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
 from ...layers import dynamic_conv, resize_bilinear
 from ..grid import GridSpec
-from .base import make_masks
+from ..structures import Batched
 from .build import SOLO_HEAD_REGISTRY
 from .details_refinement import DetailsRefinement
 from .dynamic import DynamicMaskInputs, DynamicSOLOHead
+from .masks import make_masks, take_cells
 
 IMAGE_KEY = "image"
 """Under which the meta-architecture hands the image to the head, among the features."""
@@ -25,13 +25,13 @@ class SoftMaskInputs(NamedTuple):
 
     Attributes:
         dynamic: kernels and mask features.
-        details: per image, (channels, H, W).
-        coarse_details: the same at the mask feature's size, (channels, H / 4, W / 4).
+        details: (N, channels, H, W).
+        coarse_details: the same at the mask feature's size, (N, channels, H / 4, W / 4).
     """
 
     dynamic: DynamicMaskInputs
-    details: tuple[Tensor, ...]
-    coarse_details: tuple[Tensor, ...]
+    details: Batched
+    coarse_details: Batched
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -108,30 +108,30 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
                 'SoftDynamicSOLOHead needs the image; set MODEL.META_ARCHITECTURE "SoftSOLO"'
             )
         dynamic = super().mask_inputs(features, levels)
-        feature = torch.stack(dynamic.features[0])
+        feature = dynamic.features[0].all
         details = self.details(feature, features[IMAGE_KEY])
         coarse = resize_bilinear(details, (feature.shape[-2], feature.shape[-1]))
-        return SoftMaskInputs(dynamic, details.unbind(0), coarse.unbind(0))
+        return SoftMaskInputs(dynamic, Batched.split(details), Batched.split(coarse))
 
-    def level_probs(  # type: ignore[override]
+    def batch_probs(  # type: ignore[override]
         self,
         inputs: SoftMaskInputs,
-        image: int,
+        images: int | slice,
         level: int,
         cells: Tensor,
         size: tuple[int, int] | None,
     ) -> Tensor:
-        """See `SOLOHead.level_probs`."""
-        kernels = inputs.dynamic.kernels[image][cells]
+        """See `SOLOHead.batch_probs`."""
+        kernels = take_cells(inputs.dynamic.kernels.of(images), cells)
         weights, biases = self.details.project_kernels(kernels)
-        feature = inputs.dynamic.features[level][image]
+        feature = inputs.dynamic.features[level].of(images)
         is_coarse = size == feature.shape[-2:]
-        details = (inputs.coarse_details if is_coarse else inputs.details)[image]
+        details = (inputs.coarse_details if is_coarse else inputs.details).of(images)
         logits = dynamic_conv(details, weights, bias=biases)
         if self.fuse:
             coarse = dynamic_conv(feature, kernels)
             if not is_coarse:
-                full = (details.shape[1], details.shape[2])
-                coarse = resize_bilinear(coarse[:, None], full)[:, 0]
+                full = (details.shape[-2], details.shape[-1])
+                coarse = resize_bilinear(coarse.flatten(0, 1)[:, None], full).view_as(logits)
             logits = logits + coarse
         return make_masks(logits, size=size, overwrite=True)

@@ -9,9 +9,11 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
 from ...layers import dynamic_conv
+from ..structures import Batched
 from ..towers import init_convs, prior_bias
-from .base import SOLOHead, make_masks
+from .base import SOLOHead
 from .build import SOLO_HEAD_REGISTRY
+from .masks import make_masks
 
 
 @SOLO_HEAD_REGISTRY.register()
@@ -50,21 +52,21 @@ class VanillaSOLOHead(SOLOHead):
         self,
         features: dict[str, Tensor],  # noqa: ARG002 - the levels are enough
         levels: list[Tensor],
-    ) -> list[tuple[Tensor, ...]]:
-        """Features (channels, H_l, W_l) per level and image, in front of the last layer."""
-        return [self.mask_tower(x).unbind(0) for x in levels]
+    ) -> list[Batched]:
+        """Features (N, channels, H_l, W_l) per level, in front of the last layer."""
+        return [Batched.split(self.mask_tower(x)) for x in levels]
 
-    def level_probs(
+    def batch_probs(
         self,
-        inputs: list[tuple[Tensor, ...]],
-        image: int,
+        inputs: list[Batched],
+        images: int | slice,
         level: int,
         cells: Tensor,
         size: tuple[int, int] | None,
     ) -> Tensor:
-        """See `SOLOHead.level_probs`."""
+        """See `SOLOHead.batch_probs`."""
         predictor: Any = self.mask_predictors[level]
-        feature, channels = inputs[level][image], cells - self.grid.starts[level]
-        kernels = predictor.weight[channels].flatten(1)  # (K, C)
+        feature, channels = inputs[level].of(images), cells - self.grid.starts[level]
+        kernels = predictor.weight[channels].flatten(2)  # (N, K, C)
         logits = dynamic_conv(feature, kernels, bias=predictor.bias[channels])
         return make_masks(logits, upsample=2, size=size)
