@@ -21,6 +21,7 @@ def keep_soft_masks(model: SOLO) -> None:
     They are its mask probabilities, enlarged to the input's size and resized to the output's; the
     other fields stay as they are.
     """
+    model.fixed = False
     model.inference_single_image = MethodType(_inference_single_image, model)
 
 

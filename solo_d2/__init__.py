@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .config import add_solo_config
     from .inference import SOLOPredictor
     from .model_zoo import load_config
-    from .modeling import SOLO, SOLO_HEAD_REGISTRY, PanopticSOLO, SoftSOLO
+    from .modeling import SOLO, SOLO_HEAD_REGISTRY, PanopticSOLO, SoftSOLO, compile
 
 __all__ = [
     "SOLO",
@@ -34,6 +34,7 @@ __all__ = [
     "SOLOPredictor",
     "SoftSOLO",
     "add_solo_config",
+    "compile",
     "load_config",
     "model_zoo",
 ]
@@ -45,6 +46,7 @@ _ROOMS = {
     "SOLOPredictor": "inference",
     "SoftSOLO": "modeling",
     "add_solo_config": "config",
+    "compile": "modeling",
     "load_config": "model_zoo",
     "model_zoo": "model_zoo",
 }

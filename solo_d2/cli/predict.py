@@ -83,6 +83,12 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         "for each instead of one list; of panoptic models see docs/panoptic.md",
     )
     add("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    add(
+        "--compile",
+        action="store_true",
+        help="replay recorded CUDA graphs, one for every input size; the first image of a size "
+        "takes longer",
+    )
     add("--no-draw", action="store_true", help="write no images, only --save-json")
     add(
         "--class-names",
@@ -130,6 +136,7 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
         stuff_names=(names and names.stuff) or None,
         category_ids=None if names is None else names.thing_ids,
         stuff_category_ids=None if names is None else names.stuff_ids,
+        compile=args.compile,
     )
 
 

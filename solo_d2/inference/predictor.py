@@ -21,6 +21,7 @@ from ..config import resolve_device, validate_config
 from ..io.image_input import ImageLike, to_bgr
 from ..layers.images import resize_image
 from ..model_zoo.model_zoo import load_config
+from ..modeling import cuda_graphs
 from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
 from .prediction import Prediction
 from .trained import weights_beside
@@ -54,6 +55,7 @@ class SOLOPredictor:
             bring along.
         stuff_category_ids: The dataset's id of each of `stuff_names`.
         image_format: Order of the channels of arrays, "BGR" as OpenCV has it, or "RGB".
+        compile: Replay recorded CUDA graphs, one for every input size, see `solo_d2.compile`.
 
     Attributes:
         cfg: The config in use (a copy).
@@ -88,6 +90,7 @@ class SOLOPredictor:
         category_ids: Sequence[Any] | None = None,
         stuff_category_ids: Sequence[Any] | None = None,
         image_format: str = "BGR",
+        compile: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
@@ -118,6 +121,8 @@ class SOLOPredictor:
             load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial, rename=named)
         self.metadata = _own_metadata(model, self.metadata, named=class_names is not None)
         self.model = model.to(self.device).eval()
+        if compile:
+            _compile(self.model, augmented=self.cfg.TEST.AUG.ENABLED)
         if self.cfg.TEST.AUG.ENABLED:
             self.model = SOLOWithTTA(self.cfg, self.model)
 
@@ -217,6 +222,12 @@ class SOLOPredictor:
             return output
         instances: Instances = output["instances"]
         return {**output, "instances": instances[instances.scores >= self.confidence_threshold]}
+
+
+def _compile(model: nn.Module, *, augmented: bool) -> None:
+    if augmented:
+        raise ValueError("compile=True is for one scale; set TEST.AUG.ENABLED False.")
+    cuda_graphs.compile(model)
 
 
 def _metadata(

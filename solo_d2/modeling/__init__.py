@@ -7,6 +7,7 @@ from .backbone import (
     build_timm_fpn_backbone,
 )
 from .criterion import MASK_LOSSES
+from .cuda_graphs import compile
 from .grid import GridSpec
 from .heads import (
     SOLO_HEAD_REGISTRY,
@@ -42,4 +43,5 @@ __all__ = [
     "build_merged_resnet_backbone",
     "build_solo_head",
     "build_timm_fpn_backbone",
+    "compile",
 ]

@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..layers import budgets, exporting, mask_occupancy, masks_to_boxes, profiles_to_boxes
+from ..layers import (
+    budgets,
+    exporting,
+    mask_occupancy,
+    masks_to_boxes,
+    profiles_to_boxes,
+    resize_bilinear,
+)
 from ..layers.memory import allocate, check_memory, no_memory
 
 MEMORY_REMEDY = 'ask for a smaller output ("height", "width") or lower TEST.DETECTIONS_PER_IMAGE'
@@ -36,9 +43,9 @@ def resize_masks(
 
     The published models resize bilinearly to the canvas, crop the padding, and resize bilinearly
     to the output. Both steps and the crop are linear in each axis, so that they are one matrix
-    per axis; and a pixel can only exceed the threshold if one of its taps does, so that only the
-    window that the mask's box reaches is computed. Memory beyond the result is bounded by the
-    windows of a few masks.
+    per axis; and a pixel can only exceed the threshold if one of its taps does, so that on a CPU
+    only the window that the mask's box reaches is computed. A GPU interpolates whole masks, a
+    bounded number at a time, and is not waited for.
 
     Args:
         probs: soft masks (K, h, w).
@@ -55,6 +62,8 @@ def resize_masks(
         MemoryError: the masks do not fit in memory; nothing has been allocated.
     """
     device = probs.device
+    if device.type != "cpu" and not exporting():
+        return interpolate_masks(probs, canvas, image_size, output_size, threshold)
     y_taps, x_taps = (
         _taps(probs.shape[1 + i], canvas[i], image_size[i], output_size[i], device)
         for i in range(2)
@@ -68,29 +77,45 @@ def resize_masks(
     masks = _blank_masks((len(probs), *output_size), sum(b - a for a, b in spans), device)
     rows = torch.zeros(masks.shape[:2], dtype=torch.bool, device=device)
     columns = torch.zeros((len(probs), output_size[1]), dtype=torch.bool, device=device)
-    length = _resize_chunk_length(output_size, device)
-    for start in range(0, len(probs), length):
-        chunk = slice(start, start + length)
-        x0, y0 = reach[chunk, :2].amin(0).tolist()
-        x1, y1 = reach[chunk, 2:].amax(0).tolist()
+    for index, (x0, y0, x1, y1) in enumerate(reach.tolist()):
         y_bands, x_bands = y_axis.bands(y0, y1), x_axis.bands(x0, x1)
         if y_bands and x_bands:
-            window = torch.cat([y_taps[o, i] @ probs[chunk, i] for o, i in y_bands], dim=-2)
+            window = torch.cat([y_taps[o, i] @ probs[index, i] for o, i in y_bands], dim=-2)
             window = torch.cat([window[..., i] @ x_taps[o, i].T for o, i in x_bands], dim=-1)
             window = window > threshold
             y_out = slice(y_bands[0][0].start, y_bands[-1][0].stop)
             x_out = slice(x_bands[0][0].start, x_bands[-1][0].stop)
-            masks[chunk, y_out, x_out] = window
-            rows[chunk, y_out], columns[chunk, x_out] = mask_occupancy(window)
+            masks[index, y_out, x_out] = window
+            (rows[index, y_out],), (columns[index, x_out],) = mask_occupancy(window[None])
     return masks, profiles_to_boxes(rows, columns)
 
 
+def interpolate_masks(
+    probs: Tensor,
+    canvas: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """`resize_masks` step by step and without a host synchronisation."""
+    what = f"{len(probs)} masks of {output_size[0]}x{output_size[1]} pixels"
+    shape = (len(probs), *output_size)
+    masks = allocate(shape, torch.bool, probs.device, what, MEMORY_REMEDY)
+    larger = max(canvas, output_size, key=lambda size: size[0] * size[1])
+    length = chunk_length(larger, probs.device)
+    for start in range(0, len(probs), length):
+        chunk = slice(start, start + length)
+        x = resize_bilinear(probs[chunk, None], canvas)[..., : image_size[0], : image_size[1]]
+        if image_size != output_size:
+            x = resize_bilinear(x, output_size)
+        torch.gt(x[:, 0], threshold, out=masks[chunk])
+    return masks, profiles_to_boxes(*mask_occupancy(masks))
+
+
 def _blank_masks(shape: tuple[int, int, int], used_rows: int, device: torch.device) -> Tensor:
-    """Boolean zeros, if there is memory for them; on a CPU for the rows that will be written."""
+    """Boolean zeros on a CPU, if there is memory for the rows that will be written."""
     count, height, width = shape
     what = f"{count} masks of {height}x{width} pixels"
-    if device.type != "cpu":
-        return allocate(shape, torch.bool, device, what, MEMORY_REMEDY).zero_()
     check_memory(used_rows * width, device, what, MEMORY_REMEDY)
     try:
         # Unlike torch's, NumPy's zeros cost neither time nor memory until they are written, and
@@ -154,6 +179,13 @@ def make_instances(
         masks = _keep_masks(masks, boxes, present)
         fields = {name: _keep_rows(value, present) for name, value in fields.items()}
         scores, labels, boxes = scores[present], labels[present], boxes[present]
+    return assemble_instances(scores, labels, masks, boxes, **fields)
+
+
+def assemble_instances(
+    scores: Tensor, labels: Tensor, masks: Tensor, boxes: Tensor, **fields: Tensor
+) -> Instances:
+    """As `make_instances`, of masks that all have a pixel."""
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.pred_masks = masks
     instances.pred_boxes = Boxes(boxes)
@@ -186,8 +218,3 @@ def _keep_masks(masks: Tensor, boxes: Tensor, present: Tensor) -> Tensor:
             masks[row][windows[row]] = False
             masks[row][windows[source]] = masks[source][windows[source]]
     return masks[: len(kept)]
-
-
-def _resize_chunk_length(size: tuple[int, int], device: torch.device) -> int:
-    """On a CPU one mask at a time, since masks of one chunk share the union of their windows."""
-    return 1 if device.type == "cpu" else chunk_length(size, device)

@@ -32,7 +32,7 @@ ROOT = Path(solo_d2.__file__).parents[1]
 # Every public name of the package's face: what is added or taken away is a change for users.
 PUBLIC = {
     "solo_d2": """PanopticSOLO SOLO SOLOPredictor SOLO_HEAD_REGISTRY SoftSOLO add_solo_config
-        load_config model_zoo""",
+        compile load_config model_zoo""",
     "solo_d2.checkpoint": """CheckpointInfo InputConvention Require SOLOCheckpointer
         convert_state_dict load_checkpoint load_state_dict load_weights read_info
         save_checkpoint""",
@@ -58,7 +58,7 @@ PUBLIC = {
         DynamicSOLOHead GridSpec MASK_LOSSES PanopticSOLO SOLO SOLOHead SOLOSemSegHead
         SOLO_HEAD_REGISTRY SoftDynamicSOLOHead SoftSOLO VanillaSOLOHead
         build_deform_resnet_backbone build_deform_resnet_fpn_backbone build_merged_resnet_backbone
-        build_solo_head build_timm_fpn_backbone""",
+        build_solo_head build_timm_fpn_backbone compile""",
 }
 
 

@@ -245,3 +245,15 @@ def test_results_are_predictions_of_images_lists_and_iterators(tmp_path):
     assert not isinstance(later, list)
     for x in (*both, *later):
         torch.testing.assert_close(x.instances.scores, one.instances.scores)
+
+
+def test_compiling_on_a_cpu_says_so_and_changes_nothing(caplog):
+    cfg = tiny_config("INPUT.MIN_SIZE_TEST", 64)
+    predictor = SOLOPredictor(cfg, compile=True, device="cpu")
+    assert caplog.messages[-1].startswith("compile does nothing on 'cpu'")
+    assert predictor.model.runner is None
+
+
+def test_compiling_is_for_one_scale():
+    with pytest.raises(ValueError, match=r"compile=True is for one scale; set TEST.AUG.ENABLED"):
+        SOLOPredictor(tiny_config("TEST.AUG.ENABLED", True), compile=True)

@@ -11,10 +11,14 @@ from builders import SOFT, tiny_model
 from head_builders import HEADS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from solo_d2.layers import budgets
+from solo_d2.modeling import output
 from solo_d2.modeling.fixed import postprocess_fixed
+from solo_d2.modeling.meta_arch import inference
 from solo_d2.modeling.postprocessing import Frame, build_nms, category_scores, suppress
 
 CANVAS, SIZE = (64, 96), (16, 24)
@@ -28,10 +32,16 @@ CASES = {
     "max_pool": ("MODEL.SOLO.ALIGN", "adaptive_max_pool"),
 }
 
+PANOPTIC = (
+    *("MODEL.META_ARCHITECTURE", "PanopticSOLO", "MODEL.SEM_SEG_HEAD.NAME", "SOLOSemSegHead"),
+    *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4),
+)
+
 
 def lively_model(name, *overrides, seed=2):
     """Random weights that leave neither scores nor masks near a constant."""
-    model = tiny_model(*CASES[name], *LIVELY, *overrides).eval()
+    keys = PANOPTIC if name == "panoptic" else CASES[name]
+    model = tiny_model(*keys, *LIVELY, *overrides).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.head.named_parameters():
@@ -89,31 +99,157 @@ def test_every_head_finds_what_the_visit_finds(name):
     assert_equal_to_the_visit(model, predictions, found)
 
 
-class NoWaiting(TorchDispatchMode):
-    """Raises where a GPU would have to be waited for, or where a shape depends on values."""
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_interleave")
 
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_interleave")
+
+class NoHost(TorchDispatchMode):
+    """Raises where the host would wait for a GPU, or bring a tensor of its own."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function)
-        assert not any(wait in name for wait in self.WAITS), name
-        return function(*args, **(kwargs or {}))
+        name, kwargs = str(function), kwargs or {}
+        assert not any(wait in name for wait in WAITS), name
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        assert all(x.device.type == "cuda" for x in tensors), f"{name} with a tensor of the host"
+        return function(*args, **kwargs)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", HEADS)
-def test_nothing_is_waited_for(name):
-    model = lively_model(name)
-    predictions = predict(model)
-    with NoWaiting():
-        postprocess_fixed(model.head, predictions, SIZE, model.settings)
+@pytest.fixture
+def to_fake_gpu(monkeypatch):
+    """Moves a model to a GPU that is not there: tensors have a shape, but no values."""
+    monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)
+    with FakeTensorMode():
+        yield lambda model: model._apply(
+            lambda x: torch.empty(x.shape, dtype=x.dtype, device="cuda")
+        )
 
 
-def test_what_waits_is_noticed():
-    with pytest.raises(AssertionError, match="local_scalar"), NoWaiting():
-        torch.zeros(1).item()
-    with pytest.raises(AssertionError, match="nonzero"), NoWaiting():
-        torch.zeros(1).nonzero()
+@pytest.mark.parametrize("name", [*CASES, "panoptic"])
+def test_a_gpu_runs_network_and_post_processing_by_itself(name, request):
+    model = tiny_model(*({**CASES, "panoptic": PANOPTIC}[name])).eval()
+    to_fake_gpu = request.getfixturevalue("to_fake_gpu")
+    to_fake_gpu(model)
+    pixels = torch.zeros(2, 3, *CANVAS, device="cuda")
+    with NoHost():
+        found = model.run_fixed(pixels)
+    assert found.instances.masks.shape == (2, 100, *SIZE)
+    assert found.instances.masks.device.type == "cuda"
+    assert (found.semantic is None) == (name != "panoptic")
+
+
+def test_what_needs_the_host_is_noticed(to_fake_gpu):
+    x = torch.zeros(3, device="cuda")
+    for call, name in (
+        (lambda: x.nonzero(), "nonzero"),
+        (lambda: x[0].item(), "local_scalar"),
+        (lambda: x + torch.zeros(3), "of the host"),
+        (lambda: torch.tensor([1.0, 2.0], device="cuda"), "of the host"),
+    ):
+        with pytest.raises(AssertionError, match=name), NoHost():
+            call()
+
+
+def pair(name, *overrides):
+    """Results of a batch of two sizes, in constant shapes and by the visit, and the model."""
+    model = lively_model(name, *overrides)
+    inputs = [
+        {"image": torch.rand(3, 64, 96) * 255, "height": 100, "width": 130},
+        {"image": torch.rand(3, 50, 80) * 255},
+    ]
+    found = []
+    for fixed in (True, False):
+        model.fixed = fixed
+        with torch.no_grad():
+            found.append(model(inputs))
+    return *found, model
+
+
+def assert_same(found, expected):
+    """Equal instances, but for pixels on the threshold, which another order of sums may move."""
+    for one, other in zip(found, expected, strict=True):
+        one, other = one["instances"], other["instances"]
+        assert one.image_size == other.image_size
+        assert set(one.get_fields()) == set(other.get_fields())
+        assert torch.equal(one.pred_classes, other.pred_classes)
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=1e-5)
+        assert (one.pred_masks != other.pred_masks).float().mean() < 1e-4
+        assert (one.pred_boxes.tensor - other.pred_boxes.tensor).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dynamic", "decoupled_dynamic", "soft", "panoptic"])
+def test_whole_models_find_the_same(name):
+    found, expected, _ = pair(name)
+    assert len(expected[0]["instances"]) > 10
+    assert_same(found, expected)
+    if name == "soft":
+        mattes = [x[0]["instances"].pred_mattes for x in (found, expected)]
+        torch.testing.assert_close(*mattes, atol=1e-4, rtol=1e-4)
+    if name == "panoptic":
+        torch.testing.assert_close(found[0]["sem_seg"], expected[0]["sem_seg"])
+        assert found[0]["panoptic_seg"][1] == expected[0]["panoptic_seg"][1]
+
+
+def test_a_batch_waits_twice(monkeypatch):
+    _, _, model = pair("dynamic")
+    waits = []
+    for name in ("tolist", "cpu", "item"):
+        method = getattr(torch.Tensor, name)
+        count = lambda self, name=name, method=method: (waits.append(name), method(self))[1]  # noqa: E731
+        monkeypatch.setattr(torch.Tensor, name, count)
+    model.fixed = True
+    # A CPU resizes window by window, for which it looks at values.
+    monkeypatch.setattr(inference, "resize_masks", output.interpolate_masks)
+    inputs = [{"image": torch.rand(3, 64, 96) * 255} for _ in range(3)]
+    with torch.no_grad():
+        model(inputs)
+    assert waits == ["tolist", "cpu"]
+
+
+def test_images_with_too_many_candidates_are_visited():
+    few = ("MODEL.SOLO.PRE_NMS_TOPK_TEST", 100, "MODEL.SOLO.SCORE_THRESH_TEST", 0.001)
+    found, expected, model = pair("dynamic", *few)
+    scores = category_scores(predict(model).category_logits)
+    assert ((scores > 0.001).sum((1, 2)) > 100).all()
+    assert_same(found, expected)
+
+
+def test_masks_that_lose_all_pixels_are_dropped(monkeypatch):
+    _, _, model = pair("dynamic")
+    inputs = [{"image": torch.rand(3, 64, 96) * 255}, {"image": torch.rand(3, 64, 96) * 255}]
+    model.fixed = True
+    with torch.no_grad():
+        before = [len(x["instances"]) for x in model(inputs)]
+        cut = inference.resize_masks
+
+        def without_first(*args):
+            masks, boxes = cut(*args)
+            boxes[0] = 0
+            return masks, boxes
+
+        monkeypatch.setattr(inference, "resize_masks", without_first)
+        after = model(inputs)
+    assert [len(x["instances"]) for x in after] == [count - 1 for count in before]
+    assert all(len(x["instances"].pred_masks) == len(x["instances"].scores) for x in after)
+
+
+def test_without_instances_there_are_empty_results():
+    found, expected, _ = pair("dynamic", "MODEL.SOLO.SCORE_THRESH_TEST", 0.999)
+    assert [len(x["instances"]) for x in found] == [0, 0]
+    assert found[0]["instances"].pred_masks.shape == (0, 100, 130)
+    assert_same(found[:0], expected[:0])
+
+
+@pytest.mark.parametrize(
+    ("nms", "device", "fixed"),
+    [
+        ("matrix", "cuda", True),
+        ("fast", "cuda", True),
+        ("hard", "cuda", False),
+        ("matrix", "cpu", False),
+    ],
+)
+def test_a_gpu_uses_constant_shapes_where_the_nms_can(nms, device, fixed):
+    model = tiny_model("MODEL.SOLO.NMS_TYPE", nms)
+    assert model.uses_fixed(torch.device(device)) == fixed
 
 
 some_predictions = cache(

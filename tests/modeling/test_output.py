@@ -72,19 +72,21 @@ def test_resizing_empty_full_and_edge_masks(output):
     assert boxes[1].tolist() == [0, 0, output[1], output[0]]
 
 
-@pytest.mark.parametrize("length", [2, 4, 100])
-def test_chunks_of_masks_give_what_single_masks_give(monkeypatch, length):
-    # What a GPU does: several masks share one window. Among them empty ones, also a whole chunk.
+@pytest.mark.parametrize("output", [(1, 1), (50, 90), (300, 180)])
+@pytest.mark.parametrize("length", [1, 4, 100])
+def test_whole_masks_step_by_step_are_those_of_windows(monkeypatch, output, length):
+    # What a GPU does. Among them empty masks, also a whole chunk.
     soft = smooth(9, (16, 24), 3, -0.2)
-    soft[2:5] = 0
-    sizes = (64, 96), (50, 90), (300, 180)
-    masks, boxes = resize_masks(soft, *sizes, 0.5)
-    assert not masks[2:5].any()
-    monkeypatch.setattr(output_module, "_resize_chunk_length", lambda size, device: length)
-    in_chunks, their_boxes = resize_masks(soft, *sizes, 0.5)
-    assert (in_chunks != masks).sum() <= 2  # pixels on the threshold itself
-    assert torch.equal(their_boxes, masks_to_boxes(in_chunks))
-    assert (their_boxes - boxes).abs().max() <= 1
+    soft[4:8] = 0
+    sizes = (64, 96), (50, 90), output
+    masks, _ = resize_masks(soft, *sizes, 0.5)
+    monkeypatch.setattr(output_module, "chunk_length", lambda size, device: length)
+    whole, boxes = output_module.interpolate_masks(soft, *sizes, 0.5)
+    assert (whole != masks).sum() <= 2  # pixels on the threshold itself
+    assert torch.equal(boxes, masks_to_boxes(whole))
+    nothing, boxes = output_module.interpolate_masks(soft[:0], *sizes, 0.5)
+    assert nothing.shape == (0, *output)
+    assert boxes.shape == (0, 4)
 
 
 @pytest.mark.cuda

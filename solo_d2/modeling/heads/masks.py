@@ -10,7 +10,7 @@ from ...layers import resize_bilinear
 
 def take_cells(values: Tensor, cells: Tensor) -> Tensor:
     """Pick what belongs to cells (N, K) from values (N, T, ...) of all cells: (N, K, ...)."""
-    images = torch.arange(len(cells), device=cells.device)[:, None]
+    images = torch.arange(cells.shape[0], device=cells.device)[:, None]
     return values[images, cells]
 
 

@@ -17,6 +17,7 @@ from ...config.validation import check_values
 from ...layers import budgets, resize_bilinear
 from ..model_config import check_feature_names, check_norm_channels
 from ..semantic import ResizedLogits, best_classes, pad_labels
+from ..structures import SOLOPredictions
 from .solo import SOLO
 
 
@@ -119,15 +120,25 @@ class PanopticSOLO(SOLO):
             of segment ids int32 (height, width), 0 for none, and a list with ``id``, ``isthing``
             and contiguous ``category_id`` of every segment.
         """
-        images = self.preprocess_image(batched_inputs)
-        features = self.backbone(images.tensor)
-        predictions = self.predict(features, images)
-        if self.training:
-            losses = self.losses(features, predictions, images, batched_inputs)
-            losses.update(self.semantic_losses(features, images, batched_inputs))
-            return losses
-        results = self.inference(predictions, images, batched_inputs)
-        return self.add_panoptic(results, features, images)
+        return super().forward(batched_inputs)
+
+    def losses(
+        self,
+        features: dict[str, Tensor],
+        predictions: SOLOPredictions,
+        images: ImageList,
+        batched_inputs: list[dict[str, Any]],
+    ) -> dict[str, Tensor]:
+        """Losses of `SOLO` and of the semantic branch."""
+        losses = super().losses(features, predictions, images, batched_inputs)
+        losses.update(self.semantic_losses(features, images, batched_inputs))
+        return losses
+
+    @torch.no_grad()
+    def semantic_logits(self, features: dict[str, Tensor]) -> Tensor:
+        """Logits (N, C, H, W) of the semantic branch."""
+        logits: Tensor = self.sem_seg_head(features, None)[0]
+        return logits
 
     def semantic_losses(
         self, features: dict[str, Tensor], images: ImageList, batched_inputs: list[dict[str, Any]]
@@ -143,13 +154,13 @@ class PanopticSOLO(SOLO):
         return self.sem_seg_head(features, pad_labels(labels, canvas, self.ignore_value))[1]
 
     @torch.no_grad()
-    def add_panoptic(
-        self, results: list[dict[str, Any]], features: dict[str, Tensor], images: ImageList
+    def complete(
+        self, results: list[dict[str, Any]], semantic: Tensor | None, images: ImageList
     ) -> list[dict[str, Any]]:
         """Add ``sem_seg`` and ``panoptic_seg`` to the instances of every image."""
-        all_logits = self.sem_seg_head(features, None)[0]
+        assert semantic is not None  # of `semantic_logits`
         for result, logits, (height, width) in zip(
-            results, all_logits, images.image_sizes, strict=True
+            results, semantic, images.image_sizes, strict=True
         ):
             instances = result["instances"]
             size: tuple[int, int] = instances.image_size

@@ -7,15 +7,14 @@ from typing import ClassVar
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor
 
 from ...layers import masks_to_boxes
 from ..heads import SOLO_HEAD_REGISTRY
 from ..heads.soft_dynamic import IMAGE_KEY, SoftDynamicSOLOHead
 from ..mattes import MatteTargetAssigner, resize_mattes
-from ..output import make_instances
-from ..postprocessing import Frame, suppress
+from ..postprocessing import Frame
 from ..structures import SOLOPredictions
 from .solo import SOLO
 
@@ -63,24 +62,23 @@ class SoftSOLO(SOLO):
         pixels = images.tensor * (self.pixel_std / 255)  # in about [-0.5, 0.5] for any weights
         return super().predict({**features, IMAGE_KEY: pixels}, images)
 
-    def inference_single_image(
+    def resize_instances(
         self,
         predictions: SOLOPredictions,
         image: int,
-        scores: Tensor,
+        cells: Tensor,
+        probs: Tensor,  # noqa: ARG002 - mattes have detail of their own
         frame: Frame,
         output_size: tuple[int, int],
-    ) -> Instances:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """As in `SOLO`, and ``pred_mattes``, float32 (K, height, width) in [0, 1].
 
         ``pred_masks`` is where the matte exceeds `MODEL.SOLO.MASK_THRESH_TEST`.
         """
-        view = self.view(predictions, image, scores, frame)
-        scores, labels, cells = suppress(view.candidates, self.settings)
         cell_mattes = partial(self.head.mask_probs, predictions, image)
         mattes = resize_mattes(cell_mattes, cells, frame.image, output_size)
         masks = mattes > self.settings.mask_thresh
-        return make_instances(scores, labels, masks, masks_to_boxes(masks), pred_mattes=mattes)
+        return masks, masks_to_boxes(masks), {"pred_mattes": mattes}
 
 
 MATTE_LOSSES = {"matte", "mae", "dice"}

@@ -8,8 +8,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList, Instances
-from torch import Tensor, nn
+from detectron2.structures import ImageList
+from torch import Tensor
 
 from ..aux_semantic import AuxSemanticBranch
 from ..criterion import SOLOCriterion
@@ -17,21 +17,16 @@ from ..grid import MAX_STRIDE, GridSpec
 from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_features
 from ..model_config import check_model_config
 from ..postprocessing import (
-    MASK_STRIDE,
-    Frame,
     InferenceSettings,
-    View,
     build_nms,
-    category_scores,
-    postprocess,
-    select_candidates,
 )
 from ..structures import SOLOPredictions
 from ..targets import SOLOTargetAssigner
+from .inference import Inference
 
 
 @META_ARCH_REGISTRY.register()
-class SOLO(nn.Module):
+class SOLO(Inference):
     """Box-free instance segmentation by locations, with any head of `SOLO_HEAD_REGISTRY`.
 
     Args:
@@ -189,11 +184,16 @@ class SOLO(nn.Module):
             edge exclusive, ``scores`` (K,) descending, ``pred_classes`` (K,).
         """
         images = self.preprocess_image(batched_inputs)
+        if self.runner is not None and not self.training:
+            outputs = self.runner(images.tensor)
+            results = self.finish(outputs.instances, outputs.predictions, images, batched_inputs)
+            return self.complete(results, outputs.semantic, images)
         features = self.backbone(images.tensor)
         predictions = self.predict(features, images)
         if self.training:
             return self.losses(features, predictions, images, batched_inputs)
-        return self.inference(predictions, images, batched_inputs)
+        results = self.inference(predictions, images, batched_inputs)
+        return self.complete(results, self.semantic_logits(features), images)
 
     def predict(
         self,
@@ -239,58 +239,6 @@ class SOLO(nn.Module):
         if self.aux_semantic is not None:
             losses.update(self.aux_semantic.losses(features, targets))
         return losses
-
-    @torch.no_grad()
-    def inference(
-        self, predictions: SOLOPredictions, images: ImageList, batched_inputs: list[dict[str, Any]]
-    ) -> list[dict[str, Instances]]:
-        """Instances of every image of a batch."""
-        canvas = tuple(images.tensor.shape[-2:])
-        results = []
-        # Counting pixels and comparing scores needs float32 (fp16 is not exact above 2048).
-        with torch.autocast(self.device.type, enabled=False):
-            scores = category_scores(predictions.category_logits)
-            for i, (inputs, image_size) in enumerate(
-                zip(batched_inputs, images.image_sizes, strict=True)
-            ):
-                output = (
-                    int(inputs.get("height", image_size[0])),
-                    int(inputs.get("width", image_size[1])),
-                )
-                frame = Frame(canvas, image_size)
-                instances = self.inference_single_image(predictions, i, scores[i], frame, output)
-                results.append({"instances": instances})
-        return results
-
-    def inference_single_image(
-        self,
-        predictions: SOLOPredictions,
-        image: int,
-        scores: Tensor,
-        frame: Frame,
-        output_size: tuple[int, int],
-    ) -> Instances:
-        """Instances of one image; see `postprocessing` for the steps.
-
-        Args:
-            predictions: of the head, for the batch.
-            image: index in the batch.
-            scores: category scores (T, C) of the image.
-            frame: where the image lies on the padded canvas of the batch.
-            output_size: (height, width) wanted.
-        """
-        view = self.view(predictions, image, scores, frame)
-        return postprocess(view, frame, output_size, self.settings)
-
-    def view(self, predictions: SOLOPredictions, image: int, scores: Tensor, frame: Frame) -> View:
-        """Find the candidates of one image; arguments as of `inference_single_image`."""
-        size = (frame.canvas[0] // MASK_STRIDE, frame.canvas[1] // MASK_STRIDE)
-
-        def cell_masks(cells: Tensor) -> Tensor:
-            return self.head.mask_probs(predictions, image, cells, size=size)
-
-        candidates = select_candidates(scores, cell_masks, size, self.head.grid, self.settings)
-        return View(candidates, cell_masks)
 
 
 def check_image(image: Any, channels: int) -> None:

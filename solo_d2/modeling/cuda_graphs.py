@@ -1,0 +1,155 @@
+"""The network and its post-processing as one CUDA graph per input size.
+
+A GPU is faster than a host that launches hundreds of kernels for it one by one; a graph is launched
+at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .meta_arch import SOLO
+
+_logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_WARM_UPS = 3
+
+
+class _Graph(NamedTuple):
+    """A recorded graph; a replay reads `pixels` and writes `outputs`."""
+
+    graph: Any
+    pixels: Tensor
+    outputs: Any
+
+
+class CudaGraphs:
+    """Replay a function of the pixels of a batch, recorded once for every size.
+
+    Args:
+        run: the function, of (N, C, H, W); must not wait for the GPU.
+        state: what the recorded graphs hold for besides the size, e.g. thresholds.
+        max_sizes: graphs to keep; the one that was not used for longest goes first.
+
+    Attributes:
+        graphs: by size, type, autocast and state.
+    """
+
+    def __init__(
+        self, run: Callable[[Tensor], Any], state: Callable[[], Hashable], max_sizes: int = 8
+    ) -> None:
+        if max_sizes < 1:
+            raise ValueError(f"max_sizes must be at least 1, got {max_sizes}")
+        self.run = run
+        self.state = state
+        self.max_sizes = max_sizes
+        self.graphs: OrderedDict[Hashable, _Graph | None] = OrderedDict()
+
+    def __call__(self, pixels: Tensor) -> Any:
+        """Run on pixels; the result is overwritten by the next call."""
+        autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        key = (tuple(pixels.shape), pixels.dtype, pixels.device, autocast, self.state())
+        if key not in self.graphs:
+            while len(self.graphs) >= self.max_sizes:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = self._try_to_record(pixels)
+        self.graphs.move_to_end(key)
+        recorded = self.graphs[key]
+        if recorded is None:
+            return self.run(pixels)
+        with torch.no_grad():
+            recorded.pixels.copy_(pixels)
+        recorded.graph.replay()
+        return recorded.outputs
+
+    def _try_to_record(self, pixels: Tensor) -> _Graph | None:
+        try:
+            return self._record(pixels)
+        except RuntimeError as error:  # an operation that cannot be recorded
+            reason = str(error).strip().partition("\n")[0]
+            size = "x".join(map(str, pixels.shape))
+            _logger.warning("no CUDA graph for input %s, which runs eagerly: %s", size, reason)
+            return None
+
+    def _record(self, pixels: Tensor) -> _Graph:
+        dtype = torch.get_autocast_dtype("cuda")
+        enabled = torch.is_autocast_enabled("cuda")
+        # Weights that autocast has cast and cached would not be part of the graph; and a graph
+        # that was recorded in inference mode could not be fed outside of it.
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast("cuda", dtype=dtype, enabled=enabled, cache_enabled=False),
+        ):
+            fixed = pixels.clone()
+            stream = torch.cuda.Stream(pixels.device)
+            stream.wait_stream(torch.cuda.current_stream(pixels.device))
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    self.run(fixed)
+            torch.cuda.current_stream(pixels.device).wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                outputs = self.run(fixed)
+        return _Graph(graph, fixed, outputs)
+
+
+def compile(
+    model: Model,
+    sizes: Iterable[tuple[int, int]] = (),
+    *,
+    batch_size: int = 1,
+    max_sizes: int = 8,
+) -> Model:
+    """Let a model on a GPU replay recorded graphs: its instances are the same, and come sooner.
+
+    The first image of a size takes longer, since the graph is recorded; every graph holds the
+    memory of one run. Compile last: graphs are recorded anew after a change of the settings or of
+    where the weights lie. Elsewhere than on a GPU nothing is changed, which one line says.
+
+    Args:
+        model: in evaluation mode.
+        sizes: (height, width) of images as the network gets them, to record now.
+        batch_size: images at once of these.
+        max_sizes: graphs to keep.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: the model is no `SOLO` in evaluation mode, or its NMS waits for the host.
+
+    Example:
+        >>> from solo_d2.testing import tiny_config
+        >>> model = compile(SOLO(tiny_config()).eval())  # a line says that nothing is compiled
+    """
+    if not isinstance(model, SOLO) or model.training:
+        kind = "a model in training mode" if isinstance(model, SOLO) else type(model).__name__
+        raise ValueError(f"compile expects a SOLO in evaluation mode (.eval()), got {kind}")
+    if model.device.type != "cuda":
+        _logger.warning(
+            "compile does nothing on %r: it records CUDA graphs; move the model to a GPU first",
+            model.device.type,
+        )
+        return model
+    if not model.uses_fixed(model.device):
+        raise ValueError(
+            'compile needs MODEL.SOLO.NMS_TYPE "matrix" or "fast"; the host takes part in others'
+        )
+
+    def state() -> Hashable:
+        return model.settings, model.pixel_mean.data_ptr(), next(model.parameters()).data_ptr()
+
+    model.runner = CudaGraphs(model.run_fixed, state, max_sizes)
+    for size in sizes:
+        image = {"image": torch.zeros((len(model.pixel_mean), *size), dtype=torch.uint8)}
+        model([image] * batch_size)
+    return model
