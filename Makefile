@@ -126,7 +126,8 @@ $(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test
 # One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."
-TESTS = CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 \
+# They start Python some thirty times: compiled modules are kept, whatever the environment says.
+TESTS = CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= \
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 test: $(DEV_STAMP) ## run the tests
 	$(TESTS) $(PYTEST_ARGS)

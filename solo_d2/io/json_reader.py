@@ -15,6 +15,8 @@ from .paths import not_a_file
 
 __all__ = ["collector_paused", "is_utf8", "read_json_object"]
 
+_MANY_OBJECTS = 50_000  # so many, a search for garbage visits within milliseconds
+
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON file whose content is an object.
@@ -81,7 +83,7 @@ def is_utf8(path: str | os.PathLike[str]) -> bool:
 def collector_paused() -> Iterator[None]:
     """Make no search for circular garbage, which takes half of the time of reading large files.
 
-    What is made inside counts as old afterwards, so that the next search passes it over.
+    If much is made inside, it counts as old afterwards, so that the next search passes it over.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -89,7 +91,8 @@ def collector_paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            if not gc.get_freeze_count():  # else somebody means to keep what is frozen
+            # What somebody means to keep frozen stays so; counting it takes long, if it is much.
+            if gc.get_count()[0] > _MANY_OBJECTS and not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
