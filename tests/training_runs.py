@@ -53,11 +53,11 @@ def forget(*names):
                 catalog.remove(name)
 
 
-RESNET18 = (
+RESNET = (
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
     *("MODEL.TIMM.NAME", "tf_efficientnet_lite0"),  # the default, of no use then
 )
-"""Overrides of `config` for a backbone of Detectron2, which takes three times as long."""
+"""Overrides of `config` for a backbone of Detectron2."""
 
 
 def config(output, *overrides):

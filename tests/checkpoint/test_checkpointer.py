@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import tiny_config, tiny_model
+from builders import RESNET18, tiny_config, tiny_model
 from detectron2.checkpoint import PeriodicCheckpointer
 from detectron2.modeling import build_model
 from torch import nn
@@ -215,14 +215,17 @@ def test_query_asks_for_matching_by_heuristics(tmp_path, model, source):
     assert torch.equal(model.state_dict()[key], source[key])
 
 
-def test_imagenet_weights_of_another_depth_are_refused(tmp_path, source):
-    content = {"model": caffe2_names(source), "__author__": "me", "matching_heuristics": True}
-    path = tmp_path / "R-18.pkl"
-    path.write_bytes(pickle.dumps(content, 2))
-    refused(start, tiny_model("MODEL.RESNETS.DEPTH", 34), str(path), "does not fill the backbone")
-    deep = caffe2_names(tiny_model("MODEL.RESNETS.DEPTH", 34).state_dict())
-    path.write_bytes(pickle.dumps({**content, "model": deep}, 2))
-    refused(start, tiny_model(), str(path), r"of another backbone: this one has no res[2-5]\.")
+def test_imagenet_weights_of_another_depth_are_refused(tmp_path):
+    shallow = tiny_model(*RESNET18)
+    deep = tiny_model(*RESNET18, "MODEL.RESNETS.DEPTH", 34)
+    path = tmp_path / "a.pkl"
+    for weights, model, said in (
+        (shallow, deep, "does not fill the backbone"),
+        (deep, shallow, r"of another backbone: this one has no res[2-5]\."),
+    ):
+        content = {"model": caffe2_names(weights.state_dict()), "__author__": "me"}
+        path.write_bytes(pickle.dumps({**content, "matching_heuristics": True}, 2))
+        refused(start, model, str(path), said)
 
 
 # Files of other projects
@@ -293,7 +296,7 @@ def test_model_tells_its_own_convention(dcn):
     keys = ("MODEL.BACKBONE.NAME", name, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [dcn] * 4)
     assert model_convention(bottleneck_model(*keys)) == MSRA
     assert model_convention(bottleneck_model(*keys, *RGB)) == TORCHVISION
-    assert model_convention(tiny_model()).stride_in_1x1 is None  # no bottlenecks
+    assert model_convention(tiny_model(*RESNET18)).stride_in_1x1 is None  # no bottlenecks
     assert model_convention(nn.Linear(1, 1)) is None
 
 

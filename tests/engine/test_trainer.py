@@ -185,12 +185,12 @@ def test_detectron2_is_left_as_it_was(data_set, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("amp", [False, True])
-def test_torchrun_trains_in_two_processes_and_merges_their_results(tmp_path, amp):
+def test_torchrun_trains_in_two_processes_and_merges_their_results(tmp_path):
+    """In mixed precision; two processes without it are in `tests/faults/two_processes.py`."""
     annotations = write_coco(tmp_path)
     cfg = train_config(
         tmp_path / "out", "MODEL.SOLO.PRIOR_PROB", 0.5,
-        "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0, "SOLVER.AMP.ENABLED", amp,
+        "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0, "SOLVER.AMP.ENABLED", True,
     )  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(cfg.dump())
     command = [

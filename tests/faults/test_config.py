@@ -10,7 +10,7 @@ import detectron2.model_zoo
 import numpy as np
 import pytest
 import torch
-from builders import SOFT, noise_input, tiny_config
+from builders import RESNET18, SOFT, noise_input, tiny_config
 from detectron2.config import configurable, get_cfg
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
@@ -168,7 +168,7 @@ def test_a_wrong_value_is_one_line_with_its_key(key, value):
     [pytest.param(key, x, id=f"{key}={x!r}"[:70]) for key, _, right in VALUES for x in right],
 )
 def test_what_works_is_allowed(key, value):
-    validate_config(with_values(key, value))
+    validate_config(with_values(key, value, base=RESNET18))
 
 
 @pytest.mark.parametrize("key", RULES)
@@ -343,10 +343,13 @@ CONTRADICTIONS = {
         ("MODEL.SOLO.HEAD",),
     ),
     "a hard loss of soft masks": ((*SOFT, "MODEL.SOLO.MASK_LOSS", "bce"), ("MASK_LOSS", "'bce'")),
-    "a wide ResNet-18": (("MODEL.RESNETS.RES2_OUT_CHANNELS", 256), ("RES2_OUT_CHANNELS",)),
-    "a grouped ResNet-18": (("MODEL.RESNETS.NUM_GROUPS", 2), ("RESNETS.NUM_GROUPS",)),
+    "a wide ResNet-18": (
+        (*RESNET18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 256),
+        ("RES2_OUT_CHANNELS",),
+    ),
+    "a grouped ResNet-18": ((*RESNET18, "MODEL.RESNETS.NUM_GROUPS", 2), ("RESNETS.NUM_GROUPS",)),
     "a deformable ResNet-18": (
-        (*DEFORM, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True]),
+        (*DEFORM, *RESNET18, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True]),
         ("DEFORM_ON_PER_STAGE", "DEPTH 18"),
     ),
     "fixed statistics of no norm": (

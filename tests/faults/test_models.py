@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import SOFT, noise_input, rectangles, tiny_config, tiny_model
+from builders import RESNET18, SOFT, noise_input, rectangles, tiny_config, tiny_model
 from detectron2.export import TracingAdapter
 from detectron2.utils.analysis import flop_count_operators
 from head_builders import HEADS, make_features, make_head, perturb
@@ -505,7 +505,7 @@ def test_a_traced_model_finds_what_the_model_finds(name):
 @pytest.mark.parametrize("name", ["vanilla", "decoupled", "soft", "panoptic", "deformable", "hard"])
 def test_flops_of_a_model_with_detections_are_counted(name):
     hard = {"hard": ("MODEL.SOLO.NMS_TYPE", "hard")}
-    model = tiny_model(*{**MODELS, **hard}[name], *ALL_SCORES).eval()
+    model = tiny_model(*RESNET18, *{**MODELS, **hard}[name], *ALL_SCORES).eval()
     inputs = [{"image": PICTURE[0]["image"].float()}]
     before = find(model, inputs)
     counts = flop_count_operators(model, inputs)

@@ -367,7 +367,7 @@ def trained(trainer, prefix):
 @pytest.mark.parametrize("freeze", [(2, 5), (5, 2), (2, 0)])
 def test_other_frozen_layers_are_used_and_told(tmp_path, caplog, freeze):
     """Detectron2 itself would stop at a list that is longer than the other."""
-    before, after = ((*runs.RESNET18, "MODEL.BACKBONE.FREEZE_AT", x) for x in freeze)
+    before, after = ((*runs.RESNET, "MODEL.BACKBONE.FREEZE_AT", x) for x in freeze)
     first, _, _ = train(config(tmp_path, *before), stop=2)
     own = trained(first, "backbone.bottom_up.")
     resumed = SOLOTrainer(config(tmp_path, *after))

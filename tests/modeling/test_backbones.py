@@ -21,6 +21,7 @@ def config(builder, *overrides, deform=NONE, depth=50, modulated=True, groups=1)
     cfg = tiny_config("MODEL.BACKBONE.NAME", builder, *overrides)
     node = cfg.MODEL.RESNETS
     node.DEPTH = depth
+    node.STEM_OUT_CHANNELS = node.WIDTH_PER_GROUP = 64
     node.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
     node.DEFORM_ON_PER_STAGE = deform
     node.DEFORM_MODULATED = modulated and any(deform)
