@@ -32,7 +32,8 @@ def forget_shapes():
 
 
 @pytest.mark.slow
-def test_quickstart_leaves_everything_that_it_names(tmp_path, capsys):
+def test_quickstart_leaves_everything_that_it_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(quickstart, "VIDEO_SCENES", 2)
     output = tmp_path / "out"
     code = quickstart.main(
         [
