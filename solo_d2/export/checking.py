@@ -1,0 +1,86 @@
+"""The check at export: a draft of the file must find what the PyTorch model finds."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..io.paths import printable
+from ..modeling import SOLO
+from .graph import FullGraph, example
+from .info import ExportInfo
+from .model import ExportedModel, open_exported
+from .parity import TOLERANCES, Outputs, Parity, compare
+
+_logger = logging.getLogger(__name__)
+
+
+def check_file(
+    file: Path, model: SOLO, info: ExportInfo, images: Sequence[Tensor] = ()
+) -> Iterator[Parity]:
+    """Compare an exported file with its model.
+
+    Args:
+        file: Of kind "full".
+        model: As it was before anything was done for the export.
+        info: Metadata of the file.
+        images: To compare on, (3, H, W); by default generated ones of three sizes.
+
+    Yields:
+        What was found, for each image.
+
+    Raises:
+        ValueError: The results differ by more than `TOLERANCES` allows.
+    """
+    backend, _ = open_exported(file)
+    backend.load(info.precision)
+    exported = ExportedModel(file, info, backend)
+    model = copy.deepcopy(model).float().cpu().eval()
+    reference = FullGraph(model, info.max_candidates)
+    tolerance = TOLERANCES[info.precision]
+    instances = 0
+    for batch in _batches(info, images):
+        want = dict(zip(reference.outputs, (x.numpy() for x in reference(batch)), strict=True))
+        got = exported.run(batch.numpy())
+        for index in range(len(batch)):
+            parity = compare(
+                _one(want, index),
+                _one(got, index),
+                size=(batch.shape[2], batch.shape[3]),
+                mask_thresh=info.mask_thresh,
+                final_thresh=model.settings.final_score_thresh,
+                tolerance=tolerance,
+            )
+            problem = parity.problem(tolerance)
+            if problem is not None:
+                size = "x".join(map(str, parity.size))
+                raise ValueError(
+                    f"{printable(file.name)} was not written: at {size} pixels it does not find "
+                    f"what the model finds: {problem}"
+                )
+            instances += parity.instances
+            yield parity
+    if not instances:
+        _logger.warning("The check has compared no instances: the model finds none in its images")
+
+
+def _one(outputs: Outputs, index: int) -> Outputs:
+    return {name: values[index : index + 1] for name, values in outputs.items()}
+
+
+def _batches(info: ExportInfo, images: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Images (N, 3, H, W) of as many as the file takes at once, of several sizes and numbers."""
+    count = info.batch or 1
+    for image in images:
+        yield image.float()[None].repeat(count, 1, 1, 1)
+    if images:
+        return
+    d = info.divisor
+    sizes = [(4 * d, 6 * d), (6 * d, 4 * d), (8 * d, 10 * d)]
+    for seed, size in enumerate(sizes):
+        fixed = info.size and (info.size[0], info.size[1])
+        yield example(fixed or size, info.batch or seed + 1, seed)

@@ -1,0 +1,262 @@
+"""Write a model to a file of another runtime, once it is known to find the same there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..io.growing import check_output
+from ..model_zoo import model_zoo
+from ..modeling import SOLO
+from .checking import check_file
+from .formats import Format, format_of
+from .graph import FullGraph, RawGraph, example, exportable
+from .info import KINDS, LAYOUT, ExportInfo
+from .packages import versions
+from .parity import Parity
+from .writers import WRITERS, Dims, Save
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_model` has done.
+
+    Attributes:
+        path: The file.
+        files: All files that belong to it.
+        format: Of the file.
+        kind: "full" or "raw".
+        precision: In which it runs.
+        size_bytes: Of all files together.
+        seconds: That the export took, with the check.
+        parity: What the check has found, one entry for each image; () without a check.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    format: str
+    kind: str
+    precision: str
+    size_bytes: int
+    seconds: float
+    parity: tuple[Parity, ...]
+
+    def __str__(self) -> str:
+        """Describe it in a few lines."""
+        lines = [
+            f"{self.path}: {self.format}, {self.kind}, {self.precision}, "
+            f"{self.size_bytes / 2**20:.1f} MiB, in {self.seconds:.0f} s"
+        ]
+        for x in self.parity:
+            lines.append(
+                f"  {x.size[0]}x{x.size[1]}: {x.matched} of {x.instances} instances, largest "
+                f"difference of scores {x.score:.1e}, of masks {x.mask:.1e}, {x.flips:.1e} of the "
+                "pixels flipped"
+            )
+        return "\n".join(lines)
+
+
+def export_model(
+    model_or_name: nn.Module | str | Any,
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    kind: str = "full",
+    size: tuple[int, int] | None = None,
+    batch: int | None = 1,
+    max_candidates: int = 200,
+    precision: str | None = None,
+    check: bool = True,
+    cfg: CfgNode | None = None,
+    images: Sequence[Tensor] = (),
+) -> ExportReport:
+    """Export a model for another runtime.
+
+    Args:
+        model_or_name: A published checkpoint's or config's name, which means its published
+            weights; a `SOLOPredictor`; or a `SOLO` together with `cfg`.
+        path: The file to write: .onnx, .xml (and .bin), .pt2 or .torchscript.
+        format: "onnx", "openvino", "pt2" or "torchscript"; by default what the suffix says.
+        kind: "full": instances come out; "raw": the network alone.
+        size: (height, width) of the input; by default every multiple of the model's divisor.
+        batch: Images at once; None for any number.
+        max_candidates: K, the (cell, class) pairs that are looked at, the best by category score.
+            An image with more candidates may lose instances, and is reported when it is run.
+        precision: "f32", or of OpenVINO also "bf16" and "f16".
+        check: Compare the file's results with the model's, at sizes that the exporter has not
+            seen; nothing is written if they differ. A "raw" file is not checked.
+        cfg: The config that the model was built from.
+        images: For the check, (3, H, W) in the model's channel order and range 0 to 255, with
+            sides that the divisor divides; by default generated ones.
+
+    Returns:
+        What was written, and what the check has found.
+
+    Raises:
+        ValueError: An argument cannot be used, the format lacks something that the model has, a
+            package is missing, or the results differ.
+        OSError: The file cannot be written.
+
+    Example:
+        >>> report = export_model("mmdet/solov2_light_r18_fpn_3x_coco", "m.onnx")  # doctest: +SKIP
+    """
+    start = time.perf_counter()
+    target = Path(path)
+    chosen = format_of(target, format)
+    precision = precision or chosen.precisions[0]
+    _check_arguments(kind, size, batch, max_candidates)
+    check_output(target)
+    model, cfg = _resolve(model_or_name, cfg)
+    if size is not None and any(side % model.size_divisibility for side in size):
+        raise ValueError(
+            f"size must be divisible by {model.size_divisibility} in both directions, got {size}"
+        )
+    chosen.check(model, precision)
+    copy = exportable(model)
+    graph = FullGraph(copy, max_candidates) if kind == "full" else RawGraph(copy)
+    plan = _Plan(chosen, kind, size, batch, max_candidates, precision)
+    with torch.no_grad():
+        save, outputs = _write(graph.eval(), plan, copy.size_divisibility)
+        info = _describe(copy, cfg, plan, outputs)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            draft = Path(folder, target.name)
+            save(draft, info.to_json())
+            parity: tuple[Parity, ...] = ()
+            if check and kind == "full":
+                parity = tuple(check_file(draft, model, info, images))
+                save(draft, replace(info, parity=tuple(map(asdict, parity))).to_json())
+            files = _move(Path(folder), target.parent)
+    return ExportReport(
+        path=target,
+        files=files,
+        format=chosen.name,
+        kind=kind,
+        precision=precision,
+        size_bytes=sum(file.stat().st_size for file in files),
+        seconds=time.perf_counter() - start,
+        parity=parity,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Checked arguments."""
+
+    format: Format
+    kind: str
+    size: tuple[int, int] | None
+    batch: int | None
+    max_candidates: int
+    precision: str
+
+
+def _check_arguments(
+    kind: str, size: tuple[int, int] | None, batch: int | None, max_candidates: int
+) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be (height, width) in pixels, got {size}")
+    for name, value in (("batch", batch), ("max_candidates", max_candidates)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _resolve(model_or_name: Any, cfg: CfgNode | None) -> tuple[SOLO, CfgNode]:
+    """The model, and its config."""
+    model = model_or_name
+    if isinstance(model_or_name, str):
+        cfg = model_zoo.get_config(model_or_name, trained=True)
+        model = model_zoo.get(model_or_name, trained=True, device="cpu")
+    elif not isinstance(model_or_name, nn.Module):  # a SOLOPredictor
+        model = getattr(model_or_name, "model", None)
+        cfg = getattr(model_or_name, "cfg", None)
+    if cfg is not None and cfg.TEST.AUG.ENABLED:
+        raise ValueError("multi-scale testing cannot be exported: set TEST.AUG.ENABLED False")
+    if not isinstance(model, SOLO):
+        raise ValueError(
+            "export_model expects a name, a SOLOPredictor or a SOLO, got "
+            f"{type(model_or_name).__name__} with a {type(model).__name__}"
+        )
+    if cfg is None:
+        raise ValueError("a model is exported together with its config: add cfg=...")
+    return model, cfg
+
+
+def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save, tuple[str, ...]]:
+    """Record the graph; returns how it is saved, and the names of its outputs."""
+    # An exporter takes a batch of 1 for the constant 1.
+    image = example(plan.size or (4 * divisor, 6 * divisor), plan.batch or 2)
+    dims: Dims = {}
+    if plan.size is None or plan.batch is None:
+        sides: dict[int, Any] = {}
+        if plan.batch is None:
+            sides[0] = torch.export.Dim("n", min=1, max=64)
+        if plan.size is None:
+            sides[2] = divisor * torch.export.Dim("h", min=1, max=256)
+            sides[3] = divisor * torch.export.Dim("w", min=1, max=256)
+        dims = {"image": sides}
+    outputs = graph.outputs
+    if plan.kind == "raw":
+        count = len(graph(image))
+        outputs = (*outputs, *(f"mask_input_{i}" for i in range(count - len(outputs))))
+    return WRITERS[plan.format.name](graph, image, dims, outputs, plan.precision), outputs
+
+
+def _describe(model: SOLO, cfg: CfgNode, plan: _Plan, outputs: tuple[str, ...]) -> ExportInfo:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""  # paths of this machine
+    cfg.MODEL.DEVICE = "cpu"
+    return ExportInfo(
+        layout=LAYOUT,
+        solo_d2=__version__,
+        kind=plan.kind,
+        precision=plan.precision,
+        outputs=outputs,
+        config=cfg.dump(),
+        class_names=tuple(model.class_names),
+        stuff_names=tuple(model.stuff_names),
+        category_ids=tuple(model.category_ids),
+        stuff_category_ids=tuple(model.stuff_category_ids),
+        input_format=cfg.INPUT.FORMAT,
+        resize_filter=cfg.INPUT.RESIZE_FILTER,
+        min_size=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        pixel_mean=tuple(model.pixel_mean.flatten().tolist()),
+        divisor=model.size_divisibility,
+        size=plan.size,
+        batch=plan.batch,
+        mask_thresh=model.settings.mask_thresh,
+        max_candidates=plan.max_candidates,
+        max_instances=model.settings.max_instances,
+        weights_sha256=_hash(model),
+        tools={"torch": torch.__version__, **versions(plan.format.packages)},
+    )
+
+
+def _hash(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _move(source: Path, target: Path) -> tuple[Path, ...]:
+    """Give the files of a folder their names in another one; the one that others belong to last."""
+    files = sorted(source.iterdir())  # .bin before .xml
+    for file in files:
+        os.replace(file, target / file.name)
+    return tuple(target / file.name for file in files)

@@ -1,0 +1,104 @@
+"""Turn a graph into a program of another runtime, and write it to a file with its metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .info import METADATA_KEY
+from .packages import need
+
+Save = Callable[[Path, str], None]
+"""Writes a program to a path, with a JSON text as its metadata."""
+
+Dims = dict[str, dict[int, Any]]
+"""Which sides of the input may change, as `torch.export` takes them."""
+
+Outputs = tuple[str, ...]
+
+
+def to_onnx(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str) -> Save:
+    """Make an ONNX program: one file that holds its weights."""
+    onnx = need("onnx", "format onnx")
+    model = _onnx_program(graph, image, dims, outputs)
+
+    def save(path: Path, metadata: str) -> None:
+        onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
+        onnx.save(model, path)
+
+    return save
+
+
+def to_openvino(
+    graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str
+) -> Save:
+    """Make an OpenVINO program, by way of ONNX: .xml and .bin."""
+    ov = need("openvino", "format openvino")
+    model = ov.Core().read_model(_onnx_program(graph, image, dims, outputs).SerializeToString())
+
+    def save(path: Path, metadata: str) -> None:
+        model.set_rt_info(metadata, [METADATA_KEY])
+        ov.save_model(model, path, compress_to_fp16=precision == "f16")
+
+    return save
+
+
+def to_pt2(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str) -> Save:
+    """Make a program of `torch.export`."""
+    with _quiet():
+        program = torch.export.export(graph, (image,), dynamic_shapes=dims or None)
+    return lambda path, metadata: torch.export.save(
+        program, path, extra_files={METADATA_KEY: metadata}
+    )
+
+
+def to_torchscript(
+    graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str
+) -> Save:
+    """Make a program of `torch.jit.trace`; sizes are free whatever `dims` says."""
+    with _quiet():
+        program = torch.jit.trace(graph, (image,), check_trace=False)
+
+    def save(path: Path, metadata: str) -> None:
+        with _quiet():
+            torch.jit.save(program, str(path), _extra_files={METADATA_KEY: metadata})
+
+    return save
+
+
+WRITERS = {
+    "onnx": to_onnx,
+    "openvino": to_openvino,
+    "pt2": to_pt2,
+    "torchscript": to_torchscript,
+}
+"""By format."""
+
+
+def _onnx_program(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs) -> Any:
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            (image,),
+            dynamo=True,
+            input_names=["image"],
+            output_names=list(outputs),
+            dynamic_shapes=dims or None,
+            verbose=False,
+        )
+    assert program is not None  # it is of dynamo
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what exporters warn of among themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
