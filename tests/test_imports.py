@@ -177,12 +177,13 @@ ALLOWED = {
     "engine.arguments": ["data.arguments", "config"],
     "engine": [
         *("config", "layers", "io", "checkpoint", "modeling", "data", "evaluation", "model_zoo"),
-        *("solver", "engine"),
+        *("solver", "export", "engine"),
     ],
+    "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),
-        "inference",
+        *("export", "inference"),
     ],
 }
 

@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a model, also on data of your own in one command",
     "eval": "evaluate a model on a dataset",
     "convert": "convert weights of AdelaiDet, WXinlong/SOLO or mmdetection",
+    "export": "write a model for ONNX Runtime or OpenVINO",
     "zoo": "list published models, or download some",
     "scenes": "build a dataset of generated scenes",
 }

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from ..engine.arguments import add_import_argument, parse_arguments
 
 if TYPE_CHECKING:
+    from ..export import ExportedModel
     from ..inference.predictor import SOLOPredictor
     from ..inference.runner import InferenceRun
     from ..io.results_file import ResultsFile
@@ -45,7 +46,12 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         epilog="KEY VALUE ... at the end override the config, such as INPUT.MIN_SIZE_TEST 640",
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
+    add(
+        "--config-file",
+        required=True,
+        metavar="CONFIG",
+        help="YAML file or model zoo name; or a file of solo-d2 export",
+    )
     add(
         "--weights",
         metavar="FILE",
@@ -119,7 +125,12 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
     from ..model_zoo.model_zoo import load_config
 
     import_plugins(args.imports)
-    cfg = load_config(args.config_file, overrides, trained=args.weights is None)
+    model = load_model(args.config_file, args.weights)
+    cfg = load_config(
+        args.config_file if model is None else model.cfg, overrides, trained=args.weights is None
+    )
+    if model is not None:
+        model.check_config(cfg)
     weights = args.weights
     if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
         weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
@@ -129,6 +140,7 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
     return SOLOPredictor(
         cfg,
         weights=weights,
+        model=model,
         allow_partial=args.allow_partial,
         device=args.device,
         confidence_threshold=args.confidence_threshold,
@@ -138,6 +150,17 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
         stuff_category_ids=None if names is None else names.stuff_ids,
         compile=args.compile,
     )
+
+
+def load_model(config_file: str, weights: str | None) -> ExportedModel | None:
+    """Return the exported model that is named in place of a config, if it is one."""
+    from ..export import is_exported, load_exported
+
+    if not is_exported(config_file):
+        return None
+    if weights is not None:
+        raise ValueError(f"{config_file} has its own weights: leave --weights out")
+    return load_exported(config_file)
 
 
 PredictorMaker = Callable[[argparse.Namespace, Sequence[str]], "SOLOPredictor"]

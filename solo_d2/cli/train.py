@@ -66,9 +66,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     from ..checkpoint import load_weights
     from ..engine import SOLOTrainer, name_classes, setup
     from ..engine.progress import EvaluationWithProgress
+    from ..export import is_exported, load_exported
 
     cfg = setup(args)
     trainer = SOLOTrainer if args.verbose else EvaluationWithProgress
+    if is_exported(cfg.MODEL.WEIGHTS):
+        exported = load_exported(cfg.MODEL.WEIGHTS)
+        exported.check_config(cfg)
+        trainer.test(cfg, exported)
+        return
     model = trainer.build_model(cfg)
     name_classes(model, cfg.DATASETS.TEST[0])
     averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
@@ -88,17 +94,8 @@ def complete(args: argparse.Namespace) -> None:
         ValueError: An evaluation names no config, and none lies beside its weights.
     """
     named = args.opts[::2]
-    if not args.config_file and args.eval_only:
-        weights = args.weights or dict(zip(named, args.opts[1::2], strict=False)).get(
-            "MODEL.WEIGHTS", ""
-        )
-        beside = Path(weights).with_name("config.yaml") if weights else None
-        if beside is None or not beside.is_file():
-            raise ValueError(
-                "name a config with --config-file, or weights with a config.yaml beside them"
-            )
-        args.config_file = str(beside)
     if args.eval_only:
+        args.config_file = args.config_file or _config_beside(args)
         return
     if not args.config_file:
         import torch
@@ -111,6 +108,22 @@ def complete(args: argparse.Namespace) -> None:
         from ..model_zoo.checkpoints import has_published_weights
 
         args.weights = "published" if has_published_weights(args.config_file) else None
+
+
+def _config_beside(args: argparse.Namespace) -> str:
+    """The config.yaml beside the weights; none for an exported file, which holds its config."""
+    from ..export import is_exported
+
+    if is_exported(args.weights):
+        return ""
+    named = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
+    weights = args.weights or named.get("MODEL.WEIGHTS", "")
+    beside = Path(weights).with_name("config.yaml") if weights else None
+    if beside is None or not beside.is_file():
+        raise ValueError(
+            "name a config with --config-file, or weights with a config.yaml beside them"
+        )
+    return str(beside)
 
 
 def main(

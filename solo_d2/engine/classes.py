@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -12,6 +13,7 @@ from ..checkpoint import read_info
 from ..checkpoint.classes import describe_difference
 from ..data.checks import shown_name, stuff_classes, thing_classes
 from ..data.classes import align_classes
+from ..export import is_exported, open_exported
 from ..io.results import coco_category_ids
 
 
@@ -73,10 +75,13 @@ def align_with_weights(name: str, weights: str) -> None:
         ValueError: The weights cannot be read.
     """
     own = thing_classes(name)
-    info = None if own is None else read_info(weights)
+    if own is None:
+        return
+    exported = is_exported(weights)
+    info = open_exported(Path(weights))[1] if exported else read_info(weights)
     known = () if info is None else info.class_names
-    # The same classes in another order are for `match_classes`, which moves the weights.
-    if own is not None and len(known) > len(own) and set(own) <= set(known):
+    # The same classes in another order are for `match_classes`, which moves weights where it can.
+    if (exported or len(known) > len(own)) and set(own) <= set(known):
         align_classes(name, known)
 
 

@@ -19,6 +19,7 @@ from ..config import merge_overrides, resolve_device, validate_config
 from ..data.arguments import register_named_data
 from ..data.checks import stuff_classes, thing_classes
 from ..data.sources import JSON_FORMATS
+from ..export import exported_config, is_exported
 from ..io.lock import lock_folder
 from ..io.plugins import import_plugins
 from ..model_zoo.model_zoo import load_config
@@ -78,10 +79,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def _make_config(args: argparse.Namespace) -> CfgNode:
     """Read the config, register the datasets, and bring both together."""
-    if not args.config_file:
+    exported = args.eval_only and is_exported(args.weights)
+    if not args.config_file and not exported:
         raise ValueError("--config-file is missing; configs/README.md lists the configs")
     import_plugins(args.imports)
-    cfg = load_config(args.config_file, args.opts, trained=args.weights == "published")
+    source = args.config_file or exported_config(args.weights)
+    cfg = load_config(source, args.opts, trained=args.weights == "published")
     if args.weights not in (None, "published", "backbone"):
         cfg.MODEL.WEIGHTS = args.weights
     on_main_process(lambda: check_folder(cfg.OUTPUT_DIR))

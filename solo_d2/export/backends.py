@@ -6,7 +6,6 @@ CPU.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..io.errors import one_line
 from .info import LONGEST, METADATA_KEY
 from .packages import need
 
@@ -105,7 +103,7 @@ class _Torch:
 class ExportedProgram(_Torch):
     """Runs ``.pt2`` files of `torch.export`."""
 
-    def load(self, precision: str) -> None:
+    def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
         """Read the program."""
         self._run = torch.export.load(self._path).module()
 
@@ -113,7 +111,7 @@ class ExportedProgram(_Torch):
 class TorchScript(_Torch):
     """Runs ``.torchscript`` files."""
 
-    def load(self, precision: str) -> None:
+    def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
         """Read the program."""
         self._run = torch.jit.load(str(self._path), map_location="cpu").eval()
 

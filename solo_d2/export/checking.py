@@ -13,8 +13,9 @@ from ..io.paths import printable
 from ..modeling import SOLO
 from .graph import FullGraph, example
 from .info import ExportInfo
-from .model import ExportedModel, open_exported
+from .model import ExportedModel
 from .parity import TOLERANCES, Outputs, Parity, compare
+from .reading import open_exported
 
 _logger = logging.getLogger(__name__)
 
@@ -82,5 +83,4 @@ def _batches(info: ExportInfo, images: Sequence[Tensor]) -> Iterator[Tensor]:
     d = info.divisor
     sizes = [(4 * d, 6 * d), (6 * d, 4 * d), (8 * d, 10 * d)]
     for seed, size in enumerate(sizes):
-        fixed = info.size and (info.size[0], info.size[1])
-        yield example(fixed or size, info.batch or seed + 1, seed)
+        yield example(info.size or size, info.batch or seed + 1, seed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from torch import Tensor, nn
 
 from .._version import __version__
@@ -26,7 +26,8 @@ from .graph import FullGraph, RawGraph, example, exportable
 from .info import KINDS, LAYOUT, ExportInfo
 from .packages import versions
 from .parity import Parity
-from .writers import WRITERS, Dims, Save
+from .writers import WRITERS, Dims, Recording, Save
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -211,14 +212,16 @@ def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save
     if plan.kind == "raw":
         count = len(graph(image))
         outputs = (*outputs, *(f"mask_input_{i}" for i in range(count - len(outputs))))
-    return WRITERS[plan.format.name](graph, image, dims, outputs, plan.precision), outputs
+    return WRITERS[plan.format.name](
+        Recording(graph, image, dims, outputs, plan.precision)
+    ), outputs
 
 
 def _describe(model: SOLO, cfg: CfgNode, plan: _Plan, outputs: tuple[str, ...]) -> ExportInfo:
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""  # paths of this machine
-    cfg.MODEL.DEVICE = "cpu"
+    # Nothing of this machine.
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = "", get_cfg().OUTPUT_DIR, "cpu"
     return ExportInfo(
         layout=LAYOUT,
         solo_d2=__version__,

@@ -131,6 +131,8 @@ def is_exported(path: Any) -> bool:
 def _kinds(model: nn.Module) -> set[str]:
     """Names of what formats may lack, among the parts of a model."""
     kinds = {type(module).__name__ for module in model.modules()}
-    found = {"DeformConv"} if kinds & {"DeformConv", "ModulatedDeformConv", "DeformConv2d"} else set()
+    found = (
+        {"DeformConv"} if kinds & {"DeformConv", "ModulatedDeformConv", "DeformConv2d"} else set()
+    )
     align = getattr(getattr(model, "head", None), "align_mode", "")
     return found | {align}

@@ -44,8 +44,8 @@ class FullGraph(nn.Module):
 
         Returns:
             Scores (N, M), 0 for an empty slot; labels (N, M) int64; soft masks (N, M, H/4, W/4);
-            the number of candidates (N,) int64, of which K are looked at; and of a panoptic model
-            logits (N, S, H, W) of the semantic branch.
+            the number of candidates (N,) int64, of which K are looked at. Of a panoptic model
+            also logits (N, S, H/4, W/4) of the semantic branch.
         """
         features, predictions = _run(self.model, image)
         size = (image.shape[-2] // MASK_STRIDE, image.shape[-1] // MASK_STRIDE)
@@ -54,8 +54,8 @@ class FullGraph(nn.Module):
         )
         outputs = (found.scores, found.labels, found.masks, found.num_candidates)
         if is_panoptic_model(self.model):
-            semantic: Any = self.model.sem_seg_head
-            return (*outputs, semantic(features, None)[0])
+            branch: Any = self.model.sem_seg_head
+            return (*outputs, branch.layers(features))
         return outputs
 
 
@@ -100,7 +100,8 @@ def exportable(model: SOLO) -> SOLO:
         ValueError: It has a layer that cannot be exported.
     """
     model = copy.deepcopy(model).float().cpu().eval()
-    return with_constant_pads(model.requires_grad_(False))
+    with_constant_pads(model.requires_grad_(False))
+    return model
 
 
 def _run(model: SOLO, image: Tensor) -> tuple[dict[str, Tensor], Any]:

@@ -71,7 +71,7 @@ class ExportInfo:
     max_size: int
     pixel_mean: tuple[float, ...]
     divisor: int
-    size: tuple[int, ...] | None
+    size: tuple[int, int] | None
     batch: int | None
     mask_thresh: float
     max_candidates: int

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from ..config import add_solo_config, merge_file, validate_config
 from ..io.errors import one_line
-from ..io.paths import not_a_file, printable
+from ..io.paths import printable
+from ..layers import resize_bilinear
+from ..modeling.meta_arch.panoptic_solo import CombineLimits, combine_outputs
 from ..modeling.meta_arch.solo import check_image
 from ..modeling.output import make_instances, resize_masks
-from .backends import BACKENDS, Backend
-from .formats import format_of
+from ..modeling.test_time_augmentation import resized_shape
+from .backends import Backend
 from .info import ExportInfo
+from .reading import check_fixed, open_exported, read_config
 
 Outputs = dict[str, np.ndarray]
+
+_LIMITS = ("OVERLAP_THRESH", "STUFF_AREA_LIMIT", "INSTANCES_CONFIDENCE_THRESH")
 
 
 class ExportedModel(nn.Module):
@@ -37,6 +40,7 @@ class ExportedModel(nn.Module):
 
     Attributes:
         info: The metadata.
+        cfg: The config in it.
         class_names: And the other attributes of `SOLO` of the same names.
 
     Example:
@@ -47,10 +51,26 @@ class ExportedModel(nn.Module):
     def __init__(self, path: Path, info: ExportInfo, backend: Backend) -> None:
         super().__init__()
         self.path, self.info, self.backend = path, info, backend
+        self.cfg = read_config(path, info)
         self.class_names, self.stuff_names = info.class_names, info.stuff_names
         self.category_ids = info.category_ids
         self.stuff_category_ids = info.stuff_category_ids
         self.input_format, self.resize_filter = info.input_format, info.resize_filter
+
+    def check_config(self, cfg: CfgNode) -> None:
+        """Check that a config changes nothing of what the file cannot change any more.
+
+        Raises:
+            ValueError: A key of the model has another value.
+        """
+        check_fixed(cfg, self.cfg, self.path)
+
+    def network_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Size at which the network sees an image of (height, width)."""
+        if self.info.size is None:
+            return resized_shape((height, width), self.info.min_size, self.info.max_size)
+        scale = min(self.info.size[0] / height, self.info.size[1] / width)
+        return max(1, int(height * scale)), max(1, int(width * scale))
 
     def run(self, images: np.ndarray) -> Outputs:
         """Run on images (N, 3, H, W), float32 in [0, 255]; returns the outputs by name.
@@ -94,10 +114,16 @@ class ExportedModel(nn.Module):
         for row, image in zip(batch, images, strict=False):
             row[:, : image.shape[1], : image.shape[2]] = image
         outputs = self.run(batch)
-        return [
+        results = [
             self._result({k: v[i] for k, v in outputs.items()}, x, image.shape[1:], canvas)
             for i, (x, image) in enumerate(zip(inputs, images, strict=True))
         ]
+        if "semantic" in outputs:
+            logits = resize_bilinear(_tensor(outputs["semantic"][: len(inputs)]), canvas)
+            sizes = [(image.shape[1], image.shape[2]) for image in images]
+            limits = CombineLimits(*map(self.cfg.MODEL.PANOPTIC_FPN.COMBINE.get, _LIMITS))
+            combine_outputs(results, logits, sizes, limits)
+        return results
 
     def _canvas(self, sizes: list[tuple[int, ...]]) -> tuple[int, int]:
         """Sides of the padded input that holds images of these sizes."""
@@ -174,44 +200,3 @@ def load_exported(path: str | PathLike[str]) -> ExportedModel:
     except Exception as error:
         raise ValueError(f"{printable(path)}: cannot be run ({one_line(error)})") from error
     return ExportedModel(path, info, backend)
-
-
-def open_exported(path: Path) -> tuple[Backend, ExportInfo]:
-    """Open a file and read its metadata; errors as of `load_exported`."""
-    suffix = format_of(path).suffix
-    problem = not_a_file(path)
-    if problem is not None:
-        raise ValueError(f"{printable(path)}: {problem}; expected an exported model")
-    try:
-        backend = BACKENDS[suffix](path)
-    except ValueError as error:
-        raise ValueError(f"{printable(path)}: {error}") from error
-    except Exception as error:
-        raise ValueError(
-            f"{printable(path)}: cannot be opened; is it cut off? ({one_line(error)})"
-        ) from error
-    if backend.metadata is None:
-        raise ValueError(
-            f"{printable(path)}: has no metadata of solo_d2; only files that solo_d2 exported can "
-            "be run"
-        )
-    try:
-        return backend, ExportInfo.from_json(backend.metadata)
-    except ValueError as error:
-        raise ValueError(f"{printable(path)}: {error}") from error
-
-
-def read_config(info: ExportInfo) -> CfgNode:
-    """Return the config that travels with an exported model.
-
-    Raises:
-        ValueError: This version of the package has other keys.
-    """
-    cfg = get_cfg()
-    add_solo_config(cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "config.yaml")
-        file.write_text(info.config, encoding="utf-8")
-        merge_file(cfg, file)
-    validate_config(cfg)
-    return cfg

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 
-def with_constant_pads(model: nn.Module) -> nn.Module:
+def with_constant_pads(model: nn.Module) -> None:
     """Replace a model's convolutions of SAME padding (TensorFlow's rule), in place.
 
     timm computes their pads from the input's size; with symbolic sizes, an exporter then does not
@@ -17,9 +17,6 @@ def with_constant_pads(model: nn.Module) -> nn.Module:
 
     Args:
         model: changed; give it a copy.
-
-    Returns:
-        The model.
 
     Raises:
         ValueError: it has another layer of SAME padding, such as pooling.
@@ -35,18 +32,14 @@ def with_constant_pads(model: nn.Module) -> nn.Module:
                     "the image's size; choose another MODEL.TIMM.NAME"
                 )
             setattr(parent, name, _with_constant_pad(child))
-    return model
 
 
 def _with_constant_pad(layer: Any) -> nn.Module:
     """The same convolution, with the same tensors, behind constant zeros."""
-    pads: list[int] = []
     sides = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
-    for kernel, stride, dilation in reversed(list(sides)):  # F.pad begins with the last axis
-        pad = max((kernel - 1) * dilation + 1 - stride, 0)
-        pads += [pad // 2, pad - pad // 2]
+    y, x = (max((kernel - 1) * dilation + 1 - stride, 0) for kernel, stride, dilation in sides)
     names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
     options = {name: getattr(layer, name) for name in names}
     convolution = nn.Conv2d(**options, bias=layer.bias is not None)
     convolution.weight, convolution.bias = layer.weight, layer.bias
-    return nn.Sequential(nn.ZeroPad2d(tuple(pads)), convolution)
+    return nn.Sequential(nn.ZeroPad2d((x // 2, x - x // 2, y // 2, y - y // 2)), convolution)

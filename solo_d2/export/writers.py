@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,29 @@ Save = Callable[[Path, str], None]
 Dims = dict[str, dict[int, Any]]
 """Which sides of the input may change, as `torch.export` takes them."""
 
-Outputs = tuple[str, ...]
+
+class Recording(NamedTuple):
+    """What is recorded, and how.
+
+    Attributes:
+        graph: In evaluation mode.
+        image: An example of its input (N, 3, H, W).
+        dims: Sides of the input that may change; {} for none.
+        outputs: Names of the outputs.
+        precision: In which the program is to be run.
+    """
+
+    graph: nn.Module
+    image: Tensor
+    dims: Dims
+    outputs: tuple[str, ...]
+    precision: str
 
 
-def to_onnx(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str) -> Save:
+def to_onnx(recording: Recording) -> Save:
     """Make an ONNX program: one file that holds its weights."""
     onnx = need("onnx", "format onnx")
-    model = _onnx_program(graph, image, dims, outputs)
+    model = _onnx_program(recording)
 
     def save(path: Path, metadata: str) -> None:
         onnx.helper.set_model_props(model, {METADATA_KEY: metadata})
@@ -35,35 +51,33 @@ def to_onnx(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, preci
     return save
 
 
-def to_openvino(
-    graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str
-) -> Save:
+def to_openvino(recording: Recording) -> Save:
     """Make an OpenVINO program, by way of ONNX: .xml and .bin."""
     ov = need("openvino", "format openvino")
-    model = ov.Core().read_model(_onnx_program(graph, image, dims, outputs).SerializeToString())
+    model = ov.Core().read_model(_onnx_program(recording).SerializeToString())
 
     def save(path: Path, metadata: str) -> None:
         model.set_rt_info(metadata, [METADATA_KEY])
-        ov.save_model(model, path, compress_to_fp16=precision == "f16")
+        ov.save_model(model, path, compress_to_fp16=recording.precision == "f16")
 
     return save
 
 
-def to_pt2(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str) -> Save:
+def to_pt2(recording: Recording) -> Save:
     """Make a program of `torch.export`."""
     with _quiet():
-        program = torch.export.export(graph, (image,), dynamic_shapes=dims or None)
+        program = torch.export.export(
+            recording.graph, (recording.image,), dynamic_shapes=recording.dims or None
+        )
     return lambda path, metadata: torch.export.save(
         program, path, extra_files={METADATA_KEY: metadata}
     )
 
 
-def to_torchscript(
-    graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs, precision: str
-) -> Save:
-    """Make a program of `torch.jit.trace`; sizes are free whatever `dims` says."""
+def to_torchscript(recording: Recording) -> Save:
+    """Make a program of `torch.jit.trace`; all sizes stay free."""
     with _quiet():
-        program = torch.jit.trace(graph, (image,), check_trace=False)
+        program = torch.jit.trace(recording.graph, (recording.image,), check_trace=False)
 
     def save(path: Path, metadata: str) -> None:
         with _quiet():
@@ -81,15 +95,15 @@ WRITERS = {
 """By format."""
 
 
-def _onnx_program(graph: nn.Module, image: Tensor, dims: Dims, outputs: Outputs) -> Any:
+def _onnx_program(recording: Recording) -> Any:
     with _quiet():
         program = torch.onnx.export(
-            graph,
-            (image,),
+            recording.graph,
+            (recording.image,),
             dynamo=True,
             input_names=["image"],
-            output_names=list(outputs),
-            dynamic_shapes=dims or None,
+            output_names=list(recording.outputs),
+            dynamic_shapes=recording.dims or None,
             verbose=False,
         )
     assert program is not None  # it is of dynamo

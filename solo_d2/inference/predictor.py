@@ -18,6 +18,7 @@ from torch import nn
 
 from ..checkpoint import load_weights
 from ..config import resolve_device, validate_config
+from ..export import ExportedModel, is_exported, load_exported
 from ..io.image_input import ImageLike, to_bgr
 from ..layers.images import resize_image
 from ..model_zoo.model_zoo import load_config
@@ -40,7 +41,8 @@ class SOLOPredictor:
     one of `cfg.INPUT`. The model is in eval mode and runs under `torch.inference_mode`.
 
     Args:
-        cfg_or_name: A config node, the path of a YAML file, or a name of `solo_d2.model_zoo`.
+        cfg_or_name: A config node, the path of a YAML file, a name of `solo_d2.model_zoo`, or a
+            file that `solo_d2.export` wrote, which brings along all that the model needs.
         weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`; of a training's config.yaml
             model_best.pth or model_final.pth beside it.
         device: "auto" (CUDA where there is one, else the CPU) or a torch device name.
@@ -94,18 +96,12 @@ class SOLOPredictor:
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
-        if isinstance(cfg_or_name, CfgNode):
-            self.cfg = cfg_or_name.clone()
-            self.cfg.defrost()
-        else:
-            self.cfg = load_config(cfg_or_name, trained=weights is None and model is None)
-            if weights is None and model is None:
-                weights = weights_beside(cfg_or_name, self.cfg.MODEL.WEIGHTS)
+        self.cfg, weights, model = _find_model(cfg_or_name, weights, model)
         validate_config(self.cfg)
         if image_format not in ("BGR", "RGB"):
             raise ValueError(f'image_format must be "BGR" or "RGB", got {image_format!r}.')
         self.image_format = image_format
-        self.device = resolve_device(device)
+        self.device = _resolve_device(device, model)
         self.cfg.MODEL.DEVICE = str(self.device)
         if weights is not None:
             self.cfg.MODEL.WEIGHTS = fspath(weights)
@@ -206,6 +202,8 @@ class SOLOPredictor:
         """Size (height, width) of the image that the model gets."""
         if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the image itself
             return height, width
+        if isinstance(self.model, ExportedModel) and self.model.info.size is not None:
+            return self.model.network_shape(height, width)  # one size, whatever the config says
         short, longest = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
         return resized_shape((height, width), short, longest)
 
@@ -228,6 +226,36 @@ def _compile(model: nn.Module, *, augmented: bool) -> None:
     if augmented:
         raise ValueError("compile=True is for one scale; set TEST.AUG.ENABLED False.")
     cuda_graphs.compile(model)
+
+
+_Weights = str | PathLike[str] | None
+
+
+def _find_model(
+    cfg_or_name: CfgNode | str | PathLike[str], weights: _Weights, model: nn.Module | None
+) -> tuple[CfgNode, _Weights, nn.Module | None]:
+    """The config (a copy), and where the model comes from: from weights, or it is there."""
+    if isinstance(cfg_or_name, CfgNode):
+        cfg = cfg_or_name.clone()
+        cfg.defrost()
+        return cfg, weights, model
+    if is_exported(cfg_or_name):
+        if weights is not None or model is not None:
+            raise ValueError(f"{fspath(cfg_or_name)} has its own weights; name no others.")
+        exported = load_exported(cfg_or_name)
+        return exported.cfg.clone(), None, exported
+    cfg = load_config(cfg_or_name, trained=weights is None and model is None)
+    if weights is None and model is None:
+        weights = weights_beside(cfg_or_name, cfg.MODEL.WEIGHTS)
+    return cfg, weights, model
+
+
+def _resolve_device(device: str, model: nn.Module | None) -> torch.device:
+    if not isinstance(model, ExportedModel):
+        return resolve_device(device)
+    if device not in ("auto", "cpu"):
+        raise ValueError(f'exported files run on the device "cpu", got {device!r}.')
+    return torch.device("cpu")
 
 
 def _metadata(

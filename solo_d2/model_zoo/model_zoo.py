@@ -119,12 +119,16 @@ def get(name: str, trained: bool = False, device: str | None = None) -> nn.Modul
 
 
 def load_config(
-    name_or_path: str | PathLike[str], overrides: Sequence[str] = (), *, trained: bool = False
+    name_or_path: CfgNode | str | PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    trained: bool = False,
 ) -> CfgNode:
     """Read a config with all SOLO keys.
 
     Args:
-        name_or_path: The path of a YAML file, or else a name of `solo_d2.model_zoo`.
+        name_or_path: The path of a YAML file, or else a name of `solo_d2.model_zoo`; or a config,
+            which is copied.
         overrides: KEY VALUE KEY VALUE ..., applied last.
         trained: For a name, let `MODEL.WEIGHTS` point to its published weights, unless it is
             overridden.
@@ -138,11 +142,13 @@ def load_config(
         >>> cfg.MODEL.SOLO.HEAD, cfg.SEED
         ('DynamicSOLOHead', 1)
     """
-    path = Path(name_or_path)
-    if path.is_absolute() or os.path.lexists(path):
+    if isinstance(name_or_path, CfgNode):
+        cfg = name_or_path.clone()
+        cfg.defrost()
+    elif os.path.isabs(name_or_path) or os.path.lexists(name_or_path):
         cfg = get_cfg()
         add_solo_config(cfg)
-        merge_file(cfg, path)
+        merge_file(cfg, name_or_path)
     elif is_remote(str(name_or_path)) and not is_checkpoint_name(str(name_or_path)):
         raise ValueError(f"a config must be a local file or a name, got {str(name_or_path)!r}")
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -159,23 +160,49 @@ class PanopticSOLO(SOLO):
     ) -> list[dict[str, Any]]:
         """Add ``sem_seg`` and ``panoptic_seg`` to the instances of every image."""
         assert semantic is not None  # of `semantic_logits`
-        for result, logits, (height, width) in zip(
-            results, semantic, images.image_sizes, strict=True
-        ):
-            instances = result["instances"]
-            size: tuple[int, int] = instances.image_size
-            logits = logits[:, :height, :width].float()
-            if len(logits) * size[0] * size[1] <= budgets.SEMANTIC_VALUES:
-                result["sem_seg"] = resize_bilinear(logits[None], size)[0]
-                labels = result["sem_seg"].argmax(dim=0)
-            else:
-                result["sem_seg"] = ResizedLogits(logits, size)
-                labels = best_classes(logits, size)
-            result["panoptic_seg"] = combine_semantic_and_instance_outputs(
-                instances,
-                labels,
-                self.overlap_thresh,
-                self.stuff_area_limit,
-                self.instance_score_thresh,
-            )
-        return results
+        limits = CombineLimits(
+            self.overlap_thresh, self.stuff_area_limit, self.instance_score_thresh
+        )
+        return combine_outputs(results, semantic, images.image_sizes, limits)
+
+
+class CombineLimits(NamedTuple):
+    """Keys of `MODEL.PANOPTIC_FPN.COMBINE`.
+
+    Attributes:
+        overlap_thresh: share of an instance that others may cover before it is dropped.
+        stuff_area_limit: least pixels of a segment of stuff.
+        instance_score_thresh: least score of an instance.
+    """
+
+    overlap_thresh: float
+    stuff_area_limit: float
+    instance_score_thresh: float
+
+
+def combine_outputs(
+    results: list[dict[str, Any]],
+    all_logits: Tensor,
+    image_sizes: Sequence[tuple[int, int]],
+    limits: CombineLimits,
+) -> list[dict[str, Any]]:
+    """Add ``sem_seg`` and ``panoptic_seg`` to the instances of every image.
+
+    Args:
+        results: with ``instances``, in place.
+        all_logits: of the semantic branch (N, C, H, W), on the padded canvas.
+        image_sizes: (height, width) of every image on it.
+        limits: of merging.
+    """
+    for result, logits, (height, width) in zip(results, all_logits, image_sizes, strict=True):
+        instances = result["instances"]
+        size: tuple[int, int] = instances.image_size
+        logits = logits[:, :height, :width].float()
+        if len(logits) * size[0] * size[1] <= budgets.SEMANTIC_VALUES:
+            result["sem_seg"] = resize_bilinear(logits[None], size)[0]
+            labels = result["sem_seg"].argmax(dim=0)
+        else:
+            result["sem_seg"] = ResizedLogits(logits, size)
+            labels = best_classes(logits, size)
+        result["panoptic_seg"] = combine_semantic_and_instance_outputs(instances, labels, *limits)
+    return results

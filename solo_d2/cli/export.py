@@ -1,0 +1,142 @@
+"""Export a model for ONNX Runtime, OpenVINO or plain torch, and check that it finds the same.
+
+    solo-d2 export --config-file CONFIG --weights FILE --output model.onnx
+    solo-d2 predict --config-file model.onnx --input photo.jpg
+
+Everything that is needed to run the file is in it: solo-d2 predict and eval take it as a model.
+
+Exit code: 0 done; 1 a file cannot be written; 2 a wrong argument, config or weights file, a
+missing package, or results that differ from the model's (nothing is written then).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.arguments import add_import_argument, parse_arguments
+
+if TYPE_CHECKING:
+    from ..export import ExportReport
+    from ..inference.predictor import SOLOPredictor
+
+__all__ = ["main", "make_parser"]
+
+FORMATS = ("onnx", "openvino", "pt2", "torchscript")
+
+
+def make_parser(prog: str = "solo-d2 export") -> argparse.ArgumentParser:
+    """Return the parser of the command line, which leaves config overrides to others."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [options] [KEY VALUE ...]",
+        epilog="KEY VALUE ... at the end override the config, such as "
+        "MODEL.SOLO.SCORE_THRESH_TEST 0.2",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="checkpoint instead of the config's MODEL.WEIGHTS, or of a training's config.yaml "
+        "instead of model_best.pth or model_final.pth beside it",
+    )
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=".onnx, .xml (with .bin beside it), .pt2 or .torchscript",
+    )
+    add("--format", choices=FORMATS, help="default: what the suffix of --output says")
+    add(
+        "--kind",
+        choices=("full", "raw"),
+        default="full",
+        help="instances come out (default), or the network's raw output",
+    )
+    add("--size", metavar="HxW", help="size of the input (default: any multiple of the divisor)")
+    add("--batch", default="1", metavar="N", help='images at once, or "any" (default: 1)')
+    add(
+        "--max-candidates",
+        type=int,
+        default=200,
+        metavar="K",
+        help="(cell, class) pairs looked at, the best by category score (default: %(default)s)",
+    )
+    add("--precision", help="f32 (default); of OpenVINO also bf16 and f16")
+    add("--no-check", action="store_true", help="do not compare the file's results")
+    add_import_argument(parser)
+    return parser
+
+
+def export(args: argparse.Namespace) -> ExportReport:
+    """Do what the arguments ask for."""
+    from ..export import export_model
+    from ..export.formats import format_of
+
+    size, batch = read_size(args.size), read_batch(args.batch)
+    format_of(args.output, args.format)  # before the model is built
+    predictor = make_predictor(args)
+    print(f"writing {args.output}, which takes about half a minute", file=sys.stderr)
+    return export_model(
+        predictor,
+        args.output,
+        format=args.format,
+        kind=args.kind,
+        size=size,
+        batch=batch,
+        max_candidates=args.max_candidates,
+        precision=args.precision,
+        check=not args.no_check,
+    )
+
+
+def make_predictor(args: argparse.Namespace) -> SOLOPredictor:
+    """Return the model that the arguments name, with its config."""
+    from ..inference.predictor import SOLOPredictor
+    from ..inference.trained import weights_beside
+    from ..io.plugins import import_plugins
+    from ..model_zoo.model_zoo import load_config
+
+    import_plugins(args.imports)
+    cfg = load_config(args.config_file, args.opts, trained=args.weights is None)
+    weights = args.weights
+    if weights is None and "MODEL.WEIGHTS" not in args.opts[::2]:
+        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
+    return SOLOPredictor(cfg, weights=weights, device="cpu")
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Read ``480x640`` (height, width)."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise ValueError(f"--size expects HEIGHTxWIDTH in pixels, such as 480x640, got {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def read_batch(text: str) -> int | None:
+    """Read a number, or "any"."""
+    if text == "any":
+        return None
+    if not text.isdecimal():
+        raise ValueError(f'--batch expects a number of images or "any", got {text!r}')
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "solo-d2 export") -> int:
+    """Run the command line; returns the exit code."""
+    parser = make_parser(prog)
+    try:
+        print(export(parse_arguments(argv, parser)))
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, OSError) else 2
+    return 0
