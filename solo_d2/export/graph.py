@@ -12,12 +12,13 @@ import torch
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ..modeling import SOLO, PanopticSOLO
+from ..modeling import SOLO, PanopticSOLO, SoftSOLO
 from ..modeling.fixed import postprocess_fixed
 from ..modeling.postprocessing import MASK_STRIDE, category_scores
 from .same_padding import with_constant_pads
 
 FULL_OUTPUTS = ("scores", "labels", "masks", "num_candidates")
+"""Of every graph of kind "full"; a semantic branch and mattes come behind."""
 
 
 class FullGraph(nn.Module):
@@ -34,7 +35,9 @@ class FullGraph(nn.Module):
     def __init__(self, model: SOLO, max_candidates: int) -> None:
         super().__init__()
         self.model, self.max_candidates = model, max_candidates
-        self.outputs = FULL_OUTPUTS + (("semantic",) if is_panoptic_model(model) else ())
+        more = {PanopticSOLO: "semantic", SoftSOLO: "mattes"}
+        names = [name for kind, name in more.items() if isinstance(model, kind)]
+        self.outputs = (*FULL_OUTPUTS, *names)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Find the instances of a batch.
@@ -45,18 +48,23 @@ class FullGraph(nn.Module):
         Returns:
             Scores (N, M), 0 for an empty slot; labels (N, M) int64; soft masks (N, M, H/4, W/4);
             the number of candidates (N,) int64, of which K are looked at. Of a panoptic model
-            also logits (N, S, H/4, W/4) of the semantic branch.
+            also logits (N, S, H/4, W/4) of the semantic branch; of a Soft SOLO mattes (N, M, H, W).
         """
         features, predictions = _run(self.model, image)
         size = (image.shape[-2] // MASK_STRIDE, image.shape[-1] // MASK_STRIDE)
+        model = self.model
         found = postprocess_fixed(
-            self.model.head, predictions, size, self.model.settings, self.max_candidates
+            model.head, predictions, size, model.settings, max_candidates=self.max_candidates
         )
-        outputs = (found.scores, found.labels, found.masks, found.num_candidates)
-        if is_panoptic_model(self.model):
-            branch: Any = self.model.sem_seg_head
-            return (*outputs, branch.layers(features))
-        return outputs
+        outputs = [found.scores, found.labels, found.masks, found.num_candidates]
+        if isinstance(model, PanopticSOLO):
+            branch: Any = model.sem_seg_head
+            outputs.append(branch.layers(features))
+        if isinstance(model, SoftSOLO):
+            full = (image.shape[-2], image.shape[-1])
+            head = model.head
+            outputs.append(head.all_mask_probs(predictions, slice(0, None), found.cells, full))
+        return tuple(outputs)
 
 
 class RawGraph(nn.Module):
@@ -86,11 +94,6 @@ def flatten(inputs: Any) -> tuple[Tensor, ...]:
         return (inputs,)
     tensors = [x for part in inputs for x in flatten(part)]
     return tuple({id(x): x for x in tensors}.values())
-
-
-def is_panoptic_model(model: nn.Module) -> bool:
-    """Return whether a model has a semantic branch."""
-    return isinstance(model, PanopticSOLO)
 
 
 def exportable(model: SOLO) -> SOLO:

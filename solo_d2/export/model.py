@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..io.errors import one_line
 from ..io.paths import printable
-from ..layers import resize_bilinear
+from ..layers import masks_to_boxes, resize_bilinear
+from ..modeling.mattes import resize_mattes
 from ..modeling.meta_arch.panoptic_solo import CombineLimits, combine_outputs
 from ..modeling.meta_arch.solo import check_image
 from ..modeling.output import make_instances, resize_masks
@@ -168,8 +169,17 @@ class ExportedModel(nn.Module):
         wanted: tuple[int, int],
     ) -> Instances:
         filled = outputs["scores"] > 0
-        scores, labels, probs = (_tensor(outputs[k][filled]) for k in ("scores", "labels", "masks"))
-        masks, boxes = resize_masks(probs, canvas, image, wanted, self.info.mask_thresh)
+        scores, labels = (_tensor(outputs[name][filled]) for name in ("scores", "labels"))
+        threshold = self.info.mask_thresh
+        if "mattes" in outputs:
+            found = _tensor(outputs["mattes"][filled])
+            mattes = resize_mattes(found.__getitem__, torch.arange(len(found)), image, wanted)
+            masks = mattes > threshold
+            boxes = masks_to_boxes(masks)
+            return make_instances(scores, labels, masks, boxes, pred_mattes=mattes)
+        masks, boxes = resize_masks(
+            _tensor(outputs["masks"][filled]), canvas, image, wanted, threshold
+        )
         return make_instances(scores, labels, masks, boxes)
 
 

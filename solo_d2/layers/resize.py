@@ -55,8 +55,9 @@ def align_to_grid(x: Tensor, size: int, mode: str = "bilinear") -> Tensor:
         # One box per image, the whole map; without a sampling ratio, ceil(pixels / S) samples.
         # In float32: bfloat16 does not have every size, nor torchvision every kernel in it.
         values = x.to(torch.promote_types(x.dtype, torch.float32))
-        box = torch.zeros((1, 4), dtype=values.dtype, device=values.device)
-        box[:, 2].fill_(width)  # no copy from the host, which a CUDA graph cannot record
-        box[:, 3].fill_(height)
-        return roi_align(values, [box] * len(x), (size, size), aligned=True).to(x.dtype)
+        boxes = torch.zeros((x.shape[0], 5), dtype=values.dtype, device=values.device)
+        boxes[:, 0] = torch.arange(x.shape[0], device=x.device)
+        boxes[:, 3].fill_(width)  # no copy from the host, which a CUDA graph cannot record
+        boxes[:, 4].fill_(height)
+        return roi_align(values, boxes, (size, size), aligned=True).to(x.dtype)
     raise ValueError(f"MODEL.SOLO.ALIGN must be one of {ALIGN_MODES}, got {mode!r}")
