@@ -20,6 +20,7 @@ from .._version import __version__
 from ..io.growing import check_output
 from ..model_zoo import model_zoo
 from ..modeling import SOLO
+from ..modeling.fixed import decay_of
 from .checking import check_file
 from .formats import Format, format_of
 from .graph import FullGraph, RawGraph, example, exportable
@@ -119,10 +120,7 @@ def export_model(
     _check_arguments(kind, size, batch, max_candidates)
     check_output(target)
     model, cfg = _resolve(model_or_name, cfg)
-    if size is not None and any(side % model.size_divisibility for side in size):
-        raise ValueError(
-            f"size must be divisible by {model.size_divisibility} in both directions, got {size}"
-        )
+    _check_model(model, kind, size, batch)
     chosen.check(model, precision)
     copy = exportable(model)
     graph = FullGraph(copy, max_candidates) if kind == "full" else RawGraph(copy)
@@ -172,6 +170,23 @@ def _check_arguments(
     for name, value in (("batch", batch), ("max_candidates", max_candidates)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _check_model(model: SOLO, kind: str, size: tuple[int, int] | None, batch: int | None) -> None:
+    divisor = model.size_divisibility
+    if size is not None and any(side % divisor for side in size):
+        raise ValueError(f"size must be divisible by {divisor} in both directions, got {size}")
+    if kind == "raw":
+        return
+    if decay_of(model.settings.nms) is None:
+        raise ValueError(
+            'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be exported: others take one mask '
+            'after the other; set one of these, or export with kind "raw"'
+        )
+    if batch is None and getattr(model.head, "kernel_size", 1) > 1:
+        raise ValueError(
+            "with MODEL.SOLO.KERNEL_SIZE above 1 the number of images must be fixed: give batch"
+        )
 
 
 def _resolve(model_or_name: Any, cfg: CfgNode | None) -> tuple[SOLO, CfgNode]:
@@ -243,7 +258,7 @@ def _describe(model: SOLO, cfg: CfgNode, plan: _Plan, outputs: tuple[str, ...]) 
         batch=plan.batch,
         mask_thresh=model.settings.mask_thresh,
         max_candidates=plan.max_candidates,
-        max_instances=model.settings.max_instances,
+        max_instances=min(plan.max_candidates, model.settings.max_instances),
         weights_sha256=_hash(model),
         tools={"torch": torch.__version__, **versions(plan.format.packages)},
     )

@@ -23,7 +23,7 @@ class Format:
         suffix: Of its files.
         packages: That writing and running need.
         precisions: In which it can be written; the first is the default.
-        cannot: Layers that it lacks, by the name of their class, and the config key behind them.
+        cannot: Layers that it lacks, and what to do about it.
         torch: First version of torch whose exporter is good enough.
     """
 
@@ -36,6 +36,10 @@ class Format:
 
     def check(self, model: nn.Module, precision: str) -> None:
         """Refuse at once what would fail after minutes.
+
+        Args:
+            model: A `SOLO`.
+            precision: One of `precisions`.
 
         Raises:
             ValueError: A package is missing, the precision is another one, or the model has a
@@ -54,7 +58,7 @@ class Format:
             )
         for name in self.packages:
             need(name, f"format {self.name}")
-        for layer in _kinds(model):
+        for layer in sorted(_layers(model)):
             if layer in self.cannot:
                 raise ValueError(f"format {self.name} has no {layer}: {self.cannot[layer]}")
 
@@ -92,7 +96,11 @@ FORMATS = {
             torch=(2, 7),
         ),
         Format(
-            name="torchscript", suffix=".torchscript", packages=(), precisions=("f32",), cannot={}
+            name="torchscript",
+            suffix=".torchscript",
+            packages=(),
+            precisions=("f32",),
+            cannot={"region_grid": "tracing would freeze the image's size; choose format pt2"},
         ),
     )
 }
@@ -128,11 +136,8 @@ def is_exported(path: Any) -> bool:
     }
 
 
-def _kinds(model: nn.Module) -> set[str]:
-    """Names of what formats may lack, among the parts of a model."""
+def _layers(model: nn.Module) -> set[str]:
+    """Names, as in `Format.cannot`, of layers of a model that not every format has."""
     kinds = {type(module).__name__ for module in model.modules()}
-    found = (
-        {"DeformConv"} if kinds & {"DeformConv", "ModulatedDeformConv", "DeformConv2d"} else set()
-    )
-    align = getattr(getattr(model, "head", None), "align_mode", "")
-    return found | {align}
+    deform = {"DeformConv"} if any("DeformConv" in kind for kind in kinds) else set()
+    return {*deform, getattr(getattr(model, "head", None), "align_mode", "")}
