@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTHON ?= $(or $(PYTHON_WAS),python3)
 TORCH ?= $(or $(TORCH_WAS),torch torchvision)
 EXTRAS ?= eval,matting,stamps,timm,video
-DEV_EXTRAS ?= dev,mmdet
+DEV_EXTRAS ?= dev,export,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MATTING_ARGS ?=
@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo matting test coverage lint format clean
+.PHONY: help setup dev demo matting test exports coverage lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -131,6 +131,9 @@ TESTS = CUDA_VISIBLE_DEVICES="$${CUDA_VISIBLE_DEVICES-}" OMP_NUM_THREADS=1 PYTHO
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 test: $(DEV_STAMP) ## run the tests
 	$(TESTS) $(PYTEST_ARGS)
+
+exports: $(DEV_STAMP) ## export every head to every format, and compare (takes ten minutes)
+	$(TESTS) -m exports tests/export $(PYTEST_ARGS)
 
 coverage: $(DEV_STAMP) ## run the tests and list the lines that none of them reaches (takes longer)
 	$(TESTS) --cov $(PYTEST_ARGS)

@@ -188,7 +188,11 @@ def _resize(image: np.ndarray, size: tuple[int, int], resize_filter: str) -> np.
 
 
 def _pillow(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Columns, then rows, each rounded to 8 bits; sums of whole numbers are exact in float64."""
+    """Columns, then rows, each rounded to 8 bits; sums of whole numbers are exact in float64.
+
+    Newer versions of Pillow begin with the rows of images more than twice as tall as wide, which
+    moves some values by 1.
+    """
     values = image.astype(np.float64)
     for axis, path in ((1, "hwc,ow->hoc"), (0, "hwc,oh->owc")):
         if image.shape[axis] != size[axis]:
@@ -264,7 +268,7 @@ def _resize_masks(
     for mask, prob in zip(masks, probs, strict=True):
         above = prob > threshold
         rows, columns = (
-            np.flatnonzero(taps[axis][:, above.any(1 - axis)].any(1)) for axis in (0, 1)
+            np.flatnonzero((taps[axis][:, above.any(1 - axis)] > 0).any(1)) for axis in (0, 1)
         )
         if len(rows) and len(columns):
             y, x = (slice(used[0], used[-1] + 1) for used in (rows, columns))
@@ -276,8 +280,8 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
     """Tight boxes (K, 4); zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4), np.float32)
     for axis in (0, 1):
-        used = masks.any(1 + axis)  # the columns, then the rows
-        size = used.shape[1]
-        boxes[:, axis] = np.where(used.any(1), used.argmax(1), 0)
-        boxes[:, axis + 2] = np.where(used.any(1), size - used[:, ::-1].argmax(1), 0)
+        used: np.ndarray = np.any(masks, axis=1 + axis)  # the columns, then the rows
+        some, size = np.any(used, axis=1), used.shape[1]
+        boxes[:, axis] = np.where(some, used.argmax(1), 0)
+        boxes[:, axis + 2] = np.where(some, size - used[:, ::-1].argmax(1), 0)
     return boxes

@@ -68,7 +68,9 @@ def photo(height=90, width=130, seed=0):
     """Random pixels (H, W, 3), uint8, in blocks, so that they are not all alike."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 5, 7, generator=generator) * 255
-    return F.interpolate(coarse, (height, width), mode="bilinear")[0].permute(1, 2, 0).byte().numpy()
+    return (
+        F.interpolate(coarse, (height, width), mode="bilinear")[0].permute(1, 2, 0).byte().numpy()
+    )
 
 
 def one_input(size=(90, 130), **more):

@@ -15,6 +15,7 @@ MODULES = [
     "solo_d2.data",
     "solo_d2.engine",
     "solo_d2.evaluation",
+    "solo_d2.export",
     "solo_d2.inference",
     "solo_d2.layers",
     "solo_d2.model_zoo",

@@ -103,6 +103,7 @@ def test_importing_registers_classes_and_nothing_else():
         "solo_d2.data",
         "solo_d2.engine",
         "solo_d2.evaluation",
+        "solo_d2.export",
         "solo_d2.layers",
         "solo_d2.model_zoo",
         "solo_d2.modeling",

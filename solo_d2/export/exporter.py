@@ -43,6 +43,9 @@ class ExportReport:
         size_bytes: Of all files together.
         seconds: That the export took, with the check.
         parity: What the check has found, one entry for each image; () without a check.
+
+    Example:
+        >>> print(export_model(predictor, "model.onnx"))                 # doctest: +SKIP
     """
 
     path: Path

@@ -197,6 +197,10 @@ def load_exported(path: str | PathLike[str]) -> ExportedModel:
     Raises:
         ValueError: There is no such file, it is damaged, of another version or of kind "raw", its
             metadata is missing or was changed, or the runtime is not installed.
+
+    Example:
+        >>> load_exported("model.onnx").class_names                      # doctest: +SKIP
+        ('cup', 'fork')
     """
     path = Path(path)
     backend, info = open_exported(path)

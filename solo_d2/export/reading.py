@@ -29,6 +29,9 @@ def open_exported(path: Path) -> tuple[Backend, ExportInfo]:
     Raises:
         ValueError: There is no such file, it is damaged or of another version, its metadata is
             missing or was changed, or the runtime is not installed.
+
+    Example:
+        >>> backend, info = open_exported(Path("model.onnx"))            # doctest: +SKIP
     """
     suffix = format_of(path).suffix
     problem = not_a_file(path)
@@ -74,6 +77,9 @@ def exported_config(path: str | PathLike[str]) -> CfgNode:
 
     Raises:
         ValueError: See `open_exported`.
+
+    Example:
+        >>> cfg = exported_config("model.onnx")                          # doctest: +SKIP
     """
     path = Path(path)
     cfg = read_config(path, open_exported(path)[1])

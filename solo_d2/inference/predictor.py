@@ -223,6 +223,8 @@ class SOLOPredictor:
 
 
 def _compile(model: nn.Module, *, augmented: bool) -> None:
+    if isinstance(model, ExportedModel):
+        raise ValueError("compile=True is for PyTorch models; exported files are compiled already.")
     if augmented:
         raise ValueError("compile=True is for one scale; set TEST.AUG.ENABLED False.")
     cuda_graphs.compile(model)

@@ -82,6 +82,7 @@ def test_the_predictor_reads_files_for_a_file(traced, tmp_path):
     [
         ({"weights": "model.pth"}, "has its own weights"),
         ({"device": "cuda"}, 'run on the device "cpu"'),
+        ({"compile": True}, "exported files are compiled already"),
     ],
 )
 def test_what_a_file_cannot_do_is_told(traced, options, text):

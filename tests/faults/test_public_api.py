@@ -39,6 +39,8 @@ PUBLIC = {
     "solo_d2.data": "DATA_SOURCES DataSource JSON_FORMATS",
     "solo_d2.engine": """SOLOTrainer argument_parser check_data launch name_classes parse_arguments
         plan_schedule setup use_data""",
+    "solo_d2.export": """ExportReport ExportedModel FORMATS export_model exported_config is_exported
+        load_exported open_exported""",
     "solo_d2.inference": "InferenceRun SOLOPredictor show_in_window",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
         load_config local_weights""",
@@ -83,6 +85,7 @@ def test_public_names_are_these(module):
         "from solo_d2.checkpoint import convert_state_dict, load_state_dict",
         "from solo_d2.evaluation import SOFIEvaluator, MattingEvaluator, PanopticEvaluator",
         "from solo_d2.engine import SOLOTrainer",
+        "from solo_d2.export import export_model",
     ],
 )
 def test_lines_of_the_design_run(line):
@@ -249,6 +252,7 @@ ELSEWHERE = {
     *((EXTENDING, i) for i in range(5)),  # below
     ("README.md", 1),  # above
     ("README.md", 2),
+    ("docs/export.md", 0),  # tests/export/test_traced.py
     ("configs/README.md", 0),  # tests/test_yaml_configs.py
 }
 
