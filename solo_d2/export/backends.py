@@ -6,6 +6,7 @@ CPU.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +114,9 @@ class TorchScript(_Torch):
 
     def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
         """Read the program."""
-        self._run = torch.jit.load(str(self._path), map_location="cpu").eval()
+        with warnings.catch_warnings():  # torch would like people to use .pt2
+            warnings.simplefilter("ignore", FutureWarning)
+            self._run = torch.jit.load(str(self._path), map_location="cpu").eval()
 
 
 BACKENDS: dict[str, type[Backend]] = {
