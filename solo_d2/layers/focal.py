@@ -21,8 +21,8 @@ def category_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: flo
     which is as large as they are, is computed along with the loss, and is all that is kept.
 
     Args:
-        logits: (N, C, S, S).
-        labels: class of every cell (N, S²), row by row; C for the background.
+        logits: (N, C, H, W), e.g. of a level of S x S cells.
+        labels: class of every cell (N, H · W), row by row; C for the background.
         alpha: weight of the positive class; the negatives have 1 - alpha.
         gamma: focusing exponent.
 
@@ -50,9 +50,9 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, gamma: f
     quality of 1 it is the focal loss without alpha.
 
     Args:
-        logits: (N, C, S, S).
-        labels: class of every cell (N, S²), row by row; C for the background.
-        quality: of the mask of every positive cell, in [0, 1], (N, S²); elsewhere it is not read.
+        logits: (N, C, H, W), e.g. of a level of S x S cells.
+        labels: class of every cell (N, H · W), row by row; C for the background.
+        quality: of the mask of every positive cell, in [0, 1], (N, H · W); not read elsewhere.
         gamma: focusing exponent.
 
     Returns:
@@ -79,7 +79,7 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, gamma: f
 
 def _check(name: str, logits: Tensor, labels: Tensor) -> None:
     check_tensors(
-        name, ("logits", logits, "floating", "N C S S"), ("labels", labels, "integer", "N T")
+        name, ("logits", logits, "floating", "N C H W"), ("labels", labels, "integer", "N T")
     )
     cells = logits.shape[2] * logits.shape[3]
     if labels.shape[1] != cells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -125,7 +126,8 @@ class SOLOCriterion:
         }
 
     def _num_positives(self, targets: SOLOTargets) -> Tensor:
-        count = torch.tensor(float(len(targets.cells)), device=targets.labels.device)
+        # No `torch.tensor`, which copies from the host.
+        count = torch.full((), float(len(targets.cells)), device=targets.labels.device)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(count)
             count /= dist.get_world_size()
@@ -134,46 +136,86 @@ class SOLOCriterion:
     def _category_loss(
         self, predictions: SOLOPredictions, targets: SOLOTargets, ious: Tensor
     ) -> Tensor:
-        sizes = [level.shape[-2] * level.shape[-1] for level in predictions.category_logits]
-        labels = targets.labels.split(sizes, dim=1)
-        levels = zip(predictions.category_logits, labels, strict=True)
+        # All levels as one map of one column.
+        logits = torch.cat([x.flatten(2) for x in predictions.category_logits], dim=2)[..., None]
         if not self.by_quality:
-            losses = [category_focal_loss(*x, self.focal_alpha, self.focal_gamma) for x in levels]
-            return torch.stack(losses).sum()
+            return category_focal_loss(logits, targets.labels, self.focal_alpha, self.focal_gamma)
         quality = ious.new_zeros(targets.labels.shape)
         quality[targets.images[targets.instances], targets.cells] = ious
-        parts = zip(levels, quality.split(sizes, dim=1), strict=True)
-        losses = [quality_focal_loss(*x, part, self.focal_gamma) for x, part in parts]
-        return torch.stack(losses).sum()
+        return quality_focal_loss(logits, targets.labels, quality, self.focal_gamma)
 
     def _mask_loss(
         self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
     ) -> tuple[Tensor, Tensor]:
         """Sum of the mask losses of all positive cells, and the IoU of every mask (P,)."""
-        total, ious = [], []
+        total: list[Tensor] = []
+        ious: dict[int, Tensor] = {}  # by the first of their positives
+        for stride, pieces in self._pieces(predictions, targets, mask_probs).items():
+            masks = targets.masks[stride]
+            length = max(1, budgets.MASK_LOSS_PIXELS // max(1, masks[:1].numel()))
+            # All images at once, as a GPU wants it, unless their masks are too many pixels.
+            few = sum(len(piece.cells) for piece in pieces) <= length
+            for group in [pieces] if few else [[part] for x in pieces for part in x.split(length)]:
+                run = partial(self._loss_of, group, masks)
+                # A part is made anew in the backward pass.
+                loss, found = (
+                    run() if few else checkpoint(run, use_reentrant=False, preserve_rng_state=False)
+                )
+                total.append(loss)
+                if self.by_quality:
+                    parts = found.split([len(piece.cells) for piece in group])
+                    ious.update((x.start, y) for x, y in zip(group, parts, strict=True) if len(y))
+        in_order = [ious[start] for start in sorted(ious)]
+        return torch.stack(total).sum(), torch.cat(in_order) if in_order else total[0].new_zeros(0)
+
+    def _pieces(
+        self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
+    ) -> dict[int, list[_Piece]]:
+        """Positives by the stride of their masks; those of a piece are made in one call."""
+        pieces: dict[int, list[_Piece]] = {}
         start = 0
         for image, counts in enumerate(targets.counts):
             for stride, levels in self.mask_groups:
                 stop = start + sum(counts[level] for level in levels)
                 probs_of = partial(mask_probs, predictions, image, levels=levels)
-                piece = partial(self._chunk_loss, probs_of, targets.masks[stride])
-                cells, rows = targets.cells[start:stop], targets.instances[start:stop]
-                for loss, found in _in_chunks(
-                    piece, cells, rows, targets.masks[stride][:1].numel()
-                ):
-                    total.append(loss)
-                    ious.append(found)
+                positives = targets.cells[start:stop], targets.instances[start:stop]
+                pieces.setdefault(stride, []).append(_Piece(start, *positives, probs_of))
                 start = stop
-        return torch.stack(total).sum(), torch.cat(ious)
+        return pieces
 
-    def _chunk_loss(
-        self, probs_of: Callable[[Tensor], Tensor], masks: Tensor, cells: Tensor, rows: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of the losses of some masks, and their IoU; none but for the quality focal loss."""
-        probs, wanted = probs_of(cells), masks[rows]
+    def _loss_of(self, pieces: list[_Piece], masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of some masks, and their IoU; none but for the quality focal loss.
+
+        Without cells masks are still made: an empty sum keeps every parameter in the graph, without
+        which distributed training would wait for its gradient forever.
+        """
+        probs = torch.cat([piece.probs_of(piece.cells) for piece in pieces])
+        wanted = masks[torch.cat([piece.rows for piece in pieces])]
         return self.mask_loss(probs, wanted).sum(), (
             _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
         )
+
+
+class _Piece(NamedTuple):
+    """Positives of one image whose masks are made in one call.
+
+    Attributes:
+        start: of the first, among all positives.
+        cells: flat indices (K,), K may be 0.
+        rows: of the mask targets (K,).
+        probs_of: makes soft masks of cells.
+    """
+
+    start: int
+    cells: Tensor
+    rows: Tensor
+    probs_of: Callable[[Tensor], Tensor]
+
+    def split(self, length: int) -> list[_Piece]:
+        """Split into pieces of at most so many positives, one at least."""
+        starts = range(self.start, self.start + max(1, len(self.cells)), length)
+        parts = zip(starts, self.cells.split(length), self.rows.split(length), strict=True)
+        return [_Piece(*part, self.probs_of) for part in parts]
 
 
 def _ious(probs: Tensor, targets: Tensor) -> Tensor:
@@ -182,23 +224,3 @@ def _ious(probs: Tensor, targets: Tensor) -> Tensor:
     overlap = mask_areas(found & wanted)
     union = mask_areas(found) + mask_areas(wanted) - overlap
     return overlap.float() / union.clamp(min=1)
-
-
-def _in_chunks(
-    piece: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    cells: Tensor,
-    rows: Tensor,
-    pixels: int,
-) -> list[tuple[Tensor, Tensor]]:
-    """Call `piece` on all cells at once, or in parts where their masks are too many pixels.
-
-    Without cells it is still called: an empty sum keeps every parameter in the graph, without
-    which distributed training would wait for its gradient forever.
-    """
-    length = max(1, budgets.MASK_LOSS_PIXELS // max(1, pixels))
-    if len(cells) <= length:
-        return [piece(cells, rows)]
-    parts = zip(cells.split(length), rows.split(length), strict=True)
-    return [
-        checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False) for part in parts
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ class MatteTargetAssigner(SOLOTargetAssigner):
     """
 
     mask_dtypes: Mapping[int, torch.dtype] = {1: torch.float32}
+    on_host: ClassVar[bool] = False
 
     def mask_targets(self, objects: Instances, bitmaps: Tensor, stride: int) -> Tensor:
         """Float mattes (I, h, w) in [0, 1] at stride 1, boolean masks at any other.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from solo_d2.layers import budgets
-from solo_d2.modeling.criterion import SOLOCriterion
+from solo_d2.modeling.criterion import MASK_LOSSES, SOLOCriterion
 from solo_d2.modeling.structures import SOLOPredictions, SOLOTargets
 
 ALPHA, GAMMA, LAMBDA = 0.25, 2.0, 3.0
@@ -199,7 +199,40 @@ def test_levels_with_other_mask_strides_meet_their_own_targets(by_level, groups)
     predictions = zero_logits(num_images=2, sizes=sizes)
     losses = criterion(mask_strides=strides, by_level=by_level)(predictions, targets, mask_probs)
     assert losses["loss_mask"].item() < 1e-3
-    assert asked == [(image, levels) for image in (0, 1) for levels in groups]
+    assert sorted(asked) == [(image, levels) for image in (0, 1) for levels in groups]
+
+
+@pytest.mark.parametrize("budget", [2**25, 64, 1])
+def test_masks_of_all_images_are_compared_at_once_and_their_ious_keep_their_places(
+    monkeypatch, budget
+):
+    """Of object n, n pixels in 16 and as many of 64 are found where all should be."""
+    monkeypatch.setattr(budgets, "MASK_LOSS_PIXELS", budget)
+    masks = {4: torch.ones(5, 8, 8, dtype=torch.bool), 8: torch.ones(5, 4, 4, dtype=torch.bool)}
+    positives = [(0, 1, 0, 0, 1), (1, 0, 3, 1, 2), (1, 1, 0, 0, 3), (2, 1, 0, 1, 4)]
+    targets = targets_of(positives, num_images=3, sizes=(2, 1), masks=masks)
+    numbers = {(0, 4): 1, (1, 3): 2, (1, 4): 3, (2, 4): 4}
+
+    def mask_probs(predictions, image, cells, *, levels=None):
+        side = 8 if 0 in levels else 4
+        found = torch.zeros(len(cells), side * side)
+        for row, cell in zip(found, cells, strict=True):
+            row[: numbers[image, int(cell)] * side * side // 16] = 1
+        return found.view(-1, side, side)
+
+    calls = []
+
+    def loss(probs, wanted):
+        calls.append(len(probs))
+        return probs.mean((1, 2))
+
+    monkeypatch.setitem(MASK_LOSSES, "counted", loss)
+    make = criterion(mask_strides=(4, 8), mask_loss="counted", category_loss="quality_focal")
+    total, ious = make._mask_loss(zero_logits(num_images=3), targets, mask_probs)
+    assert total.item() == pytest.approx(10 / 16)
+    assert ious.tolist() == [n / 16 for n in (1, 2, 3, 4)]
+    if budget == 2**25:
+        assert calls == [1, 3]
 
 
 def test_loss_is_float32_for_bfloat16_logits():

@@ -343,3 +343,19 @@ def test_objects_without_masks_are_refused():
 def test_centre_region_is_a_fraction(epsilon):
     with pytest.raises(ValueError, match="CENTER_REGION"):
         assigner(epsilon=epsilon)
+
+
+def test_masks_on_the_host_are_measured_there_and_only_targets_travel():
+    """A device that holds nothing: what is computed on it would have no values to count."""
+    truth = [rectangles((64, 96), [(4, 4, 40, 40), (50, 20, 90, 60)], [0, 1])]
+    assign = SOLOTargetAssigner(
+        GridSpec.build([12, 6], [[1, 48], [24, 512]], [8, 16]), 2, 0.2, (4,)
+    )
+    expected = assign(truth, (64, 96), CPU)
+    found = assign(truth, (64, 96), torch.device("meta"))
+    assert found.counts == expected.counts
+    for name in ("labels", "cells", "instances", "classes", "images"):
+        moved, stayed = getattr(found, name), getattr(expected, name)
+        assert moved.device.type == "meta"
+        assert (moved.shape, moved.dtype) == (stayed.shape, stayed.dtype)
+    assert {x.shape for x in found.masks.values()} == {(2, 16, 24)}

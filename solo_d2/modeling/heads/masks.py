@@ -10,6 +10,8 @@ from ...layers import resize_bilinear
 
 def take_cells(values: Tensor, cells: Tensor) -> Tensor:
     """Pick what belongs to cells (N, K) from values (N, T, ...) of all cells: (N, K, ...)."""
+    if cells.shape[0] == 1:  # in training: the gradient of this is one sum, of the other a sort
+        return values[0].index_select(0, cells[0])[None]
     images = torch.arange(cells.shape[0], device=cells.device)[:, None]
     return values[images, cells]
 
