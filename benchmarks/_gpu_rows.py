@@ -15,7 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from solo_d2 import compile
+from solo_d2 import SOLO, compile
 from solo_d2.layers import matrix_nms
 from solo_d2.modeling.fixed import postprocess_fixed
 from solo_d2.modeling.output import resize_masks
@@ -87,30 +87,43 @@ def inference(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         "Mask R-CNN R50": lambda: mask_rcnn(sizes, device),
     }
     for name, build in builders.items():
-        model, is_solo = build(), not name.startswith("Mask")
+        model = build()
         canvas = light.canvas if "light" in name else sizes.canvas
         for batch in (1, 8):
             inputs = [{**x, **output} for x in smooth_images(batch, canvas)]
             for half in (None, HALF[device.type]):
-                call = predictor(model, inputs, half)
-                modes = ("eager", "compiled") if is_solo else ("eager",)
-                for mode in modes:
-                    if mode == "compiled":
-                        compile(model)
-                    row = measure(name, call, device, quick)
-                    found = [len(x["instances"]) for x in call()]
-                    precision = "float32" if half is None else str(half)[6:]
-                    yield {
-                        **row,
-                        "precision": precision,
-                        "batch": batch,
-                        "mode": mode,
-                        "images/s": batch / row["ms"] * 1e3,
-                        "instances": sum(found) / batch,
-                    }
-                    if is_solo:
-                        model.runner = None
+                for row in _modes(model, inputs, half, quick):
+                    yield {**row, "name": name, "batch": batch}
         del model
+
+
+def _modes(
+    model: nn.Module, inputs: list[dict[str, Any]], half: torch.dtype | None, quick: bool
+) -> Iterator[Row]:
+    """Eager, compiled, and for half precision with weights that need no cast at every call."""
+    is_solo = isinstance(model, SOLO)
+    modes = ["eager", "compiled"] if is_solo else ["eager"]
+    if half is not None and is_solo:
+        modes += ["half weights", "half weights, compiled", "channels last, compiled"]
+    for mode in modes:
+        if mode == "half weights":
+            model.to(half)
+        if mode.startswith("channels"):
+            model.to(memory_format=torch.channels_last)
+        if mode.endswith("compiled"):
+            compile(model)
+        call = predictor(model, inputs, None if "half w" in mode or "last" in mode else half)
+        row = measure(mode, call, model.device, quick)
+        found = [len(x["instances"]) for x in call()]
+        yield {
+            **row,
+            "mode": mode,
+            "precision": "float32" if half is None else str(half)[6:],
+            "images/s": len(inputs) / row["ms"] * 1e3,
+            "instances": sum(found) / len(inputs),
+        }
+        model.runner = None
+    model.float().to(memory_format=torch.contiguous_format)
 
 
 def _few(sizes: Sizes, count: int) -> int:

@@ -82,6 +82,23 @@ def test_what_cannot_be_recorded_runs_eagerly_after_one_line(monkeypatch, caplog
     )
 
 
+def test_a_graph_that_lacks_an_operation_is_not_used(monkeypatch, caplog):
+    """The second half of the operations runs when recording, and is no part of the graph."""
+
+    def record(self, pixels):
+        fixed = pixels.clone()
+        outputs = self.run(fixed)
+        return _Graph(Replay(lambda x: outputs.clone(), fixed, outputs), fixed, outputs)
+
+    monkeypatch.setattr(CudaGraphs, "_record", record)
+    graphs = CudaGraphs(lambda x: x * 3, lambda: 0)
+    pixels = torch.tensor([[1.0, 2.0]])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(graphs(pixels), pixels * 3)
+    (line,) = caplog.messages
+    assert "some operation was not recorded" in line
+
+
 def test_on_a_cpu_a_line_says_that_nothing_is_compiled(caplog):
     model = tiny_model().eval()
     with caplog.at_level(logging.WARNING):
