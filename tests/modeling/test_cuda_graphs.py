@@ -10,7 +10,13 @@ import torch
 from builders import tiny_model
 from torch import nn
 
+from solo_d2.layers import budgets
 from solo_d2.modeling.cuda_graphs import CudaGraphs, _Graph, compile
+
+PANOPTIC = (
+    *("MODEL.META_ARCHITECTURE", "PanopticSOLO", "MODEL.SEM_SEG_HEAD.NAME", "SOLOSemSegHead"),
+    *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4),
+)
 
 
 class Replay:
@@ -145,6 +151,23 @@ def test_a_runner_finds_what_the_model_finds_image_by_image():
         torch.testing.assert_close(one.scores, other.scores)
         assert torch.equal(one.pred_classes, other.pred_classes)
         assert (one.pred_masks != other.pred_masks).float().mean() < 1e-4
+
+
+def test_logits_that_are_kept_are_not_those_of_the_graph(monkeypatch):
+    monkeypatch.setattr(budgets, "SEMANTIC_VALUES", 1)
+    model = tiny_model(*PANOPTIC).eval()
+    made = []
+
+    def run(pixels):
+        made.append(model.run_fixed(pixels))
+        return made[0]
+
+    model.runner = run
+    with torch.no_grad():
+        (result,) = model([{"image": images(3, 64, 96) * 255}])
+    kept = result["sem_seg"].logits
+    assert torch.equal(kept, made[0].semantic[0])
+    assert kept.data_ptr() != made[0].semantic.data_ptr()
 
 
 @pytest.mark.cuda

@@ -202,7 +202,8 @@ def combine_outputs(
             result["sem_seg"] = resize_bilinear(logits[None], size)[0]
             labels = result["sem_seg"].argmax(dim=0)
         else:
-            result["sem_seg"] = ResizedLogits(logits, size)
+            # A copy: a replayed graph writes its next logits where these lie.
+            result["sem_seg"] = ResizedLogits(logits.clone(), size)
             labels = best_classes(logits, size)
         result["panoptic_seg"] = combine_semantic_and_instance_outputs(instances, labels, *limits)
     return results
