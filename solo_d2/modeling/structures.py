@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..layers import exporting
@@ -80,3 +81,20 @@ class SOLOTargets:
     classes: Tensor
     images: Tensor
     masks: dict[int, Tensor]
+
+    def to(self, device: torch.device) -> SOLOTargets:
+        """Return the targets on a device, for which, coming from the host, nobody waits."""
+        pinned = device.type == "cuda" and self.labels.device.type == "cpu"
+
+        def move(x: Tensor) -> Tensor:
+            return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
+
+        return SOLOTargets(
+            labels=move(self.labels),
+            cells=move(self.cells),
+            instances=move(self.instances),
+            counts=self.counts,
+            classes=move(self.classes),
+            images=move(self.images),
+            masks={stride: move(masks) for stride, masks in self.masks.items()},
+        )

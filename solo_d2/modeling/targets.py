@@ -153,7 +153,7 @@ class SOLOTargetAssigner:
         """
         masks = [x.gt_masks for x in instances if x.has("gt_masks")]
         if self.on_host and all(_lies_on_host(x) for x in masks):
-            return _move(self._assign(instances, canvas, torch.device("cpu")), device)
+            return self._assign(instances, canvas, torch.device("cpu")).to(device)
         return self._assign(instances, canvas, device)
 
     def _assign(
@@ -318,25 +318,6 @@ class SOLOTargetAssigner:
 
 def _lies_on_host(masks: BitMasks | PolygonMasks | Tensor) -> bool:
     return isinstance(masks, PolygonMasks) or masks.device.type == "cpu"
-
-
-def _move(targets: SOLOTargets, device: torch.device) -> SOLOTargets:
-    """Bring targets from the host to a device, which nobody waits for."""
-    if device.type == "cpu":
-        return targets
-
-    def to(x: Tensor) -> Tensor:
-        return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
-
-    return SOLOTargets(
-        labels=to(targets.labels),
-        cells=to(targets.cells),
-        instances=to(targets.instances),
-        counts=targets.counts,
-        classes=to(targets.classes),
-        images=to(targets.images),
-        masks={stride: to(masks) for stride, masks in targets.masks.items()},
-    )
 
 
 def _bitmaps(instances: Instances) -> Tensor:
