@@ -131,6 +131,7 @@ def export_model(
     with torch.no_grad():
         save, outputs = _write(graph.eval(), plan, copy.size_divisibility)
         info = _describe(copy, cfg, plan, outputs)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             draft = Path(folder, target.name)
             save(draft, info.to_json())

@@ -138,6 +138,6 @@ def is_exported(path: Any) -> bool:
 
 def _layers(model: nn.Module) -> set[str]:
     """Names, as in `Format.cannot`, of layers of a model that not every format has."""
-    kinds = {type(module).__name__ for module in model.modules()}
+    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
     deform = {"DeformConv"} if any("DeformConv" in kind for kind in kinds) else set()
     return {*deform, getattr(getattr(model, "head", None), "align_mode", "")}
