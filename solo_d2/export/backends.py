@@ -1,7 +1,7 @@
 """One class for each runtime: it opens an exported file and runs it on arrays.
 
 A class reads the metadata when it is made; `load` makes ready to run. Every runtime works on the
-CPU.
+CPU, with as many threads as torch.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class OnnxRuntime:
     def __init__(self, path: Path) -> None:
         self._ort = need("onnxruntime", f"running {path.name}")
         options = self._ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # warnings of the optimiser are for its developers
         self._session = self._ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
@@ -76,7 +77,11 @@ class OpenVino:
 
     def load(self, precision: str) -> None:
         """Compile; without a hint OpenVINO chooses bf16 where the processor has it."""
-        hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        hints = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",  # f16 is stored
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         self._request = self._core.compile_model(self._model, "CPU", hints).create_infer_request()
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
