@@ -159,6 +159,7 @@ def test_a_missing_runtime_is_named_with_its_extra(files, monkeypatch, file, pac
         SOLOPredictor(files[1] / file)
 
 
+@pytest.mark.exports
 def test_the_raw_graph_of_a_size_is_an_onnx_file(tmp_path):
     cfg, model = export_case("MODEL.SOLO.NMS_TYPE", "hard")
     report = export_model(model, tmp_path / "raw.onnx", cfg=cfg, kind="raw", size=(64, 96))
