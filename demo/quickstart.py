@@ -4,7 +4,7 @@
     make demo
     python demo/quickstart.py --data-kind shapes --iterations 200
 
-Everything lands in --output: metrics.json, pictures of validation scenes beside their ground
+Everything lands in --output: metrics.json, images of validation scenes beside their ground
 truth, loss and AP curves, a short annotated video, the checkpoint and the log.
 """
 
@@ -46,7 +46,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 CONFIGS = {"stamps": "Stamps/solov2_lite0.yaml", "shapes": "Shapes/solov2_lite0.yaml"}
-PICTURES = 8
+IMAGES = 8
 VIDEO_SCENES, FRAMES_PER_SCENE, FPS = 3, 20, 10
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -179,15 +179,15 @@ def ground_truth(record: dict[str, Any]) -> Instances:
     return instances
 
 
-def draw_pictures(folder: Path, predictor: SOLOPredictor, dataset: str) -> list[Path]:
+def draw_images(folder: Path, predictor: SOLOPredictor, dataset: str) -> list[Path]:
     """Draw predictions (left) beside the ground truth (right) of some validation scenes."""
     names = MetadataCatalog.get(dataset).thing_classes
     paths = []
-    for i, record in enumerate(DatasetCatalog.get(dataset)[:PICTURES]):
+    for i, record in enumerate(DatasetCatalog.get(dataset)[:IMAGES]):
         image = read_image(record["file_name"], "BGR")
         predicted = draw_instances(image, predictor(image)["instances"].to("cpu"), names)
         pair = np.hstack([predicted, draw_instances(image, ground_truth(record), names)])
-        paths.append(folder / "pictures" / f"scene_{i}.jpg")
+        paths.append(folder / "images" / f"scene_{i}.jpg")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         write_image(paths[-1], pair)
     return paths
@@ -196,7 +196,7 @@ def draw_pictures(folder: Path, predictor: SOLOPredictor, dataset: str) -> list[
 def draw_video(folder: Path, predictor: SOLOPredictor, dataset: str) -> Path:
     """Annotate a short film: a camera that pans over validation scenes."""
     names = MetadataCatalog.get(dataset).thing_classes
-    records = DatasetCatalog.get(dataset)[PICTURES : PICTURES + VIDEO_SCENES]
+    records = DatasetCatalog.get(dataset)[IMAGES : IMAGES + VIDEO_SCENES]
     path = folder / "video.mp4"
     colors = InstanceColors()
     total = len(records) * FRAMES_PER_SCENE
@@ -212,7 +212,7 @@ def draw_video(folder: Path, predictor: SOLOPredictor, dataset: str) -> Path:
 
 
 def pan(image: np.ndarray, frames: int) -> list[np.ndarray]:
-    """Views of the picture through a window of three quarters of its size that moves across."""
+    """Views of the image through a window of three quarters of its size that moves across."""
     height, width = (side * 3 // 4 // 2 * 2 for side in image.shape[:2])
     free = np.array([image.shape[0] - height, image.shape[1] - width])
     corners = (np.linspace(0, 1, frames)[:, None] * free).round().astype(int)
@@ -275,7 +275,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = {task: dict(results[task]) for task in ("segm", "bbox")}
     drawn = [
         draw_curves(folder, read_log(folder, metrics)),
-        *draw_pictures(folder, predictor, splits[1]),
+        *draw_images(folder, predictor, splits[1]),
         draw_video(folder, predictor, splits[1]),
     ]
     seconds["draw"] = time.perf_counter() - start

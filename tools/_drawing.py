@@ -159,38 +159,38 @@ def heat(values: np.ndarray | torch.Tensor, low: float, high: float) -> np.ndarr
 
 
 def tile(
-    pictures: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int | None = None
+    images: Sequence[np.ndarray], captions: Sequence[str] = (), columns: int | None = None
 ) -> np.ndarray:
     """Arrange images of any sizes in rows, white between them, captions above.
 
     Args:
-        pictures: at least one, uint8 BGR.
+        images: at least one, uint8 BGR.
         captions: a line for every image, or none at all.
         columns: default: as many as rows.
     """
-    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    columns = columns or math.ceil(math.sqrt(len(images)))
     top = CAPTION if captions else 0
-    height = max(x.shape[0] for x in pictures) + top + GAP
-    width = max(x.shape[1] for x in pictures) + GAP
-    rows = math.ceil(len(pictures) / columns)
+    height = max(x.shape[0] for x in images) + top + GAP
+    width = max(x.shape[1] for x in images) + GAP
+    rows = math.ceil(len(images) / columns)
     canvas = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         y, x = i // columns * height + GAP, i % columns * width + GAP
         if captions:
             cell = canvas[y : y + top, x : x + width - GAP]  # a view: long text ends at its edge
             write(cell, captions[i], (1, 13))
-        canvas[y + top : y + top + picture.shape[0], x : x + picture.shape[1]] = picture
+        canvas[y + top : y + top + image.shape[0], x : x + image.shape[1]] = image
     return canvas
 
 
 def write(
-    picture: np.ndarray, text: str, place: tuple[int, int], color: Sequence[int] = (0, 0, 0)
+    image: np.ndarray, text: str, place: tuple[int, int], color: Sequence[int] = (0, 0, 0)
 ) -> None:
     """Write on an image, in place, with a white edge; `place` is the lower left corner."""
     # OpenCV before 5 has no other characters.
     text = drawable(text).encode("ascii", "replace").decode()
     for ink, line in (((255, 255, 255), 3), (color, 1)):
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, line, cv2.LINE_AA)
+        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, line, cv2.LINE_AA)
 
 
 def check_output(path: str) -> None:
@@ -199,11 +199,11 @@ def check_output(path: str) -> None:
         raise ValueError(f"--output {path}: expected a name with .png or .jpg")
 
 
-def save(path: str, picture: np.ndarray) -> str:
+def save(path: str, image: np.ndarray) -> str:
     """Write an image, making its folder; returns a line that says so."""
     check_output(path)
     try:
-        write_image(path, picture)
+        write_image(path, image)
     except ValueError as error:
         raise ValueError(f"--output {error}") from error
-    return f"{path}: {picture.shape[1]}x{picture.shape[0]} pixels"
+    return f"{path}: {image.shape[1]}x{image.shape[0]} pixels"

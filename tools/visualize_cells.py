@@ -56,9 +56,9 @@ def parse_cells(words: Sequence[str], grid: GridSpec) -> list[int]:
     return cells
 
 
-def blend(picture: np.ndarray, colors: np.ndarray) -> np.ndarray:
+def blend(shown: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Colours over a grey version of the image."""
-    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    gray = cv2.cvtColor(cv2.cvtColor(shown, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(gray, 0.4, colors, 0.6, 0)
 
 
@@ -70,7 +70,7 @@ def cell_box(row: int, column: int, size: int, canvas: Sequence[int]) -> list[in
 
 
 def score_tiles(
-    seen: Pass, picture: np.ndarray, label: int | None
+    seen: Pass, shown: np.ndarray, label: int | None
 ) -> tuple[list[np.ndarray], list[str]]:
     """An image per level with the scores of its cells over it, and what is written above it."""
     height, width = seen.image_size
@@ -78,7 +78,7 @@ def score_tiles(
     best = [(x.amax(0) if label is None else x[label]).numpy() for x in scores]
     high = max(float(x.max()) for x in best)
     grown = [cv2.resize(x, seen.canvas[::-1], interpolation=cv2.INTER_NEAREST) for x in best]
-    tiles = [blend(picture, heat(x[:height, :width], 0, high)) for x in grown]
+    tiles = [blend(shown, heat(x[:height, :width], 0, high)) for x in grown]
     sides = [f"level {i}: {len(x)}x{len(x)} cells, best {x.max():.0%}" for i, x in enumerate(best)]
     return tiles, sides
 
@@ -95,17 +95,17 @@ def work(args: argparse.Namespace, overrides: list[str]) -> str:
     grid: GridSpec = head.grid
     asked = parse_cells(args.cells, grid) if args.cells else None
     seen = run_model(predictor, image)
-    picture = cv2.resize(image, seen.image_size[::-1], interpolation=cv2.INTER_AREA)
-    tiles, captions = score_tiles(seen, picture, args.label)
-    drawn, words = mask_tiles(predictor, seen, picture, asked, args)
-    pictures, captions = [*tiles, *drawn], captions + words
-    return save(args.output, tile(pictures, captions)) + f", {len(pictures)} tiles"
+    shown = cv2.resize(image, seen.image_size[::-1], interpolation=cv2.INTER_AREA)
+    tiles, captions = score_tiles(seen, shown, args.label)
+    drawn, words = mask_tiles(predictor, seen, shown, asked, args)
+    tiles, captions = [*tiles, *drawn], captions + words
+    return save(args.output, tile(tiles, captions)) + f", {len(tiles)} tiles"
 
 
 def mask_tiles(
     predictor: SOLOPredictor,
     seen: Pass,
-    picture: np.ndarray,
+    shown: np.ndarray,
     asked: list[int] | None,
     args: argparse.Namespace,
 ) -> tuple[list[np.ndarray], list[str]]:
@@ -123,7 +123,7 @@ def mask_tiles(
     tiles, captions = [], []
     places = zip(*(x.tolist() for x in head.grid.locate(chosen)), strict=True)
     for cell, mask, (level, row, column) in zip(chosen.tolist(), masks, places, strict=True):
-        drawn = blend(picture, heat(mask[:height, :width], 0, 1))
+        drawn = blend(shown, heat(mask[:height, :width], 0, 1))
         x0, y0, x1, y1 = cell_box(row, column, head.grid.num_grids[level], seen.canvas)
         cv2.rectangle(drawn, (x0, y0), (x1, y1), RED, 1)
         label = int(labels[cell]) if args.label is None else args.label

@@ -110,9 +110,9 @@ def draw(
     return image, caption + (f", {without} objects without" if without else "")
 
 
-def enlarge(picture: np.ndarray, scale: int) -> np.ndarray:
+def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
     """Every pixel as a square of `scale` pixels."""
-    return np.ascontiguousarray(picture.repeat(scale, 0).repeat(scale, 1))
+    return np.ascontiguousarray(image.repeat(scale, 0).repeat(scale, 1))
 
 
 def outlines_of(mask: np.ndarray, scale: int) -> list[np.ndarray]:

@@ -20,10 +20,10 @@ from ..checkpoint import load_weights
 from ..config import resolve_device, validate_config
 from ..export import ExportedModel, is_exported, load_exported
 from ..io.image_input import ImageLike, to_bgr
-from ..layers.images import resize_image
+from ..layers.images import resize_image, resized_shape
 from ..model_zoo.model_zoo import load_config
 from ..modeling import cuda_graphs
-from ..modeling.test_time_augmentation import SOLOWithTTA, resized_shape
+from ..modeling.test_time_augmentation import SOLOWithTTA
 from .prediction import Prediction
 from .trained import weights_beside
 

@@ -77,10 +77,10 @@ class AVEncoder:
         Raises:
             OutputError: the file cannot be written any further.
         """
-        picture = self._av.VideoFrame.from_ndarray(frame, format="bgr24")
-        picture.pts, picture.time_base = round(seconds / _CLOCK), _CLOCK
+        encoded = self._av.VideoFrame.from_ndarray(frame, format="bgr24")
+        encoded.pts, encoded.time_base = round(seconds / _CLOCK), _CLOCK
         with self._named_errors():
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(encoded))
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

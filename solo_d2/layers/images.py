@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
+from detectron2.data import transforms as T
 from PIL import Image
 
 
@@ -47,3 +48,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int], resize_filter: str) -
     if image.shape[:2] == size:
         return image
     return RESIZE_FILTERS[resize_filter](image, size)
+
+
+def resized_shape(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
+    """Return the size (height, width) of an image as the network sees it, by Detectron2's rule.
+
+    Args:
+        size: (height, width) of the image.
+        short: wanted length of the short side in pixels; 0 leaves the image as it is.
+        longest: limit of the long side in pixels.
+    """
+    if short == 0:
+        return size
+    height, width = T.ResizeShortestEdge.get_output_shape(*size, short, longest)
+    return max(height, 1), max(width, 1)  # a 1 x 3000 image would get the height 0

@@ -10,32 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..layers.images import resize_image
+from ..layers.images import resize_image, resized_shape
 from .meta_arch import SOLO
 from .meta_arch.solo import check_image
 from .postprocessing import Frame, View, category_scores, postprocess
 from .views import join_views, move_view
 
 _logger = logging.getLogger(__name__)
-
-
-def resized_shape(size: tuple[int, int], short: int, longest: int) -> tuple[int, int]:
-    """Size (height, width) of an image as the network sees it, by Detectron2's rule.
-
-    Args:
-        size: (height, width) of the image.
-        short: wanted length of the short side in pixels; 0 leaves the image as it is.
-        longest: limit of the long side in pixels.
-    """
-    if short == 0:
-        return size
-    height, width = T.ResizeShortestEdge.get_output_shape(*size, short, longest)
-    return max(height, 1), max(width, 1)  # a 1 x 3000 image would get the height 0
 
 
 @dataclass(frozen=True)
@@ -167,26 +152,26 @@ class SOLOWithTTA(nn.Module):
         if "image" not in inputs:
             raise ValueError(f'expected "image" in every input, got {sorted(inputs)}')
         check_image(inputs["image"], len(self.model.pixel_mean))
-        picture = inputs["image"].permute(1, 2, 0).cpu().numpy()
-        size = picture.shape[:2]
+        image = inputs["image"].permute(1, 2, 0).cpu().numpy()
+        size = image.shape[:2]
         output = (int(inputs.get("height", size[0])), int(inputs.get("width", size[1])))
         target = self._frame(resized_shape(size, *self.scales.reference))
         views = [
-            self._look(image, frame, target, flipped)
-            for image, frame, flipped in self._variants(picture)
+            self._look(scaled, frame, target, flipped)
+            for scaled, frame, flipped in self._variants(image)
         ]
         joined = join_views(views, self.model.head.grid.num_cells)
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
             return postprocess(joined, target, output, self.model.settings)
 
-    def _variants(self, picture: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
+    def _variants(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
         """Yield the image at all sizes, plain and, if requested, mirrored."""
-        for shape in self.scales.shapes(picture.shape[:2]):
-            image = resize_image(picture, shape, self.resize_filter)
+        for shape in self.scales.shapes(image.shape[:2]):
+            scaled = resize_image(image, shape, self.resize_filter)
             frame = self._frame(shape)
-            yield image, frame, False
+            yield scaled, frame, False
             if self.scales.flip:
-                yield image[:, ::-1], frame, True
+                yield scaled[:, ::-1], frame, True
 
     def _look(self, image: np.ndarray, frame: Frame, target: Frame, flipped: bool) -> View:
         """Run the network on one image (height, width, 3), and bring the result to `target`."""

@@ -1,4 +1,4 @@
-"""The quick start from data to pictures, at its smallest."""
+"""The quick start from data to images, at its smallest."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_quickstart_leaves_everything_that_it_names(tmp_path, capsys, monkeypatc
     assert metrics["seconds"]["setup"] == 7
     assert metrics["data"] == "shapes"
     assert {"AP", "AP50", "AP75"} <= set(metrics["segm"]) & set(metrics["bbox"])
-    pictures = sorted((output / "pictures").iterdir())
-    assert len(pictures) == quickstart.PICTURES
-    for path in [*pictures, output / "curves.png"]:
+    images = sorted((output / "images").iterdir())
+    assert len(images) == quickstart.IMAGES
+    for path in [*images, output / "curves.png"]:
         assert cv2.imread(str(path)) is not None
     video = cv2.VideoCapture(str(output / "video.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == (

@@ -12,12 +12,13 @@ from torch import nn
 
 from solo_d2 import SOLOPredictor
 from solo_d2.layers import budgets
+from solo_d2.layers.images import resized_shape
 from solo_d2.modeling import SOLO, GridSpec, PanopticSOLO, SoftSOLO
 from solo_d2.modeling.criterion import SOLOCriterion
 from solo_d2.modeling.postprocessing import InferenceSettings, build_nms
 from solo_d2.modeling.structures import SOLOPredictions
 from solo_d2.modeling.targets import SOLOTargetAssigner
-from solo_d2.modeling.test_time_augmentation import SOLOWithTTA, TestScales, resized_shape
+from solo_d2.modeling.test_time_augmentation import SOLOWithTTA, TestScales
 
 # Random weights leave all scores near the prior: near one half, they make many candidates.
 LIVELY = ("MODEL.SOLO.PRIOR_PROB", 0.5, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0)
