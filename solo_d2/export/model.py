@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..io.errors import one_line
 from ..io.paths import printable
 from ..layers import masks_to_boxes, resize_bilinear
+from ..layers.images import resized_shape
 from ..modeling.mattes import resize_mattes
 from ..modeling.meta_arch.panoptic_solo import CombineLimits, combine_outputs
 from ..modeling.meta_arch.solo import check_image
 from ..modeling.output import make_instances, resize_masks
-from ..modeling.test_time_augmentation import resized_shape
 from .backends import Backend
 from .info import ExportInfo
 from .reading import check_fixed, open_exported, read_config
