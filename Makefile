@@ -12,6 +12,7 @@ EXTRAS ?= eval,matting,stamps,timm,video
 DEV_EXTRAS ?= dev,export,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+DEMO_PHOTOGRAPHS ?= astronaut.png chelsea.png coffee.png motorcycle_left.png rocket.jpg
 MATTING_ARGS ?=
 MATTING_ROWS ?=
 
@@ -22,10 +23,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo matting test exports coverage lint format clean
+.PHONY: help setup dev demo demo-train matting test exports coverage lint format clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: $(STAMP) ## create or update the virtual environment
 
@@ -76,7 +77,15 @@ $(DEV_STAMP): $(STAMP)
 	@$(PIP) check
 	@touch $@
 
-demo: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
+# Photographs that scikit-image carries.
+PHOTOGRAPHS = $$($(BIN)/python -c "import importlib.util as u; \
+	print(u.find_spec('skimage').submodule_search_locations[0])")/data
+demo: $(STAMP) ## masks on photographs, with a model that comes along (results in output/photographs)
+	photographs="$(PHOTOGRAPHS)"; $(BIN)/solo-d2 predict --config-file solo_d2/objects_lite0 \
+	  --input $(foreach name,$(DEMO_PHOTOGRAPHS),"$$photographs/$(name)") \
+	  --output output/photographs --confidence-threshold 0.5 $(DEMO_ARGS)
+
+demo-train: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)
 
 # What is there already is not made again. MATTING_ARGS are config overrides of all trainings,
@@ -97,8 +106,8 @@ soft_solo = $(BIN)/python demo/matting.py --config-file $(MATTING)/soft/config.y
 
 # glibc returns large tensors to the system and gets them back page by page, hundreds in a step.
 # Where it keeps them, a step on two cores took 10 % (SOLOv2) to 16 % (Soft SOLO) less time.
-demo matting $(MATTING)/%: export MALLOC_MMAP_MAX_ = 0
-demo matting $(MATTING)/%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+demo-train matting $(MATTING)/%: export MALLOC_MMAP_MAX_ = 0
+demo-train matting $(MATTING)/%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 
 matting: $(MATTING)/tables.md $(MATTING)/cutouts ## train Soft SOLO, compare it, cut out (results in output/matting)
 

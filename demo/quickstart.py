@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""From nothing to instance masks: build data, train a light SOLOv2, evaluate it, draw.
+"""Build data, train a light SOLOv2, evaluate it, draw.
 
-    make demo
+    make demo-train
     python demo/quickstart.py --data-kind shapes --iterations 200
 
 Everything lands in --output: metrics.json, images of validation scenes beside their ground
@@ -68,6 +68,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=1500, help="training scenes")
     parser.add_argument("--val", type=int, default=120, help="validation scenes")
     parser.add_argument("--iterations", type=int, help="training iterations (the config's)")
+    parser.add_argument(
+        "--weights",
+        choices=["shipped", "backbone"],
+        default="shipped",
+        help="start from solo_d2/stamps_lite0 (stamps only), or from ImageNet",
+    )
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="reported as it is")
     parser.add_argument("opts", nargs="*", default=[], help="config overrides, KEY VALUE ...")
     return parser.parse_args(argv)
@@ -92,6 +98,9 @@ def build_data(args: argparse.Namespace) -> tuple[str, tuple[str, str]]:
 def make_config(args: argparse.Namespace, kind: str, splits: tuple[str, str]) -> CfgNode:
     """Load the config of the dataset and adapt it to the command line."""
     cfg = model_zoo.get_config(CONFIGS[kind])
+    if kind == "stamps" and args.weights == "shipped":
+        merge_overrides(cfg, ["MODEL.WEIGHTS", "solo://solo_d2/stamps_lite0"])
+        merge_overrides(cfg, ["MODEL.TIMM.WEIGHTS", ""])
     cfg.OUTPUT_DIR = str(args.output)
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     if args.iterations:

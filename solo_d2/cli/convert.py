@@ -1,21 +1,26 @@
 """Convert published SOLO weights of AdelaiDet, WXinlong/SOLO or mmdetection to this package's.
 
     solo-d2 convert SOLOv2_R50_3x.pth solov2_R_50.pth
+    solo-d2 convert output/train/model_best.pth mine.safetensors --half
 
 Project and architecture are recognised. The config that fits is printed, with what to set in it,
-and goes into the file together with the input that the model wants; loading checks that.
+and goes into the file together with the input that the model wants; loading checks that. Of a
+training of this package the file keeps what prediction needs: the weights (the average of
+SOLVER.EMA where there is one), the input and the class names.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..checkpoint.foreign.convert import ConvertedStateDict
+    from torch import Tensor
+
+    from ..checkpoint.info import CheckpointInfo
 
 FORMATS = (".pth", ".safetensors")
 SOURCES = ("adelaidet", "solo", "mmdet")
@@ -27,9 +32,10 @@ def make_parser(prog: str = "solo-d2 convert") -> argparse.ArgumentParser:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help="checkpoint of another project")
+    add("input", type=Path, metavar="IN", help="checkpoint of another project, or of a training")
     add("output", type=Path, metavar="OUT", help=f"file to write: {' or '.join(FORMATS)}")
     add("--source", choices=["auto", *SOURCES], default="auto", help="default: %(default)s")
+    add("--half", action="store_true", help="weights in float16: half the size")
     add("--force", action="store_true", help="replace OUT if it exists")
     return parser
 
@@ -49,52 +55,60 @@ def words(settings: dict[str, object]) -> str:
     return " ".join(f'{k} "{v}"' if " " in str(v) else f"{k} {v}" for k, v in settings.items())
 
 
-def count_parameters(converted: ConvertedStateDict) -> int:
+def count_parameters(weights: Mapping[str, Tensor]) -> int:
     """Values but for running statistics."""
     skipped = (".running_mean", ".running_var")
-    return sum(x.numel() for key, x in converted.items() if not key.endswith(skipped))
+    return sum(x.numel() for key, x in weights.items() if not key.endswith(skipped))
 
 
-def report(converted: ConvertedStateDict, entries: int) -> str:
-    """Return what was found, in lines.
+def report(info: CheckpointInfo, parameters: int) -> dict[str, str]:
+    """Return what was found, by name.
 
     Args:
-        converted: the result.
-        entries: of the checkpoint that came in.
+        info: of the checkpoint.
+        parameters: how many it has.
     """
-    info = converted.info
-    dropped = entries - len(converted)
-    lines = {
+    return {
         "source": info.source,
         "architecture": info.architecture,
         "config": info.config,
         "its input": words(info.convention.settings),
-        "parameters": f"{count_parameters(converted) / 1e6:.2f} million",
-        "entries": f"{len(converted)}, left over 0, dropped {dropped} (counters and the like)",
+        "parameters": f"{parameters / 1e6:.2f} million",
     }
-    if converted.overrides:
-        lines["and set"] = words(converted.overrides)
-    return "\n".join(f"{name + ':':14}{line}" for name, line in lines.items())
 
 
 def convert(args: argparse.Namespace) -> str:
     """Read, convert, write; returns the report."""
     from ..checkpoint.files import load_checkpoint, save_checkpoint
     from ..checkpoint.foreign.convert import convert_state_dict
-    from ..checkpoint.info import INFO_KEY
+    from ..checkpoint.info import INFO_KEY, CheckpointInfo
+    from ..checkpoint.slim import halve, slim_checkpoint
 
     check_output(args.output, args.force)
     checkpoint = load_checkpoint(args.input)
+    before = len(checkpoint["model"])
+    overrides = {}
     try:
-        converted = convert_state_dict(checkpoint, args.source)
+        if INFO_KEY in checkpoint:
+            content = slim_checkpoint(checkpoint)
+            info = CheckpointInfo.from_dict(content[INFO_KEY])
+        else:
+            converted = convert_state_dict(checkpoint, args.source)
+            info, overrides = converted.info, converted.overrides
+            content = {"model": dict(converted), INFO_KEY: info.to_dict()}
+        if args.half:
+            content["model"] = halve(content["model"])
     except ValueError as error:
         raise ValueError(f"{args.input}: {error}") from error
-    content = {"model": dict(converted), INFO_KEY: converted.info.to_dict()}
     save_checkpoint(content, args.output)
-    size = args.output.stat().st_size / 1e6
-    return (
-        f"{report(converted, len(checkpoint['model']))}\nwritten:      {args.output}, {size:.1f} MB"
-    )
+    weights = content["model"]
+    lines = report(info, count_parameters(weights))
+    dropped = before - len(weights)
+    lines["entries"] = f"{len(weights)}, left over 0, dropped {dropped} (counters and the like)"
+    if overrides:
+        lines["and set"] = words(overrides)
+    lines["written"] = f"{args.output}, {args.output.stat().st_size / 1e6:.1f} MB"
+    return "\n".join(f"{name + ':':14}{line}" for name, line in lines.items() if line)
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "solo-d2 convert") -> int:

@@ -1,7 +1,8 @@
 """Published checkpoints of SOLO models: where they are, what fits them, what their authors report.
 
-Every AP and time here is the authors' (mask AP on COCO val2017; milliseconds per image on a
-V100, as their tables say); none was measured with this package.
+Every AP and time of `CHECKPOINTS` is the authors' (mask AP on COCO val2017; milliseconds per image
+on a V100, as their tables say); none was measured with this package. `SHIPPED` are this package's
+own small models, which come with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ PROJECTS = {
     "mmdet": "mmdetection",
     "adelaidet": "AdelaiDet",
     "wxinlong": "WXinlong/SOLO",
+    "solo_d2": "this package",
 }
 """Publishers, by the first part of a checkpoint's name.
 
@@ -28,7 +30,7 @@ In the order in which a config takes its default: mmdetection's files come under
 with a hash, the others' for non-commercial use only and without one.
 """
 
-_SOURCES = {"mmdet": "mmdet", "adelaidet": "adelaidet", "wxinlong": "solo"}
+_SOURCES = {"mmdet": "mmdet", "adelaidet": "adelaidet", "wxinlong": "solo", "solo_d2": "solo_d2"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class PublishedCheckpoint:
     Attributes:
         name: "PROJECT/MODEL", e.g. "adelaidet/SOLOv2_R50_3x".
         config: the config of `solo_d2.model_zoo` that fits, without its input convention.
-        url: of the file itself.
-        ap: published mask AP on COCO val2017, in percent.
+        url: of the file itself; "" for a model that comes with this package.
+        ap: mask AP in percent, published for COCO val2017, or of the model card (docs/models.md).
         milliseconds: published time for an image on a V100; None where there is none.
         convention: the input that the model was trained with.
 
@@ -60,6 +62,11 @@ class PublishedCheckpoint:
     def project(self) -> str:
         """Who published it: a key of `PROJECTS`."""
         return self.name.partition("/")[0]
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with this package."""
+        return not self.url
 
     @property
     def source(self) -> str:
@@ -85,6 +92,8 @@ class PublishedCheckpoint:
     @property
     def backbone(self) -> str:
         """For people, e.g. "R-101-DCN"."""
+        if self.shipped:
+            return "EfficientNet-Lite0"
         found = re.search(r"(DCN_)?([RX])_(\d+)(_DCN)?", self.config)
         assert found, self.config
         return f"{found[2]}-{found[3]}" + ("-DCN" if found[1] or found[4] else "")
@@ -117,6 +126,13 @@ def _mmdet(
 
 def _config(stem: str) -> str:
     return f"COCO-InstanceSegmentation/{stem}.yaml"
+
+
+def _shipped(model: str, ap: float) -> PublishedCheckpoint:
+    convention = InputConvention("RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), None)
+    return PublishedCheckpoint(
+        f"solo_d2/{model}", f"Models/{model}.yaml", "", ap, None, convention=convention
+    )
 
 
 # fmt: off
@@ -164,17 +180,25 @@ CHECKPOINTS: tuple[PublishedCheckpoint, ...] = (
 )
 # fmt: on
 
-_BY_NAME = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
+SHIPPED = (
+    _shipped("objects_lite0", 0.0),
+    _shipped("stamps_lite0", 0.0),
+    _shipped("mattes_lite0", 0.0),
+)
+"""Models whose weights come with this package; docs/models.md has their cards."""
+
+_ALL = CHECKPOINTS + SHIPPED
+_BY_NAME = {checkpoint.name: checkpoint for checkpoint in _ALL}
 
 
 def list_models() -> tuple[PublishedCheckpoint, ...]:
-    """List all published checkpoints that this package reads, grouped by project.
+    """List all published checkpoints that this package reads, grouped by project, and its own.
 
     Example:
         >>> list_models()[0].name
         'mmdet/solo_r50_fpn_1x_coco'
     """
-    return CHECKPOINTS
+    return _ALL
 
 
 def is_checkpoint_name(name: str) -> bool:
@@ -212,10 +236,10 @@ def default_checkpoint(config: str) -> PublishedCheckpoint:
     Raises:
         ValueError: No weights are published for this config.
     """
-    for checkpoint in CHECKPOINTS:
+    for checkpoint in _ALL:
         if checkpoint.config == config:
             return checkpoint
-    known = ", ".join(dict.fromkeys(checkpoint.config for checkpoint in CHECKPOINTS))
+    known = ", ".join(dict.fromkeys(checkpoint.config for checkpoint in _ALL))
     raise ValueError(
         f"no weights are published for {config!r}; set MODEL.WEIGHTS to a checkpoint, or use one "
         f"of the configs with published weights: {known}"
@@ -224,12 +248,14 @@ def default_checkpoint(config: str) -> PublishedCheckpoint:
 
 def has_published_weights(config: str) -> bool:
     """Return whether weights are published for a config, named as for `default_checkpoint`."""
-    return any(checkpoint.config == config for checkpoint in CHECKPOINTS)
+    return any(checkpoint.config == config for checkpoint in _ALL)
 
 
 def use_checkpoint(cfg: CfgNode, checkpoint: PublishedCheckpoint) -> None:
     """Put a checkpoint, and the input that it was trained with, into a config."""
     cfg.MODEL.WEIGHTS = checkpoint.weights
+    if checkpoint.shipped:
+        cfg.MODEL.TIMM.WEIGHTS = ""  # it holds the backbone, too
     cfg.merge_from_list([x for pair in checkpoint.convention.settings.items() for x in pair])
 
 

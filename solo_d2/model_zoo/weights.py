@@ -35,6 +35,7 @@ def local_weights(name: str, *, force: bool = False) -> Path:
     the cache (``FVCORE_CACHE``, by default ``~/.torch/iopath_cache``, there ``solo_d2/PROJECT/``),
     to which it is downloaded when it is missing. The converted file lies in the cache and is made
     once for every content of the published one. Processes that ask at once wait for one another.
+    A model of this package ("solo_d2/MODEL") lies in the package.
 
     Args:
         name: "PROJECT/MODEL", also with ``solo://`` before it.
@@ -54,6 +55,8 @@ def local_weights(name: str, *, force: bool = False) -> Path:
         ValueError: 'adelaidet/unknown' is not a published checkpoint that solo_d2 knows; ...
     """
     checkpoint = find_checkpoint(name)
+    if checkpoint.shipped:
+        return Path(__file__).with_name("shipped") / f"{checkpoint.name.partition('/')[2]}.safetensors"
     try:
         with cached(checkpoint.project, checkpoint.file) as path:
             published = _given_file(checkpoint) or _downloaded_file(checkpoint, path, force)

@@ -81,4 +81,4 @@ def resize_mattes(
                 probs[:, None], output_size, mode="bilinear", align_corners=False, antialias=True
             )[:, 0]
         mattes[chunk] = probs
-    return mattes
+    return mattes.clamp_(0, 1)  # the weights of a resize add up to 1 only to rounding

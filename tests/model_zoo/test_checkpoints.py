@@ -13,6 +13,7 @@ from solo_d2 import model_zoo
 from solo_d2.checkpoint.foreign.configs import coco_configs
 from solo_d2.model_zoo.checkpoints import (
     CHECKPOINTS,
+    SHIPPED,
     default_checkpoint,
     find_checkpoint,
     is_checkpoint_name,
@@ -41,7 +42,7 @@ def test_every_published_checkpoint_is_listed_once():
     }
     for key in ("name", "url"):
         assert len({getattr(row, key) for row in CHECKPOINTS}) == 32
-    assert model_zoo.list_models() == CHECKPOINTS
+    assert model_zoo.list_models() == CHECKPOINTS + SHIPPED
 
 
 @pytest.mark.parametrize(

@@ -227,3 +227,13 @@ def test_mattes_at_the_output_size_leave_the_padding_out():
     assert half.shape == (2, 2, 2)
     assert float(half.mean()) == pytest.approx(float(ramp[0, 0, :4].mean()))
     assert resize_mattes(cell_mattes, cells[:0], (4, 4), (2, 3)).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("size", [(77, 91), (100, 131), (333, 411)])
+def test_mattes_stay_at_most_one_when_they_are_resized(size):
+    def opaque(cells):
+        return torch.ones(len(cells), 100, 130)
+
+    mattes = resize_mattes(opaque, torch.arange(3), (100, 130), size)
+    assert mattes.max() <= 1
+    torch.testing.assert_close(mattes, torch.ones(3, *size))
