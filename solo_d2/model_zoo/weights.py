@@ -56,7 +56,9 @@ def local_weights(name: str, *, force: bool = False) -> Path:
     """
     checkpoint = find_checkpoint(name)
     if checkpoint.shipped:
-        return Path(__file__).with_name("shipped") / f"{checkpoint.name.partition('/')[2]}.safetensors"
+        return (
+            Path(__file__).with_name("shipped") / f"{checkpoint.name.partition('/')[2]}.safetensors"
+        )
     try:
         with cached(checkpoint.project, checkpoint.file) as path:
             published = _given_file(checkpoint) or _downloaded_file(checkpoint, path, force)

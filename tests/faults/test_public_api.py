@@ -154,7 +154,7 @@ def readme_blocks():
 
 def write_cups(folder):
     """A COCO file of two images and two classes at the README's place."""
-    pictures = folder / "cups" / "pictures"
+    pictures = folder / "cups" / "images"
     pictures.mkdir(parents=True)
     images, annotations = [], []
     for k in (1, 2):
@@ -220,7 +220,7 @@ def with_photo(monkeypatch):
 def with_pictures(monkeypatch):
     write_cups(Path())
     Path("images").mkdir()
-    Path("cups/pictures").rename("images/train")
+    Path("cups/images").rename("images/train")
     Path("cups/train.json").rename("train.json")
     return {}
 
@@ -244,6 +244,7 @@ EXAMPLES = {
     ("README.md", 0): (with_photo, "len(instances) >= 0 and not model.training"),
     ("MODEL_ZOO.md", 0): (with_photo, "predictor is not None"),
     ("docs/datasets.md", 0): (with_pictures, "list(classes) == ['cup', 'fork']"),
+    ("docs/models.md", 0): (with_photo, "len(instances) >= 0"),
     ("docs/matting.md", 0): (with_matting_model, "instances.pred_mattes.shape[1:] == (50, 70)"),
     ("docs/multi_scale.md", 0): (with_model, "outputs[0]['instances'].image_size == (50, 70)"),
 }
