@@ -156,7 +156,7 @@ class AnnotationReader:
             )
             return Problem(Reason.CATEGORY, text)
         if crowd is None:
-            text = f"its 'iscrowd' is {shown(entry['iscrowd'])}; expected 0 or 1"
+            text = f"its 'iscrowd' is {shown(entry.get('iscrowd'))}; expected 0 or 1"
             return Problem(Reason.CROWD, text)
         return None
 
