@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from annotation_uses import check_and_decode, count_records, read_and_use
 from fresh_process import FreshProcess
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
@@ -136,6 +136,10 @@ def made(folder, changes):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES, st.booleans())
+@example(
+    [(("annotations", 0, "iscrowd"), None, "remove"), (("annotations", 4, "iscrowd"), [], "set")],
+    False,
+)
 def test_a_file_is_read_and_used_or_refused_in_one_line(in_process, folder, changes, fast):
     path = made(folder, changes)
     kind, got = in_process(read_and_use, path, folder, fast and hotcoco is not None)

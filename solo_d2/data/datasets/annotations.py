@@ -156,7 +156,7 @@ class AnnotationReader:
             )
             return Problem(Reason.CATEGORY, text)
         if crowd is None:
-            text = f"its 'iscrowd' is {shown(entry.get('iscrowd'))}; expected 0 or 1"
+            text = f"its 'iscrowd' is {shown(entry['iscrowd'])}; expected 0 or 1"
             return Problem(Reason.CROWD, text)
         return None
 
@@ -185,7 +185,8 @@ def _crowds(annotations: Sequence[dict[str, Any]]) -> list[int | None]:
     """Crowd flags; None where there is another value."""
     values = [entry.get("iscrowd") for entry in annotations]
     if not set(map(type, values)) <= {int, float, bool, str, type(None)}:
-        values = [value if isinstance(value, (int, float, str)) else "?" for value in values]
+        hashable = (int, float, str, type(None))
+        values = [value if isinstance(value, hashable) else "?" for value in values]
     return list(map(_CROWD.get, values))
 
 
