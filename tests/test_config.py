@@ -133,6 +133,7 @@ def test_the_tables_hold_every_key():
     paste = ("ENABLED", "PROB", "NUM_OBJECTS", "SCALES", "MIN_VISIBLE")
     added |= {f"INPUT.COPY_PASTE.{key}" for key in paste}  # both: tests/data/test_recipe.py
     added.add("MODEL.RESNETS.NORM_EVAL")  # tests/modeling/test_backbones.py
+    added.add("MODEL.FPN.PATH_AGGREGATION")  # tests/modeling/test_pyramid.py
     added.add("INPUT.MAX_VALUE")  # tests/faults/test_images.py
     added.add("INPUT.RESIZE_FILTER")  # tests/agreement/test_inputs.py
     added.add("DATALOADER.SKIP_UNREADABLE")  # tests/faults/test_training.py

@@ -35,6 +35,7 @@ def add_solo_config(cfg: CN) -> None:
     _add_evaluation(cfg)
     _add_solver(cfg.SOLVER)
     _add_resnets(cfg.MODEL.RESNETS)
+    _add_fpn(cfg.MODEL.FPN)
     _add_timm(cfg.MODEL)
 
 
@@ -214,6 +215,12 @@ def _add_resnets(node: CN) -> None:
     # With NORM "BN" and one of this package's builders: keep the running statistics as loaded and
     # train scale and shift, as mmdetection and WXinlong/SOLO do. "FrozenBN" keeps all of them.
     node.NORM_EVAL = False
+
+
+def _add_fpn(node: CN) -> None:
+    # A path from the fine levels of the pyramid back up to the coarse ones (PANet, Liu et al.,
+    # 2018), with this package's builders of pyramids. It starts as the plain pyramid.
+    node.PATH_AGGREGATION = False
 
 
 def _add_timm(model: CN) -> None:

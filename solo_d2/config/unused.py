@@ -53,9 +53,11 @@ class Choice:
     def check(self, cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
         """Raise a `ValueError` for the first key that is `ignored`."""
         for key, default in self.ignored(cfg, defaults):
+            users = [str(x) for x, keys in self.uses().items() if covers(keys or (), key)]
             raise ValueError(
                 f"{key} is {shorten(get(cfg, key))}, but {get(cfg, self.key)} has no use for it; "
                 f"leave it at {shorten(default)} or choose another {self.key}"
+                + ("" if self.of else f": {', '.join(users)}")
             )
 
 

@@ -27,15 +27,16 @@ NORM_GROUPS = 32
 """Groups of Detectron2's group normalisation."""
 
 _RESNET = ("MODEL.RESNETS", "MODEL.BACKBONE.FREEZE_AT")
+_PATHS = ("MODEL.FPN.PATH_AGGREGATION",)
 
 BACKBONES: Mapping[str, tuple[str, ...]] = {
     "build_resnet_backbone": _RESNET,
     "build_resnet_fpn_backbone": (*_RESNET, "MODEL.FPN"),
     "build_retinanet_resnet_fpn_backbone": (*_RESNET, "MODEL.FPN"),
     "build_deform_resnet_backbone": _RESNET,
-    "build_deform_resnet_fpn_backbone": (*_RESNET, "MODEL.FPN"),
+    "build_deform_resnet_fpn_backbone": (*_RESNET, "MODEL.FPN", *_PATHS),
     "build_merged_resnet_backbone": (*_RESNET, "MODEL.FPN"),
-    "build_timm_fpn_backbone": ("MODEL.TIMM", "MODEL.FPN"),
+    "build_timm_fpn_backbone": ("MODEL.TIMM", "MODEL.FPN", *_PATHS),
 }
 """Keys that backbones read; of others in the registry nothing is known."""
 

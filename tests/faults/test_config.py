@@ -248,6 +248,7 @@ UNUSED = [
     (("MODEL.SOLO.NMS_KERNEL", "linear"), "MODEL.SOLO.NMS_SIGMA", 1.0),
     ((), "MODEL.TIMM.NAME", "resnet18"),
     ((), "MODEL.TIMM.FREEZE_AT", 3),
+    ((), "MODEL.FPN.PATH_AGGREGATION", True),
     (TIMM, "MODEL.RESNETS.DEPTH", 101),
     (TIMM, "MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True]),
     (TIMM, "MODEL.BACKBONE.FREEZE_AT", 0),
@@ -274,7 +275,7 @@ def test_a_message_about_a_key_without_effect_says_what_to_do():
     message = refused(with_values("MODEL.SOLO.DETAILS.FUSE", False))
     assert message == (
         "MODEL.SOLO.DETAILS.FUSE is False, but DynamicSOLOHead has no use for it; leave it at True "
-        "or choose another MODEL.SOLO.HEAD"
+        "or choose another MODEL.SOLO.HEAD: SoftDynamicSOLOHead"
     )
 
 

