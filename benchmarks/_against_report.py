@@ -57,7 +57,7 @@ def markdown(runs: Sequence[Run], names: tuple[str, str]) -> str:
     for name, done in of.items():
         lines.append(f"| {' | '.join([name, *_costs(done), *_scores(done)])} |")
     paired = [differences(of[names[0]], of[names[1]], metric) for metric in COLUMNS]
-    cells = [f"{names[0]} - {names[1]}", *[""] * 5, *(_spread(x, sign="+") for x in paired)]
+    cells = [f"{names[0]} - {names[1]}", *[""] * 5, *(spread(x, sign="+") for x in paired)]
     lines.append(f"| {' | '.join(cells)} |")
     seeds = len(paired[0])
     if seeds < 2:
@@ -82,10 +82,10 @@ def _costs(runs: Sequence[Run]) -> list[str]:
 
 def _scores(runs: Sequence[Run]) -> list[str]:
     found = [[run.metrics[metric] for run in runs] for metric in COLUMNS]
-    return [_spread([x for x in values if x is not None]) for values in found]
+    return [spread([x for x in values if x is not None]) for values in found]
 
 
-def _spread(values: Sequence[float], sign: str = "") -> str:
+def spread(values: Sequence[float], sign: str = "") -> str:
     """Format mean and sample standard deviation; the latter with at least two values."""
     if not values:
         return "–"
