@@ -48,7 +48,7 @@ class Row:
 
     name: str
     label: str
-    than: str = ""
+    over: str = ""
     data: str = ""
     set: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,8 +78,8 @@ def read_rows() -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for entry in yaml.safe_load(ROWS.read_text(encoding="utf-8")):
         row = Row(**entry)
-        if row.than:
-            below = rows[row.than]
+        if row.over:
+            below = rows[row.over]
             entry |= {"data": row.data or below.data, "set": {**below.set, **row.set}}
         rows[row.name] = Row(**entry)
     return rows
@@ -143,7 +143,7 @@ def markdown(rows: Mapping[str, Row], runs: Sequence[Run]) -> str:
     of = {name: [run for run in runs if run.model == name] for name in rows}
     heads = (
         "element",
-        "on",
+        "over",
         "seeds",
         "AP",
         *(f"Δ {metric}" for metric in COLUMNS),
@@ -152,12 +152,12 @@ def markdown(rows: Mapping[str, Row], runs: Sequence[Run]) -> str:
     )
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, row in rows.items():
-        done, below = of[name], of.get(row.than, [])
+        done, below = of[name], of.get(row.over, [])
         if not done:
             continue
         gains = [differences(done, below, metric) for metric in COLUMNS]
         aps = [run.metrics["AP"] for run in done if run.metrics["AP"] is not None]
-        cells = [row.label, row.than or "–", str(len(done)), spread(aps)]
+        cells = [row.label, row.over or "–", str(len(done)), spread(aps)]
         cells += [spread(gain, sign="+") for gain in gains]
         cells += [time_ratio(done, below), verdict(gains[0])]
         lines.append(f"| {' | '.join(cells)} |")
