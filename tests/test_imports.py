@@ -145,7 +145,6 @@ def is_module(name):
 
 
 # What may be imported, by the longest prefix that fits the importing module.
-MODELING = "modeling."
 ALLOWED = {
     "config": ["io", "config"],
     "solver": [],
@@ -162,10 +161,11 @@ ALLOWED = {
         "modeling.towers",
         "modeling.heads",
     ],
-    **{
-        MODELING + part: ["layers", "modeling.grid", "modeling.structures", MODELING + part]
-        for part in ("targets", "criterion")
-    },
+    "modeling.lost_objects": [],
+    "modeling.targets": [
+        *("layers", "modeling.grid", "modeling.structures", "modeling.lost_objects"),
+    ],
+    "modeling.criterion": ["layers", "modeling.grid", "modeling.structures"],
     "modeling.postprocessing": ["layers", "modeling.grid", "modeling.output"],
     "modeling.backbone": ["layers", "io", "checkpoint", "modeling.backbone"],
     "modeling": ["config", "layers", "modeling"],

@@ -115,6 +115,9 @@ def _add_losses(node: CN) -> None:
     # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20); for soft mattes
     # "matte", the sum of "mae" and "dice" (paper Table S4b, with a weight of 1).
     node.MASK_LOSS = "dice"
+    # Targets of the masks: "binary" as in the paper, or "coverage", the share of every pixel of the
+    # mask (stride 4) that the object covers, for outlines finer than the pixel.
+    node.MASK_TARGETS = "binary"
     # Weights of the focal loss and of the mask loss (lambda in Eq. 4).
     node.CATEGORY_LOSS_WEIGHT = 1.0
     node.MASK_LOSS_WEIGHT = 3.0

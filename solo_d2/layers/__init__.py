@@ -3,12 +3,12 @@
 from .capture import capturing, exporting
 from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
+from .downsampling import downsample_masks, mask_coverage
 from .dynamic_conv import dynamic_conv, in_one_type
 from .focal import category_focal_loss, quality_focal_loss
 from .losses import binary_mask_loss, dice_loss, focal_mask_loss, mae_loss, matte_loss
 from .mask_ops import (
     binarize,
-    downsample_masks,
     mask_areas,
     mask_occupancy,
     mask_profiles,
@@ -43,6 +43,7 @@ __all__ = [
     "in_one_type",
     "mae_loss",
     "mask_areas",
+    "mask_coverage",
     "mask_occupancy",
     "mask_profiles",
     "masks_to_boxes",

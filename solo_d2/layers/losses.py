@@ -86,9 +86,11 @@ def matte_loss(probs: Tensor, targets: Tensor) -> Tensor:
 def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.0) -> Tensor:
     """Binary cross entropy of soft masks, with a weight on the pixels of the object.
 
+    A pixel of target t costs ``-(positive_weight · t · log p + (1 - t) · log(1 - p))``.
+
     Args:
         probs: soft masks (K, ...) in [0, 1].
-        targets: boolean masks (K, ...) of the same shape.
+        targets: masks (K, ...) in [0, 1], of the same shape; boolean or soft.
         positive_weight: weight of foreground pixels; 2 in the paper (§4.2.1).
 
     Returns:
@@ -100,8 +102,13 @@ def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.
         >>> binary_mask_loss(probs, targets)
         tensor([1.0397])
     """
-    log_probs = _log_probs("binary_mask_loss", probs, targets)
-    return -(torch.where(targets, positive_weight, 1.0) * log_probs).flatten(1).mean(1)
+    _check_masks("binary_mask_loss", probs, targets)
+    if targets.dtype == torch.bool:
+        entropy = -torch.where(targets, positive_weight, 1.0) * _log_probs(probs, targets)
+    else:
+        probs = probs.clamp(PROB_EPS, 1 - PROB_EPS)
+        entropy = -positive_weight * targets * probs.log() - (1 - targets) * (1 - probs).log()
+    return entropy.flatten(1).mean(1)
 
 
 def focal_mask_loss(
@@ -124,16 +131,16 @@ def focal_mask_loss(
         >>> focal_mask_loss(probs, targets)
         tensor([0.0866])
     """
-    log_probs = _log_probs("focal_mask_loss", probs, targets)
+    _check_masks("focal_mask_loss", probs, targets)
+    if targets.dtype != torch.bool:
+        raise ValueError(f"focal_mask_loss expects boolean targets, got {targets.dtype}")
+    log_probs = _log_probs(probs, targets)
     weights = torch.where(targets, alpha, 1 - alpha) * (1 - log_probs.exp()) ** gamma
     return -(weights * log_probs).flatten(1).mean(1)
 
 
-def _log_probs(name: str, probs: Tensor, targets: Tensor) -> Tensor:
-    """Logarithm of the probability that every pixel gives to its target."""
-    _check_masks(name, probs, targets)
-    if targets.dtype != torch.bool:
-        raise ValueError(f"{name} expects boolean targets, got {targets.dtype}")
+def _log_probs(probs: Tensor, targets: Tensor) -> Tensor:
+    """Logarithm of the probability that every pixel gives to its boolean target."""
     return torch.where(targets, probs, 1 - probs).clamp(PROB_EPS, 1 - PROB_EPS).log()
 
 

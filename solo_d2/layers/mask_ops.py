@@ -1,4 +1,4 @@
-"""Geometry of binary masks: counts, boxes, centroids, overlaps, reduced-size targets.
+"""Geometry of binary masks: counts, boxes, centroids, overlaps.
 
 Shapes: K masks on an (H, W) grid. Boxes are XYXY in pixels with the right and bottom edge
 exclusive. Everything is exact integer arithmetic, and nothing loops over masks or pixels. Where
@@ -200,39 +200,6 @@ def profiles_to_centroids(rows: Tensor, columns: Tensor) -> Tensor:
     x = (columns * torch.arange(columns.shape[1], device=columns.device)).sum(1)
     y = (rows * torch.arange(rows.shape[1], device=rows.device)).sum(1)
     return torch.stack([x / area, y / area], dim=1)
-
-
-def downsample_masks(masks: Tensor, stride: int) -> Tensor:
-    """Bilinear reduction of masks by an even integer factor, thresholded at >= 0.5.
-
-    With half-pixel centres the sample of an output pixel lies in the middle of the four inner
-    pixels of its stride x stride block, so that "bilinear >= 0.5" is "at least two of the four".
-
-    Args:
-        masks: boolean (K, H, W), H and W divisible by `stride`.
-        stride: even factor, e.g. 4.
-
-    Returns:
-        Boolean (K, H / stride, W / stride).
-
-    Example:
-        >>> import torch
-        >>> masks = torch.zeros(1, 4, 8, dtype=torch.bool)
-        >>> masks[0, :, :4] = True
-        >>> downsample_masks(masks, 4)
-        tensor([[[ True, False]]])
-    """
-    check_tensors("downsample_masks", ("masks", masks, "boolean", "K H W"))
-    height, width = masks.shape[-2:]
-    if stride < 2 or stride % 2 or height % stride or width % stride:
-        raise ValueError(
-            f"downsample_masks expects an even stride that divides the mask size, got stride "
-            f"{stride} for {height}x{width} pixels; pad the masks first"
-        )
-    pixels = masks.to(torch.uint8) if capturing() else masks.view(torch.uint8)
-    low, high = stride // 2 - 1, stride // 2
-    pixels = pixels[:, low::stride] + pixels[:, high::stride]
-    return (pixels[..., low::stride] + pixels[..., high::stride]) >= 2
 
 
 def pairwise_intersection(masks: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -72,7 +72,7 @@ def semantic_targets(
     targets: SOLOTargets, num_images: int, num_classes: int, stride: int
 ) -> Tensor:
     """Unite the masks of each class's objects, boolean (N, C, H, W) at `stride`."""
-    masks = targets.masks[stride]
+    masks = targets.masks[stride] >= 0.5
     owner = targets.images * num_classes + targets.classes
     covered = torch.zeros(
         (num_images * num_classes, *masks.shape[1:]), dtype=torch.uint8, device=masks.device

@@ -35,9 +35,12 @@ MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """The values of `MODEL.SOLO.MASK_LOSS` (paper Tables 4c and S4b); a function can be added.
 
 Each is called as ``f(probs, targets)`` with soft masks (K, H, W) in [0, 1] and their targets of the
-same shape, boolean, or in [0, 1] for mattes; it returns one loss per mask (K,), differentiable in
+same shape, boolean or float32 in [0, 1]; it returns one loss per mask (K,), differentiable in
 `probs`, also for K = 0.
 """
+
+BINARY_MASK_LOSSES = {"focal"}
+"""Values of `MODEL.SOLO.MASK_LOSS` that are defined for boolean targets alone."""
 
 CATEGORY_LOSSES = ("focal", "quality_focal")
 """The values of `MODEL.SOLO.CATEGORY_LOSS`."""
@@ -191,6 +194,7 @@ class SOLOCriterion:
         """
         probs = torch.cat([piece.probs_of(piece.cells) for piece in pieces])
         wanted = masks[torch.cat([piece.rows for piece in pieces])]
+        wanted = wanted if wanted.dtype == torch.bool else wanted.float()
         return self.mask_loss(probs, wanted).sum(), (
             _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
         )

@@ -16,10 +16,10 @@ from ..layers import MASK_NMS
 from ..layers.nms import KERNELS
 from ..layers.resize import ALIGN_MODES
 from .backbone.timm import check_timm_name
-from .criterion import CATEGORY_LOSSES, MASK_LOSSES
 from .heads import SOLO_HEAD_REGISTRY, DynamicSOLOHead, SoftDynamicSOLOHead
 from .heads.base import PYRAMID_REMEDY
 from .heads.dynamic import KERNEL_SIZES, MASK_FEATURE_TYPES
+from .loss_config import LOSS_CHOICES, LOSS_NAMES, check_losses
 from .postprocessing import nms_parameters
 from .towers import DEFORM_TYPES
 
@@ -63,8 +63,7 @@ _NAMES: dict[str, Rule] = {
     "MODEL.SOLO.HEAD": choice(lambda: _names(SOLO_HEAD_REGISTRY)),
     "MODEL.SOLO.NMS_TYPE": choice(lambda: MASK_NMS),
     "MODEL.SOLO.NMS_KERNEL": choice(KERNELS),
-    "MODEL.SOLO.MASK_LOSS": choice(lambda: MASK_LOSSES),
-    "MODEL.SOLO.CATEGORY_LOSS": choice(lambda: CATEGORY_LOSSES),
+    **LOSS_NAMES,
     "MODEL.SOLO.ALIGN": choice(ALIGN_MODES),
     "MODEL.SOLO.DEFORM": choice(DEFORM_TYPES),
     "MODEL.SOLO.KERNEL_SIZE": choice(KERNEL_SIZES),
@@ -106,10 +105,7 @@ _CHOICES = (
         "MODEL.SOLO.NMS_TYPE",
         lambda: {x: [f"MODEL.SOLO.{_NMS_KEYS[k]}" for k in nms_parameters(x)] for x in MASK_NMS},
     ),
-    Choice(
-        "MODEL.SOLO.CATEGORY_LOSS",
-        lambda: {"focal": ("MODEL.SOLO.FOCAL_LOSS_ALPHA",), "quality_focal": ()},
-    ),
+    *LOSS_CHOICES,
     Choice("MODEL.SOLO.NMS_KERNEL", lambda: {"gaussian": ("MODEL.SOLO.NMS_SIGMA",), "linear": ()}),
     Choice(
         "MODEL.SOLO.DEFORM",
@@ -155,6 +151,7 @@ def check_model_config(cfg: CfgNode) -> None:
     check_feature_names(cfg, "MODEL.SOLO.IN_FEATURES")
     _check_levels(cfg.MODEL.SOLO)
     _check_head(cfg)
+    check_losses(cfg)
 
 
 def reset_unused_keys(cfg: CfgNode) -> None:

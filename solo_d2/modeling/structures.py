@@ -71,7 +71,8 @@ class SOLOTargets:
         counts: number of positives per image and level, ``counts[n][l]``.
         classes: class of every object (I,).
         images: index of every object's image (I,).
-        masks: boolean mask targets of all objects: {stride: (I, H / stride, W / stride)}.
+        masks: mask targets of all objects, boolean or floats in [0, 1]:
+            {stride: (I, H / stride, W / stride)}.
     """
 
     labels: Tensor

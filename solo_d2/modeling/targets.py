@@ -5,7 +5,6 @@ Shapes: N images, I objects of the whole batch, L levels, T cells in all, (H, W)
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -15,11 +14,19 @@ import torch.nn.functional as F
 from detectron2.structures import BitMasks, Instances, PolygonMasks
 from torch import Tensor
 
-from ..layers import downsample_masks, mask_profiles, profiles_to_boxes, profiles_to_centroids
+from ..layers import (
+    downsample_masks,
+    mask_coverage,
+    mask_profiles,
+    profiles_to_boxes,
+    profiles_to_centroids,
+)
 from .grid import GridSpec
+from .lost_objects import LostObjects
 from .structures import SOLOTargets
 
-_logger = logging.getLogger(__name__)
+MASK_TARGETS = ("binary", "coverage")
+"""The values of `MODEL.SOLO.MASK_TARGETS`."""
 
 # In cells. ε is no binary fraction: without it an edge on a border may fall one cell short.
 _BORDER_SLACK = 1e-9
@@ -43,51 +50,6 @@ class _Objects(NamedTuple):
     masks: dict[int, Tensor]
 
 
-class LostObjects:
-    """Counts the objects of a training that no cell learns, and warns of them once.
-
-    Such an object is outside of all scale ranges, or smaller ones have all of its cells. Neither
-    shows in a loss. The count stays on the device; it is read once, after some batches.
-
-    Args:
-        batches: after which to warn.
-        share: of the objects, above which to warn.
-
-    Attributes:
-        seen: objects so far.
-        lost: how many of them no cell learnt, a scalar on the device.
-    """
-
-    def __init__(self, batches: int = 100, share: float = 0.02) -> None:
-        self.batches = batches
-        self.share = share
-        self.seen = 0
-        self.lost: Tensor | None = None
-
-    def add(self, owner: Tensor, total: int) -> None:
-        """Count those of a batch.
-
-        Args:
-            owner: index of the object that owns each cell, -1 for none.
-            total: objects of the batch.
-        """
-        owned = torch.zeros(total + 1, dtype=torch.bool, device=owner.device)
-        owned[owner.flatten()] = True  # -1 is the spare one at the end
-        lost = total - owned[:total].sum()
-        self.lost = lost if self.lost is None else self.lost + lost
-        self.seen += total
-        self.batches -= 1
-        if self.batches == 0 and int(self.lost) > self.share * self.seen:
-            _logger.warning(
-                "%d of the first %d objects (%.0f %%) belong to no cell and are not learnt: their "
-                "size is outside of MODEL.SOLO.SCALE_RANGES, or smaller objects have their cells; "
-                "finer MODEL.SOLO.NUM_GRIDS or other ranges help",
-                int(self.lost),
-                self.seen,
-                100 * int(self.lost) / self.seen,
-            )
-
-
 class SOLOTargetAssigner:
     """Assign objects to grid cells: no parameters, no loops over objects.
 
@@ -107,13 +69,15 @@ class SOLOTargetAssigner:
         num_classes: C, which is also the label of the background.
         center_region: ε, relative to the object's size; 0.2 in the paper.
         mask_strides: strides for which mask targets are needed, e.g. (4,).
+        mask_targets: one of `MASK_TARGETS`: boolean, or the share of every stride x stride block
+            that an object covers, float16, which holds it exactly.
 
     Attributes:
         lost_objects: counts the objects that get no cell.
     """
 
     mask_dtypes: Mapping[int, torch.dtype] = {}
-    """Types of the mask targets by stride; boolean if not given."""
+    """Types of the mask targets by stride, where they are neither binary nor coverage."""
 
     on_host: ClassVar[bool] = True
     """Masks on the host are measured there; False where targets are larger than the masks."""
@@ -124,6 +88,7 @@ class SOLOTargetAssigner:
         num_classes: int,
         center_region: float,
         mask_strides: Sequence[int],
+        mask_targets: str = "binary",
     ) -> None:
         if not 0 <= center_region <= 1:
             raise ValueError(
@@ -133,6 +98,7 @@ class SOLOTargetAssigner:
         self.num_classes = num_classes
         self.center_region = center_region
         self.mask_strides = tuple(sorted(set(mask_strides)))
+        self.coverage = mask_targets == "coverage"
         self.lost_objects = LostObjects()
 
     @torch.no_grad()
@@ -192,7 +158,7 @@ class SOLOTargetAssigner:
         masks = {
             stride: torch.zeros(
                 (total, height // stride, width // stride),
-                dtype=self.mask_dtypes.get(stride, torch.bool),
+                dtype=self.mask_dtypes.get(stride, torch.half if self.coverage else torch.bool),
                 device=device,
             )
             for stride in self.mask_strides
@@ -229,7 +195,7 @@ class SOLOTargetAssigner:
         Returns:
             (I, h / stride, w / stride).
         """
-        return downsample_masks(bitmaps, stride)
+        return (mask_coverage if self.coverage else downsample_masks)(bitmaps, stride)
 
     def _pad(self, bitmaps: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Pad height and width to a multiple of every mask stride, which the canvas already is."""

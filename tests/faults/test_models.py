@@ -18,8 +18,9 @@ from solo_d2 import layers
 from solo_d2.layers import capture, dynamic_conv, in_one_type, memory, products
 from solo_d2.modeling import GridSpec
 from solo_d2.modeling.heads import make_masks
+from solo_d2.modeling.lost_objects import LostObjects
 from solo_d2.modeling.output import make_instances, resize_masks
-from solo_d2.modeling.targets import LostObjects, SOLOTargetAssigner
+from solo_d2.modeling.targets import SOLOTargetAssigner
 from solo_d2.modeling.test_time_augmentation import SOLOWithTTA
 
 PACKAGE = Path(solo_d2.__file__).parent

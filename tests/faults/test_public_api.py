@@ -52,7 +52,7 @@ PUBLIC = {
     "solo_d2.layers": """DeformConv2d MASK_NMS align_to_grid append_coords binarize
         binary_mask_loss capturing category_focal_loss deform_conv dice_loss downsample_masks
         dynamic_conv encode_masks exporting fast_nms focal_mask_loss hard_nms in_one_type mae_loss
-        mask_areas mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
+        mask_areas mask_coverage mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
         quality_focal_loss
         resize_bilinear soft_nms""",
@@ -397,6 +397,7 @@ INPUTS = [
     ("mask_occupancy", (SOFT_MASKS,), "threshold soft masks"),
     ("masks_to_boxes", (MASKS[0],), r"\(4, 5\)"),
     ("downsample_masks", (SOFT_MASKS, 2), "threshold soft masks"),
+    ("mask_coverage", (SOFT_MASKS, 2), "threshold soft masks"),
     ("binarize", (MASKS, 0.5), "floating probs"),
     ("binarize", (SOFT_MASKS.numpy(), 0.5), "got ndarray"),
     ("encode_masks", (MASKS.numpy(),), "got ndarray"),
@@ -411,7 +412,8 @@ INPUTS = [
     ("dice_loss", (SOFT_MASKS, MASKS[..., :2]), "masks of one shape"),
     ("mae_loss", (SOFT_MASKS, MASKS.long()), "boolean or in"),
     ("matte_loss", (SOFT_MASKS, None), "got NoneType"),
-    ("binary_mask_loss", (SOFT_MASKS, SOFT_MASKS), "boolean targets"),
+    ("binary_mask_loss", (SOFT_MASKS, MASKS.int()), r"boolean or in \[0, 1\]"),
+    ("focal_mask_loss", (SOFT_MASKS, SOFT_MASKS), "boolean targets"),
     ("focal_mask_loss", (SOFT_MASKS, MASKS.numpy()), "got ndarray"),
     ("category_focal_loss", (torch.rand(1, 2, 3, 3), torch.zeros(1, 9), 0.25, 2.0), "integer"),
     (

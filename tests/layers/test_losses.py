@@ -116,7 +116,18 @@ def test_certain_pixels_cost_a_finite_amount(loss, value):
     assert 0 <= right.item() < 1e-5
 
 
-@pytest.mark.parametrize("loss", PIXEL_LOSSES)
-def test_pixel_losses_want_boolean_targets(loss):
+def test_focal_mask_loss_wants_boolean_targets():
     with pytest.raises(ValueError, match=r"boolean targets, got torch\.float32"):
-        loss(torch.zeros(1, 2), torch.zeros(1, 2))
+        focal_mask_loss(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def test_cross_entropy_of_a_soft_target_is_that_of_both_binary_ones_by_its_shares():
+    # A quarter of 2 * -ln 0.8, three quarters of -ln 0.2; then a certain pixel that is half right.
+    found = binary_mask_loss(torch.tensor([[0.8]]), torch.tensor([[0.25]]))
+    expected = 0.25 * -2 * math.log(0.8) + 0.75 * -math.log(0.2)
+    torch.testing.assert_close(found, torch.tensor([expected]))
+    certain = binary_mask_loss(torch.tensor([[1.0]]), torch.tensor([[0.5]]))
+    torch.testing.assert_close(certain, torch.tensor([-0.5 * math.log(1e-6)]), rtol=0.02, atol=0)
+    probs, targets = torch.rand(3, 4, 5), torch.rand(3, 4, 5) > 0.5
+    soft = binary_mask_loss(probs, targets.float())
+    torch.testing.assert_close(soft, binary_mask_loss(probs, targets))

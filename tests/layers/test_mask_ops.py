@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from solo_d2.layers import (
     downsample_masks,
     mask_areas,
+    mask_coverage,
     mask_occupancy,
     mask_ops,
     mask_profiles,
@@ -173,15 +174,39 @@ def test_two_of_the_four_inner_pixels_make_a_pixel():
     assert downsample_masks(masks, 4).flatten().tolist() == [False, True, False]
 
 
-def test_downsampling_no_masks_gives_none():
+@pytest.mark.parametrize("stride", [2, 3, 4, 8, 16])
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_coverage_is_the_share_of_foreground_in_every_block(stride, density):
+    masks = random_masks((5, 48, 96), stride, density)
+    expected = masks.double().view(5, 48 // stride, stride, 96 // stride, stride).mean((2, 4))
+    torch.testing.assert_close(mask_coverage(masks, stride), expected.float(), rtol=1e-6, atol=0)
+    # A view that is not contiguous.
+    assert torch.equal(mask_coverage(masks.mT, stride), mask_coverage(masks, stride).mT)
+
+
+def test_coverage_of_a_high_block_does_not_overflow():
+    masks = torch.ones(1, 256, 255, dtype=torch.bool)
+    assert mask_coverage(masks[:, :255], 255).tolist() == [[[1.0]]]
+    with pytest.raises(ValueError, match="from 2 to 255"):
+        mask_coverage(torch.ones(1, 256, 256, dtype=torch.bool), 256)
+
+
+@pytest.mark.parametrize("function", [downsample_masks, mask_coverage])
+def test_downsampling_no_masks_gives_none(function):
     masks = torch.zeros(0, 8, 12, dtype=torch.bool)
-    assert downsample_masks(masks, 4).shape == (0, 2, 3)
+    assert function(masks, 4).shape == (0, 2, 3)
 
 
-@pytest.mark.parametrize(("size", "stride"), [((8, 10), 4), ((10, 8), 4), ((9, 9), 3), ((8, 8), 0)])
-def test_sizes_that_the_stride_does_not_divide_are_refused(size, stride):
+@pytest.mark.parametrize(("size", "stride"), [((8, 10), 4), ((10, 8), 4), ((9, 9), 2), ((8, 8), 0)])
+@pytest.mark.parametrize("function", [downsample_masks, mask_coverage])
+def test_sizes_that_the_stride_does_not_divide_are_refused(function, size, stride):
     with pytest.raises(ValueError, match="pad the masks first"):
-        downsample_masks(torch.zeros(1, *size, dtype=torch.bool), stride)
+        function(torch.zeros(1, *size, dtype=torch.bool), stride)
+
+
+def test_masks_are_reduced_by_even_strides_to_binary_ones():
+    with pytest.raises(ValueError, match="an even stride"):
+        downsample_masks(torch.zeros(1, 9, 9, dtype=torch.bool), 3)
 
 
 @pytest.mark.parametrize("masks", [torch.zeros(1, 2, 2), torch.zeros(2, 2, dtype=torch.bool)])

@@ -123,7 +123,11 @@ class SOLO(Inference):
             "backbone": backbone,
             "head": head,
             "assigner": cls.assigner_class(
-                grid, node.NUM_CLASSES, node.CENTER_REGION, tuple(mask_strides)
+                grid,
+                node.NUM_CLASSES,
+                node.CENTER_REGION,
+                tuple(mask_strides),
+                node.MASK_TARGETS,
             ),
             "criterion": SOLOCriterion(
                 num_classes=node.NUM_CLASSES,
