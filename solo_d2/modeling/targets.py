@@ -50,6 +50,24 @@ class _Objects(NamedTuple):
     masks: dict[int, Tensor]
 
 
+class Measures(NamedTuple):
+    """What decides which cells objects get; lengths in pixels of the network's input.
+
+    Attributes:
+        images: index of each object's image, int64 (I,).
+        sizes: (width, height) of each mask's box (I, 2) float64.
+        areas: of the masks (I,).
+        centers: (x, y) of their centres of mass (I, 2) float64; anything for an empty mask.
+        canvases: (W, H) of each object's canvas (I, 2) or of all (2,), float64.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    areas: Tensor
+    centers: Tensor
+    canvases: Tensor
+
+
 class SOLOTargetAssigner:
     """Assign objects to grid cells: no parameters, no loops over objects.
 
@@ -128,7 +146,7 @@ class SOLOTargetAssigner:
         """As a call, but on `device`."""
         objects = self._gather(instances, canvas, device)
         classes, num_images = objects.classes, len(instances)
-        owner = self._claim(objects, canvas, num_images)  # (N, T)
+        owner = self.claim(_measure(objects, canvas), num_images)  # (N, T)
         self.lost_objects.add(owner, len(classes))
         claimed = owner >= 0
         padded = torch.cat([classes, classes.new_full((1,), self.num_classes)])
@@ -222,23 +240,27 @@ class SOLOTargetAssigner:
                 )
         return labels.to(device)
 
-    def _claim(self, objects: _Objects, canvas: tuple[int, int], num_images: int) -> Tensor:
-        """Object (N, T) that owns every cell of every image, -1 where there is none."""
-        device = objects.classes.device
-        profiles = objects.rows, objects.columns
-        boxes = profiles_to_boxes(*profiles).double()
-        size = boxes[:, 2:] - boxes[:, :2]  # (I, 2) as w, h
-        area = profiles[0].sum(1)
-        # An empty mask has no centre; its zero size keeps it out of every level below.
-        center = profiles_to_centroids(*profiles).nan_to_num()
-        scale = size.prod(1).sqrt()
+    def claim(self, objects: Measures, num_images: int) -> Tensor:
+        """Find the object that owns every cell.
+
+        Args:
+            objects: of all images, on one device.
+            num_images: N.
+
+        Returns:
+            Index of the object (N, T), -1 where there is none.
+        """
+        device = objects.areas.device
+        scale = objects.sizes.prod(1).sqrt()
         bounds = torch.tensor(self.grid.scale_ranges, device=device, dtype=torch.float64)
         on_level = (scale[:, None] >= bounds[:, 0]) & (scale[:, None] <= bounds[:, 1])
-        on_level &= (area > 0)[:, None]  # (I, L)
+        on_level &= (objects.areas > 0)[:, None]  # (I, L)
 
-        extent = torch.tensor([canvas[1], canvas[0]], device=device, dtype=torch.float64)
-        columns, in_columns = self._touched(center[:, 0], size[:, 0], extent[0])
-        rows, in_rows = self._touched(center[:, 1], size[:, 1], extent[1])
+        touched = (
+            self._touched(objects.centers[:, i], objects.sizes[:, i], objects.canvases[..., i])
+            for i in range(2)
+        )
+        (columns, in_columns), (rows, in_rows) = touched
         starts = torch.tensor(self.grid.starts, device=device)[:, None, None]
         sizes = torch.tensor(self.grid.num_grids, device=device)[:, None, None]
         cells = starts + rows[..., :, None] * sizes + columns[..., None, :]  # (I, L, 3, 3)
@@ -246,7 +268,7 @@ class SOLOTargetAssigner:
         valid = on_level[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]
 
         # One pass without order: the greatest rank wins, and ranks grow as areas shrink.
-        by_area = area.argsort(descending=True, stable=True)
+        by_area = objects.areas.argsort(descending=True, stable=True)
         rank = torch.empty_like(by_area)
         rank[by_area] = torch.arange(len(by_area), device=device)
         spare = num_images * self.grid.num_cells  # where claims that are not valid end
@@ -272,7 +294,8 @@ class SOLOTargetAssigner:
         grids = torch.tensor(self.grid.num_grids, device=center.device, dtype=torch.float64)
 
         def cell_of(position: Tensor) -> Tensor:
-            return (position[:, None] * grids / extent + _BORDER_SLACK).floor()[..., None]
+            cells = position[:, None] * grids / extent[..., None]
+            return (cells + _BORDER_SLACK).floor()[..., None]
 
         half = 0.5 * self.center_region * size
         middle, first, last = cell_of(center), cell_of(center - half), cell_of(center + half)
@@ -280,6 +303,20 @@ class SOLOTargetAssigner:
         touched = (cells >= first.clamp(min=0)) & (cells <= last)
         touched &= cells < grids[:, None]
         return cells.clamp(min=0).minimum(grids[:, None] - 1).long(), touched
+
+
+def _measure(objects: _Objects, canvas: tuple[int, int]) -> Measures:
+    """Measure objects by their profiles."""
+    profiles = objects.rows, objects.columns
+    boxes = profiles_to_boxes(*profiles).double()
+    return Measures(
+        images=objects.images,
+        sizes=boxes[:, 2:] - boxes[:, :2],
+        areas=profiles[0].sum(1),
+        # An empty mask has no centre; its zero size keeps it out of every level.
+        centers=profiles_to_centroids(*profiles).nan_to_num(),
+        canvases=boxes.new_tensor(canvas[::-1]),
+    )
 
 
 def _lies_on_host(masks: BitMasks | PolygonMasks | Tensor) -> bool:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solo_d2.modeling import GridSpec
-from solo_d2.modeling.targets import SOLOTargetAssigner
+from solo_d2.modeling.targets import Measures, SOLOTargetAssigner
 
 CPU = torch.device("cpu")
 
@@ -359,3 +359,27 @@ def test_masks_on_the_host_are_measured_there_and_only_targets_travel():
         assert moved.device.type == "meta"
         assert (moved.shape, moved.dtype) == (stayed.shape, stayed.dtype)
     assert {x.shape for x in found.masks.values()} == {(2, 16, 24)}
+
+
+def test_measures_of_images_with_their_own_canvases_claim_as_the_images_do():
+    assign = assigner((5, 3), ((1, 12), (6, 99)))
+    boxes = [[(2, 2, 9, 9), (3, 3, 8, 8)], [], [(20, 5, 40, 30), (0, 0, 4, 4), (1, 1, 3, 3)]]
+    canvases = [(16, 16), (32, 32), (32, 64)]
+    owners, start = [], 0
+    for group, canvas in zip(boxes, canvases, strict=True):
+        targets = assign([rectangles(canvas, group, [0] * len(group))], canvas, CPU)
+        owner = torch.full((assign.grid.num_cells,), -1)
+        owner[targets.cells] = targets.instances + start
+        owners.append(owner)
+        start += len(group)
+    corners = torch.tensor([box for group in boxes for box in group], dtype=torch.float64)
+    sizes = corners[:, 2:] - corners[:, :2]
+    images = torch.tensor([0, 0, 2, 2, 2])
+    measures = Measures(
+        images=images,
+        sizes=sizes,
+        areas=sizes.prod(1),
+        centers=(corners[:, :2] + corners[:, 2:] - 1) / 2,
+        canvases=torch.tensor(canvases, dtype=torch.float64)[images].flip(1),
+    )
+    assert torch.equal(assign.claim(measures, 3), torch.stack(owners))
