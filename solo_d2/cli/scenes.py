@@ -1,7 +1,8 @@
-"""``solo-d2 scenes``: build a dataset of generated scenes."""
+"""``solo-d2 scenes``: build a dataset of generated scenes, or cut-outs for one."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -9,6 +10,11 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["cutouts"]:
+        from .cutouts import main as cut
+
+        return cut(argv[1:])
     from ..data.scenes.__main__ import main as build
 
     return build(argv, prog="solo-d2 scenes")

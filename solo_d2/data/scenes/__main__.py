@@ -40,7 +40,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m solo_d2.data.
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description="Build a dataset of generated scenes.")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Build a dataset of generated scenes.",
+        epilog="`solo-d2 scenes cutouts FOLDER` makes cut-outs for rgba of photographs.",
+    )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, found in KINDS.items():
         sub = kinds.add_parser(kind, help=found.summary, description=f"Scenes: {found.summary}.")
