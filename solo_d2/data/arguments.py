@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from .sources import DATA_SOURCES, JSON_FORMATS, SPLITS, register_folder
+from .sources import (
+    DATA_SOURCES,
+    JSON_FORMATS,
+    SPLITS,
+    recognise,
+    register_folder,
+    split_location,
+)
 
 __all__ = ["add_data_arguments", "names_data", "register_named_data"]
 
@@ -21,8 +27,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="PATH",
-        help="COCO json, folder with COCO annotations and images, or KIND:DIR with KIND one of "
-        f"{', '.join(DATA_SOURCES)}",
+        help="a dataset's folder, whose format is found out, or a COCO json; or KIND:DIR with KIND "
+        f"one of {', '.join(DATA_SOURCES)}",
     )
     for split, use in (("train", "training"), ("val", "evaluation")):
         add(f"--{split}-json", metavar="FILE", help=f"annotations for {use}")
@@ -116,31 +122,17 @@ def _by_key(names: dict[str, str]) -> dict[str, str]:
 
 
 def _register_data(location: str, splits: tuple[str, ...], panoptic: bool) -> dict[str, str]:
-    """Register ``--data``."""
-    kind, colon, folder = location.partition(":")
-    if colon and not os.path.exists(location):
-        return _by_key(register_folder(kind, folder, splits, panoptic=panoptic))
-    if panoptic:
+    """Register ``--data``; without a validation set some images are set aside."""
+    kind, folder = split_location(location)
+    if not kind and panoptic:
         raise ValueError(
             "--data finds no panoptic annotations; name them with --train-panoptic-json, "
             "--train-panoptic-root and --train-images, or write --data KIND:DIR"
         )
-    return _register_coco(location, splits)
-
-
-def _register_coco(location: str, splits: tuple[str, ...]) -> dict[str, str]:
-    """Register COCO annotations; without a validation set some images are set aside."""
-    from .datasets.coco_folder import find_coco
-    from .holdout import hold_out
-
-    found = find_coco(location)
-    if splits == ("val",):  # an evaluation of all that there is, where there is no more
-        found = {"val": found.get("val", found["train"])}
-    names = {}
-    for split, (file, images) in found.items():
-        names[split] = f"own_{split}"
-        JSON_FORMATS["coco"](names[split], str(file), str(images))
+    names = register_folder(kind or recognise(folder), folder, splits, panoptic=panoptic)
     if "val" not in names:
+        from .holdout import hold_out
+
         names["train"], names["val"] = hold_out(names["train"])
     return _by_key(names)
 

@@ -6,11 +6,22 @@ Reading what an entry needs is left to its functions, so that the tables cost no
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-__all__ = ["DATA_SOURCES", "JSON_FORMATS", "SPLITS", "DataSource", "register_folder"]
+__all__ = [
+    "DATA_SOURCES",
+    "JSON_FORMATS",
+    "SPLITS",
+    "DataSource",
+    "recognise",
+    "register_folder",
+    "split_location",
+]
 
 SPLITS = ("train", "val")
 
@@ -25,11 +36,15 @@ class DataSource:
         contents: What the folder is, for ``--help``.
         register: Called with the folder and the splits wanted, of "train" and "val". Registers
             each with Detectron2, with an ``evaluator_type`` in its metadata, and returns the
-            registered names by split. Registering the same folder again must do nothing.
-            Raises `ValueError` for a folder that it cannot use.
+            registered names by split; "val" may be missing where there is none, and where it
+            alone is wanted it may be all that there is. Registering the same folder again must do
+            nothing. Raises `ValueError` for a folder that it cannot use.
         panoptic: The same for panoptic models; None if the format has no stuff.
         flag: Give commands an option with the kind's name, ``--KIND DIR``; every kind can be
             named by ``--data KIND:DIR``.
+        recognise: Called with an existing path, at which it takes a quick look. Returns None if
+            nothing speaks for this kind, "" for such a dataset, and for half of one what is
+            missing, as the second half of a sentence. None for a kind that has to be named.
 
     Example:
         >>> DATA_SOURCES["stamps"].contents
@@ -40,6 +55,7 @@ class DataSource:
     register: RegisterFolder
     panoptic: RegisterFolder | None = None
     flag: bool = False
+    recognise: Callable[[Path], str | None] | None = None
 
 
 def _scenes(prefix: str, kind: str, *, panoptic: bool = False) -> RegisterFolder:
@@ -74,7 +90,49 @@ def _cityscapes(folder: str, splits: Sequence[str]) -> dict[str, str]:
     return dict(zip(splits, register_cityscapes(folder, tuple(splits)), strict=True))
 
 
+def _coco_folder(folder: str, splits: Sequence[str]) -> dict[str, str]:
+    from .datasets.coco_folder import find_coco
+
+    found = find_coco(folder)
+    if tuple(splits) == ("val",):  # all that there is, where there is no more
+        found = {"val": found.get("val", found["train"])}
+    names = {split: f"own_{split}" for split in splits if split in found}
+    for split, name in names.items():
+        _coco(name, *map(str, found[split]))
+    return names
+
+
+def _look(module: str) -> Callable[[Path], str | None]:
+    """Return a function that calls `recognise` of a module, which it imports then."""
+    return lambda path: _datasets(module).recognise(path)
+
+
+def _datasets(module: str) -> Any:
+    return importlib.import_module(f".datasets.{module}", __package__)
+
+
+def _format(kind: str, contents: str) -> DataSource:
+    """Return a kind whose module in `datasets` has the functions `find` and `recognise`."""
+
+    def register(folder: str, splits: Sequence[str]) -> dict[str, str]:
+        root = Path(os.path.abspath(folder))
+        if not root.exists():
+            raise ValueError(f"{root}: no such folder; it should be {contents}")
+        readers = _datasets(kind).find(root)
+        names: dict[str, str] = _datasets("folders").register_splits(kind, root, splits, readers)
+        return names
+
+    return DataSource(contents, register, recognise=_look(kind))
+
+
 DATA_SOURCES: dict[str, DataSource] = {
+    "coco": DataSource(
+        "COCO json, or a folder with such files and images",
+        _coco_folder,
+        recognise=_look("coco_folder"),
+    ),
+    "labelme": _format("labelme", "a folder with a json file of LabelMe for each image"),
+    "yolo": _format("yolo", "data.yaml of YOLO, or a folder with it and files of polygons"),
     "stamps": DataSource(
         "a stamps dataset of solo_d2.data.scenes",
         _scenes("stamps", "stamps"),
@@ -84,7 +142,12 @@ DATA_SOURCES: dict[str, DataSource] = {
     "shapes": DataSource(
         "a shapes dataset of solo_d2.data.scenes", _scenes("shapes", "shapes"), flag=True
     ),
-    "cityscapes": DataSource("folder with leftImg8bit and gtFine", _cityscapes, flag=True),
+    "cityscapes": DataSource(
+        "folder with leftImg8bit and gtFine",
+        _cityscapes,
+        flag=True,
+        recognise=_look("cityscapes"),
+    ),
     "matting": DataSource(
         "an rgba or stamps dataset of solo_d2.data.scenes; evaluates mattes, too",
         _scenes("matting", "rgba"),
@@ -125,6 +188,36 @@ JSON_FORMATS: dict[str, Callable[[str, str, str], None]] = {
     "matting": _matting,
 }
 """Formats of ``--train-json`` and ``--val-json``: register a name, a file and an image folder."""
+
+
+def split_location(location: str) -> tuple[str, str]:
+    """Return the kind, "" for one that is not said, and the path of "KIND:PATH" or "PATH"."""
+    kind, colon, path = location.partition(":")
+    return (kind, path) if colon and not os.path.exists(location) else ("", location)
+
+
+def recognise(location: str | os.PathLike[str]) -> str:
+    """Return the kind of the dataset at a path, from what is there.
+
+    Raises:
+        ValueError: Nothing is there, no known dataset, half of one, or one of several kinds.
+    """
+    path = Path(location)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; name a dataset's folder or a COCO json")
+    looks = {kind: x.recognise(path) for kind, x in DATA_SOURCES.items() if x.recognise}
+    whole = [kind for kind, missing in looks.items() if missing == ""]
+    if len(whole) == 1:
+        return whole[0]
+    if whole:
+        raise ValueError(
+            f"{path} can be read as {' and as '.join(whole)}; say which: --data {whole[0]}:{path}"
+        )
+    for kind, missing in looks.items():
+        if missing:
+            raise ValueError(f"{path} looks like {kind} data, but {missing}")
+    known = "; ".join(f"{kind}: {DATA_SOURCES[kind].contents}" for kind in looks)
+    raise ValueError(f"{path}: no dataset that is known ({known})")
 
 
 def register_folder(

@@ -73,6 +73,18 @@ def read_config_file(path: str | os.PathLike[str]) -> list[ConfigPart]:
         raise ValueError(f"{top}: not a usable config: {one_line(reason)}") from error
 
 
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML file that somebody else wrote, as safely as a config.
+
+    Raises:
+        ValueError: no such file, or no mapping that can be used.
+    """
+    try:
+        return _content(Path(path))
+    except _UnusableError as error:
+        raise ValueError(f"{path}: not a usable YAML file: {one_line(error)}") from error
+
+
 class _UnusableError(ValueError):
     """What is wrong with the file `path`, in one line without its name."""
 
@@ -88,9 +100,20 @@ def _read(path: Path, above: tuple[Path, ...], budget: Iterator[int]) -> Iterato
     if path.resolve() in [file.resolve() for file in above]:
         chain = " -> ".join(map(str, (*above, path)))
         raise _UnusableError(path, f"{BASE_KEY} leads in a circle: {chain}")
+    content = _content(path)
     try:
-        content = _load(path)
         bases = _bases(path, content.pop(BASE_KEY, []))
+    except ValueError as error:
+        raise _UnusableError(path, one_line(error)) from error
+    for base in bases:
+        yield from _read(base, (*above, path), budget)
+    yield ConfigPart(path, content)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Read one file, whatever may be wrong with it."""
+    try:
+        return _load(path)
     except RecursionError as error:
         raise _UnusableError(path, "nested too deeply") from error
     except OSError as error:
@@ -99,9 +122,6 @@ def _read(path: Path, above: tuple[Path, ...], budget: Iterator[int]) -> Iterato
         raise _UnusableError(path, one_line(error)) from error
     except Exception as error:  # constructors of numbers and dates raise whatever they trip over
         raise _UnusableError(path, f"a value cannot be read ({error!r})") from error
-    for base in bases:
-        yield from _read(base, (*above, path), budget)
-    yield ConfigPart(path, content)
 
 
 def _bases(path: Path, value: Any) -> list[Path]:

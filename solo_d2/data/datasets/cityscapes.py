@@ -20,7 +20,7 @@ from ...io.image import ImageError, open_image, read_size
 from ...layers import encode_masks, masks_to_boxes
 from .catalog import CocoData, register_data
 
-__all__ = ["CLASSES", "load_cityscapes", "register_cityscapes"]
+__all__ = ["CLASSES", "load_cityscapes", "recognise", "register_cityscapes"]
 
 CLASSES = {
     24: "person",
@@ -38,6 +38,14 @@ _IMAGE_END, _TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 # Pixels of an object have 1000 x its label id + its number; those of a group that could not be
 # told apart, and of background, have the label id itself.
 _IDS_PER_CLASS = 1000
+
+
+def recognise(location: Path) -> str | None:
+    """Tell whether a folder is laid out so, see `DataSource`."""
+    missing = [part for part in ("leftImg8bit", "gtFine") if not (location / part).is_dir()]
+    if len(missing) == 2:
+        return None
+    return f"has no folder {missing[0]}; unpack both archives there" if missing else ""
 
 
 def load_cityscapes(root: str | os.PathLike[str], split: str) -> CocoData:

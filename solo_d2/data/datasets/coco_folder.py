@@ -7,19 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...io.json_reader import read_json_object
+from .folders import SPLIT_NAMES, json_keys
 
-__all__ = ["find_coco"]
+__all__ = ["find_coco", "recognise"]
 
-_NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
-"""How splits are called, the first that is found counts."""
+
+def recognise(location: Path) -> str | None:
+    """Tell whether a path is such a dataset or one file of annotations, see `DataSource`."""
+    if location.is_file():
+        return "" if location.suffix.lower() == ".json" else None
+    files = [*_json_files(location), *location.glob("*/_annotations.coco.json")]
+    return "" if any(map(_is_coco, files)) else None
 
 
 def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
     """Find the annotation files of a dataset and the folders of their images.
 
-    Known are ``annotations/instances_train2017.json`` with ``train2017/`` (COCO),
-    ``annotations/train.json`` with ``train/`` or ``images/``, ``train/_annotations.coco.json``
-    (Roboflow), ``train.json`` beside the images, and one file alone.
+    Known are ``annotations/instances_train2017.json`` with ``train2017/`` (COCO) or
+    ``images/`` (CVAT), ``annotations/train.json`` with ``train/`` or ``images/``,
+    ``train/_annotations.coco.json`` (Roboflow), ``train.json`` beside the images, and one file
+    alone (Label Studio's ``result.json``).
 
     Args:
         location: The dataset's folder, or one annotation file.
@@ -36,12 +43,12 @@ def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
     if not location.is_dir():
         raise ValueError(f"{location}: no such file or folder; name a COCO json or its folder")
     found = {}
-    for split, names in _NAMES.items():
+    for split, names in SPLIT_NAMES.items():
         file = _annotations(location, names)
         if file is not None:
             found[split] = (file, _image_folder(file, location))
     if "train" not in found:
-        files = sorted(_json_files(location))
+        files = sorted(filter(_is_coco, _json_files(location)))
         if len(files) != 1:
             some = ", ".join(str(file.relative_to(location)) for file in files[:5]) or "none"
             raise ValueError(
@@ -55,22 +62,33 @@ def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
 
 def _json_files(root: Path) -> Iterator[Path]:
     for folder in (root, root / "annotations"):
-        if folder.is_dir():
-            yield from (file for file in folder.glob("*.json") if file.is_file())
+        yield from (file for file in sorted(folder.glob("*.json")) if file.is_file())
+
+
+def _is_coco(file: Path) -> bool:
+    return bool(json_keys(file) & {"images", "annotations", "categories"})
 
 
 def _annotations(root: Path, names: tuple[str, ...]) -> Path | None:
+    known = [*sorted(root.glob("*/_annotations.coco.json")), *_json_files(root)]
     for name in names:
-        candidates = [root / name / "_annotations.coco.json", root / f"{name}.json"]
-        candidates.append(root / "annotations" / f"{name}.json")
-        candidates += sorted((root / "annotations").glob(f"instances_{name}*.json"))
-        files = [file for file in candidates if file.is_file()]
+        files = [file for file in known if _is_of_split(file, name)]
         if len(files) > 1:
             shown = " or ".join(str(file.relative_to(root)) for file in files)
             raise ValueError(f"{root}: {shown}? Name one with --{names[0]}-json")
         if files:
             return files[0]
     return None
+
+
+def _is_of_split(file: Path, name: str) -> bool:
+    """Return whether a file has the name of a split; CVAT's begin with a capital letter."""
+    if file.name == "_annotations.coco.json":
+        return file.parent.name.lower() == name
+    stem = file.stem.lower()
+    return stem == name or (
+        file.parent.name == "annotations" and stem.startswith(f"instances_{name}")
+    )
 
 
 def _image_folder(file: Path, root: Path) -> Path:

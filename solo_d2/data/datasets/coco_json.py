@@ -78,6 +78,7 @@ def parse_coco(
     root: Path,
     *,
     name_of: Callable[[dict[str, Any]], Any] | None = None,
+    findings: Findings | None = None,
 ) -> CocoData:
     """Check `content`, read from `path`, as `load_coco_json` does.
 
@@ -88,10 +89,12 @@ def parse_coco(
         content: of the file.
         root: folder of the images.
         name_of: gives the file name of an entry of "images" where it is not its "file_name".
+        findings: with what there is to say already; by default those of a COCO file.
     """
     categories = index_entries(path, "categories", content["categories"], ("name",))
     images = index_entries(path, "images", content["images"], () if name_of else ("file_name",))
-    findings = Findings(path, len(content["annotations"]))
+    if findings is None:
+        findings = Findings(path, len(content["annotations"]))
     annotations = index_entries(
         path,
         "annotations",

@@ -23,12 +23,14 @@ class Findings:
         total: number of its annotations.
         notes: further sentences, without a full stop.
         standard: whether references, sizes and names are as the format has them.
+        boxes: whether the format has boxes and areas, so that one that lacks them is told.
     """
 
     path: Path
     total: int
     notes: list[str] = field(default_factory=list)
     standard: bool = True
+    boxes: bool = True
     _dropped: dict[Reason, list[Any]] = field(default_factory=dict)
     _first: dict[Reason, str] = field(default_factory=dict)
     _completed: list[Any] = field(default_factory=list)
@@ -40,7 +42,8 @@ class Findings:
 
     def complete(self, annotation_id: Any) -> None:
         """Note an annotation that is kept, though not as it stands in the file."""
-        self._completed.append(annotation_id)
+        if self.boxes:
+            self._completed.append(annotation_id)
 
     @property
     def repaired(self) -> int:
