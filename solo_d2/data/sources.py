@@ -133,6 +133,8 @@ DATA_SOURCES: dict[str, DataSource] = {
     ),
     "labelme": _format("labelme", "a folder with a json file of LabelMe for each image"),
     "yolo": _format("yolo", "data.yaml of YOLO, or a folder with it and files of polygons"),
+    "voc": _format("voc", "a folder with VOC's JPEGImages, SegmentationObject, SegmentationClass"),
+    "masks": _format("masks", "a folder with images and with masks whose values number objects"),
     "stamps": DataSource(
         "a stamps dataset of solo_d2.data.scenes",
         _scenes("stamps", "stamps"),
@@ -152,6 +154,7 @@ DATA_SOURCES: dict[str, DataSource] = {
         "an rgba or stamps dataset of solo_d2.data.scenes; evaluates mattes, too",
         _scenes("matting", "rgba"),
         flag=True,
+        recognise=lambda path: _datasets("folders").recognise_cutouts(path),
     ),
     "composed": DataSource(
         "a dataset of solo_d2.data.scenes; training images are composed anew in every epoch",
@@ -216,7 +219,7 @@ def recognise(location: str | os.PathLike[str]) -> str:
     for kind, missing in looks.items():
         if missing:
             raise ValueError(f"{path} looks like {kind} data, but {missing}")
-    known = "; ".join(f"{kind}: {DATA_SOURCES[kind].contents}" for kind in looks)
+    known = "; ".join(f"{kind}: {x.contents}" for kind, x in DATA_SOURCES.items() if x.recognise)
     raise ValueError(f"{path}: no dataset that is known ({known})")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...io.image import IMAGE_EXTENSIONS
+from ...io.decode import WITH_ALPHA
+from ...io.image import IMAGE_EXTENSIONS, ImageError, open_image
 from .catalog import CocoData, register_data
 from .coco_json import parse_coco
 from .problems import Findings
@@ -21,6 +22,7 @@ __all__ = [
     "files_below",
     "images_below",
     "json_keys",
+    "recognise_cutouts",
     "register_splits",
     "split_folders",
 ]
@@ -160,6 +162,20 @@ def files_below(folder: Path, endings: Sequence[str]) -> Iterator[Path]:
 def images_below(folder: Path) -> list[Path]:
     """Return the images below a folder, in order."""
     return list(files_below(folder, IMAGE_EXTENSIONS))
+
+
+def recognise_cutouts(location: Path) -> str | None:
+    """Tell whether a folder holds cut-outs, of which scenes can be composed, see `DataSource`."""
+    image = next(files_below(location, (".png", ".webp")), None) if location.is_dir() else None
+    if image is None:
+        return None
+    try:
+        with open_image(image) as opened:
+            transparent = opened.mode in WITH_ALPHA
+    except ImageError:  # told where it is used
+        return None
+    remedy = "compose scenes of them first: solo-d2 scenes rgba --cutouts DIR --backgrounds DIR"
+    return f"holds cut-outs alone; {remedy}" if transparent else None
 
 
 def json_keys(file: Path) -> set[str]:

@@ -45,7 +45,7 @@ def find(location: Path) -> dict[str, Reader]:
     (file,) = files
     content = read_yaml(file)
     classes = _classes(file, content)
-    readers = {}
+    readers: dict[str, Reader] = {}
     for split, keys in SPLIT_NAMES.items():
         key = next((x for x in keys if content.get(x)), None)
         if key is not None:

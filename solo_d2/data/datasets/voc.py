@@ -1,0 +1,187 @@
+"""Datasets in Pascal VOC's folders for segmentation, as VOC, CVAT and LabelMe write them.
+
+JPEGImages/ID.jpg, SegmentationObject/ID.png, SegmentationClass/ID.png;
+ImageSets/Segmentation/train.txt lists the ids of a split, without it every mask counts;
+labelmap.txt or class_names.txt names the classes, without either they are those of VOC.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...io.errors import one_line, shown
+from ...io.image import IMAGE_EXTENSIONS
+from ...io.index_png import COLOUR, VOID, IndexImage, colormap, encode_numbers, read_index_png
+from ...io.panoptic_png import rgb_to_ids
+from .catalog import CocoData
+from .entries import class_names
+from .folders import SPLIT_NAMES, Lists, Reader, files_below
+from .problems import count_of
+
+__all__ = ["CLASSES", "find", "image_of", "recognise"]
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+"""Names of VOC's own classes, from the number 1 on."""
+
+_BACKGROUND = ("background", "_background_")
+_IMAGES, _OBJECTS, _OBJECT_CLASSES = "JPEGImages", "SegmentationObject", "SegmentationClass"
+_REMEDIES = {
+    _IMAGES: "the images belong there",
+    _OBJECTS: "its masks tell the objects of a class apart",
+    _OBJECT_CLASSES: "its masks tell the classes of the objects",
+}
+
+
+def recognise(location: Path) -> str | None:
+    """Tell whether a folder is laid out so, see `DataSource`."""
+    if not any((location / part).is_dir() for part in (_OBJECTS, _OBJECT_CLASSES)):
+        return None
+    missing = [part for part in _REMEDIES if not (location / part).is_dir()]
+    return f"has no folder {missing[0]}; {_REMEDIES[missing[0]]}" if missing else ""
+
+
+def find(location: Path) -> dict[str, Reader]:
+    """Return what reads the splits of a folder."""
+    missing = recognise(location) if location.is_dir() else "is no folder"
+    if missing != "":
+        raise ValueError(f"{location} {missing or f'has no folder {_OBJECTS}'}")
+    colours, names = _classes(location)
+    return {
+        split: partial(_read, location, file, colours, names)
+        for split, file in _lists(location).items()
+    }
+
+
+def _lists(root: Path) -> dict[str, Path]:
+    """The files that list the ids of the splits; the folder of masks where there is none."""
+    folder = root / "ImageSets" / "Segmentation"
+    files = {file.stem.lower(): file for file in sorted(folder.glob("*.txt"))}
+    found = {}
+    for split, names in SPLIT_NAMES.items():
+        for name in (*names, *("trainval", "default") * (split == "train")):
+            if name in files and split not in found:
+                found[split] = files[name]
+    if "train" in found:
+        return found
+    if len(files) > 1:
+        raise ValueError(f"{folder}: {', '.join(files)}? Name one train.txt")
+    return {"train": next(iter(files.values()), root / _OBJECTS)}
+
+
+def _classes(root: Path) -> tuple[dict[int, int], dict[Any, str]]:
+    """Number of a class by its colour, and its name by its number."""
+    listed = [root / name for name in ("labelmap.txt", "class_names.txt") if (root / name).exists()]
+    colours = {int(colour): k for k, colour in enumerate(rgb_to_ids(colormap()))}
+    names = dict(enumerate(CLASSES, start=1))
+    if listed:
+        lines = [line.strip() for line in _text(listed[0]).splitlines()]
+        lines = [line for line in lines if line and line[0] != "#" and line != "__ignore__"]
+        first = 0 if lines and lines[0].split(":")[0] in _BACKGROUND else 1
+        names = {k: line.split(":")[0] for k, line in enumerate(lines, first)}
+        if listed[0].name == "labelmap.txt":
+            colours |= {_colour(listed[0], line): k for k, line in enumerate(lines, first)}
+    entries = {k: {"name": name} for k, name in names.items() if name not in _BACKGROUND}
+    return colours, class_names(listed[0] if listed else root, entries)[0]
+
+
+def _colour(file: Path, line: str) -> int:
+    """The colour of a line NAME:R,G,B:PARTS:ACTIONS as a number."""
+    try:
+        rgb = np.array([int(x) for x in line.split(":")[1].split(",")], np.uint8)
+        return int(rgb_to_ids(rgb.reshape(3)))
+    except (IndexError, ValueError, OverflowError) as error:
+        raise ValueError(f"{file}: expected NAME:R,G,B:PARTS:ACTIONS, got {shown(line)}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({one_line(error)})") from error
+
+
+def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, str]) -> CocoData:
+    masks = root / _OBJECTS
+    if listed.is_dir():
+        ids = [
+            x.relative_to(masks).with_suffix("").as_posix() for x in files_below(masks, [".png"])
+        ]
+    else:
+        ids = [line.split()[0] for line in _text(listed).splitlines() if line.strip()]
+    bare = 0
+    pairs: list[tuple[str, Path, Path]] = []
+    for name in ids:
+        mask = Path(os.path.normpath(masks / f"{name}.png"))
+        if not mask.is_relative_to(masks):
+            raise ValueError(f"{listed}: {shown(name)} leads out of {masks}")
+        if mask.is_file():
+            pairs.append((name, mask, root / _OBJECT_CLASSES / f"{name}.png"))
+        else:
+            bare += 1
+    lists = Lists(root, listed)
+    # Reading PNG files is most of the work, and done outside of Python's lock.
+    with ThreadPoolExecutor() as pool:
+        read = pool.map(lambda pair: _objects(pair[1], pair[2], colours), pairs)
+        for (name, mask, _), objects in zip(pairs, read, strict=True):
+            image = image_of(root / _IMAGES, name)
+            lists.add(image, None, objects, os.fspath(mask.relative_to(root)))
+    if bare:
+        lists.notes.append(f"{count_of(bare, 'image')} without a mask left out")
+    return lists.read(names)
+
+
+def image_of(folder: Path, name: str) -> Path:
+    """Return the image in a folder that has a name without its extension.
+
+    Raises:
+        ValueError: There is none, or it lies elsewhere.
+    """
+    path = Path(os.path.normpath(folder / name))
+    for ending in (y for x in IMAGE_EXTENSIONS for y in (x, x.upper())):
+        file = path.with_name(path.name + ending)
+        if file.is_relative_to(folder) and file.is_file():
+            return file
+    raise ValueError(f"{folder}: no image {shown(name)}, though there is a mask of that name")
+
+
+def _objects(
+    mask: Path, class_mask: Path, colours: dict[int, int]
+) -> Sequence[tuple[int, dict[str, Any]]]:
+    """Class and RLE of every object; its class is that of most of its pixels."""
+    numbers, classes = read_index_png(mask), read_index_png(class_mask)
+    if numbers.values.shape != classes.values.shape:
+        raise ValueError(f"{mask} and {class_mask} differ in size")
+    labels = _labels(classes, colours)
+    values = np.where(numbers.values == _void(numbers), 0, numbers.values)
+    objects = []
+    for value, rle in encode_numbers(values):
+        inside = labels[values == value]
+        votes = np.bincount(inside[inside > 0])
+        objects.append((int(votes.argmax()) if len(votes) else 0, rle))
+    return objects
+
+
+def _void(image: IndexImage) -> int:
+    """The value of what is not known; none of 16 bits."""
+    return {8: VOID, COLOUR: int(rgb_to_ids(colormap())[VOID])}.get(image.bits, -1)
+
+
+def _labels(image: IndexImage, colours: dict[int, int]) -> np.ndarray:
+    """Class of every pixel, 0 for background and void."""
+    values = np.where(image.values == _void(image), 0, image.values)
+    if image.bits != COLOUR:
+        return values
+    found, inverse = np.unique(values, return_inverse=True)
+    table = np.array([colours.get(value, 0) if value else 0 for value in found.tolist()])
+    return table[inverse].reshape(values.shape)
