@@ -3,6 +3,8 @@ r"""Compare Soft SOLO with its baselines as in the paper's tables S1 to S4, besi
     python benchmarks/matting.py --data DIR --soft CONFIG WEIGHTS --solo CONFIG WEIGHTS \
         --solo-tuned CONFIG WEIGHTS --ablation no-rgb CONFIG WEIGHTS --output matting.md
 
+    python benchmarks/matting.py --data DIR --other "Mask R-CNN" CONFIG WEIGHTS
+
 --data is a folder with annotations/SPLIT.json in COCO format (with "alpha", see docs/matting.md)
 and the images in SPLIT/, as `python -m solo_d2.data.scenes stamps` builds it. Every model must
 have its classes. Tables whose models are not given are left out; Table S2 needs the
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _matting_models import KINDS, load_any_config
 from _matting_tables import (
     ABLATIONS,
     PAPER_S1,
@@ -43,7 +46,6 @@ from solo_d2.evaluation.matting_metrics import METRICS
 from solo_d2.inference.cli import split_overrides
 from solo_d2.inference.effects import load_pymatting
 from solo_d2.io.image import read_image
-from solo_d2.model_zoo.model_zoo import load_config
 
 DATA = "matting_benchmark"
 PAIR = ("CONFIG", "WEIGHTS")
@@ -71,6 +73,14 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         metavar=("ROW", *PAIR),
         help=f"a row of Table S4: {', '.join(ABLATIONS)}; repeat it",
+    )
+    add(
+        "--other",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", *PAIR),
+        help="a model of Detectron2 with masks, such as Mask R-CNN or PointRend; repeat it",
     )
     add("--trimap-images", type=int, default=20, metavar="N", help="of Table S2 (20; 0: without)")
     add("--trimap-methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="M")
@@ -130,32 +140,39 @@ def measure(
     """Run a model over all images.
 
     Returns:
-        "mattes" of Soft SOLO; or "masks" and, before the threshold, "soft masks" of another model.
+        What `KINDS` has for the model: "mattes" of Soft SOLO, "masks" of any other, and SOLO's
+        before the threshold, "soft masks".
     """
-    cfg = load_config(pair[0], overrides)
-    check_classes([DATA], cfg.MODEL.SOLO.NUM_CLASSES)
+    cfg = load_any_config(pair[0], overrides)
+    kinds = KINDS.get(cfg.MODEL.META_ARCHITECTURE, ("masks",))
+    node = cfg.MODEL.SOLO if cfg.MODEL.META_ARCHITECTURE in KINDS else cfg.MODEL.ROI_HEADS
+    check_classes([DATA], node.NUM_CLASSES)
     predictor = SOLOPredictor(cfg, weights=pair[1], device=args.device)
-    is_soft = cfg.MODEL.META_ARCHITECTURE == "SoftSOLO"
-    if not is_soft:
+    if "soft masks" in kinds:
         keep_soft_masks(predictor.model)
-    kinds = ("mattes",) if is_soft else ("masks", "soft masks")
     meters = {kind: Meter(args.score_threshold, args.radius) for kind in kinds}
     for record in tqdm(records, desc=pair[0], unit="image", disable=None):
         image = read_image(record["file_name"], "BGR")
         found = predictor(image)["instances"].to("cpu")
         for kind, meter in meters.items():
             chosen = found
-            if kind == "masks":
+            if kind == "masks" and found.has("pred_mattes"):
                 chosen = Instances(found.image_size, **found.get_fields())
                 chosen.remove("pred_mattes")
             meter.process(record, chosen)
     return {kind: meter.read() for kind, meter in meters.items()}
 
 
+def others_of(found: dict[str, dict[str, Row]]) -> list[str]:
+    """Names of models that are not this package's."""
+    return [key for key in found if key not in ("solo", "solo-tuned", "soft", *ABLATIONS)]
+
+
 def table_s1(found: dict[str, dict[str, Row]], about: str) -> str:
     """Format Table S1: SOFI errors."""
-    names = {"solo": "SOLOv2", "solo-tuned": "SOLOv2*", "soft": "**Soft SOLO**"}
-    rows = only_published(PAPER_S1, [])
+    own = {"solo": "SOLOv2", "solo-tuned": "SOLOv2*", "soft": "**Soft SOLO**"}
+    names = {**{key: key for key in others_of(found)}, **own}
+    rows = only_published(PAPER_S1, [(key, "", None) for key in found])
     for key in names:
         for kind, row in found.get(key, {}).items():
             # The paper does not say whether its SOLOv2 was thresholded.
@@ -221,6 +238,7 @@ def table_s3(found: dict[str, dict[str, Row]], about: str) -> str:
     """Format Table S3: errors over the entire image."""
     rows = only_published(PAPER_S3, [])
     for key, kind, name in (
+        *((key, "masks", f"{key}, masks") for key in others_of(found)),
         ("solo", "masks", "SOLOv2, masks"),
         ("solo", "soft masks", "SOLOv2, soft masks"),
         ("solo-tuned", "masks", "SOLOv2*, masks"),
@@ -241,19 +259,29 @@ def table_s4(found: dict[str, dict[str, Row]], about: str) -> str:
     return table(heading, METRICS, rows, PAPER_S4)
 
 
-def check(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """Models by key; raises a `ValueError` for what cannot be meant."""
+def named_models(args: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """Return config and weights by key; raises a `ValueError` for a row that cannot be."""
     models = {"solo": args.solo, "solo-tuned": args.solo_tuned, "soft": args.soft}
     for key, *pair in args.ablation:
         if key not in ABLATIONS:
             raise ValueError(f"--ablation {key}: choose from {', '.join(ABLATIONS)}")
         models[key] = pair
-    models = {key: pair for key, pair in models.items() if pair}
     for key, pair in models.items():
-        meta = load_config(pair[0]).MODEL.META_ARCHITECTURE
+        meta = load_any_config(pair[0]).MODEL.META_ARCHITECTURE if pair else None
         wanted = "SOLO" if key.startswith("solo") else "SoftSOLO"
-        if meta != wanted:
+        if meta not in (None, wanted):
             raise ValueError(f"{pair[0]}: a {meta} model, the row {key!r} wants {wanted}")
+    for name, *pair in args.other:
+        if name in (*models, *ABLATIONS):
+            raise ValueError(f"--other {name}: the name of another row; choose one of your own")
+        load_any_config(pair[0])
+        models[name] = pair
+    return {key: pair for key, pair in models.items() if pair}
+
+
+def check(args: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """Return the models by key; raises a `ValueError` for what cannot be meant."""
+    models = named_models(args)
     if args.images is not None and args.images < 1:
         raise ValueError(f"--images must be at least 1, got {args.images}")
     if args.trimap_images < 0:

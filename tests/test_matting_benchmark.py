@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders import SOFT, noise_input, tiny_config, tiny_model
+from detectron2 import model_zoo as detectron2_zoo
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
@@ -194,6 +195,39 @@ def test_all_tables_are_printed_with_the_papers_numbers(data, capsys, monkeypatc
     assert "2 images with 2 objects" in text
 
 
+def write_rcnn(folder, name, config, *overrides):
+    """A Mask R-CNN of the least size, whose proposals and boxes are all kept."""
+    cfg = matting_baselines.load_any_config(config)
+    small = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", 18]
+    small += ["MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "INPUT.MIN_SIZE_TEST", 64]
+    small += ["MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0]
+    cfg.merge_from_list([*small, "TEST.DETECTIONS_PER_IMAGE", 5, *overrides])
+    torch.manual_seed(0)
+    torch.save({"model": build_model(cfg).state_dict()}, folder / f"{name}.pth")
+    (folder / f"{name}.yaml").write_text(cfg.dump())
+    return [str(folder / f"{name}.yaml"), str(folder / f"{name}.pth")]
+
+
+def test_any_model_of_detectron2_has_a_row_beside_the_papers(data, capsys):
+    rcnn = detectron2_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    mask = write_rcnn(data, "mask", rcnn)
+    point = write_rcnn(data, "point", rcnn, "MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead",
+        "MODEL.ROI_MASK_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.NUM_FC", 1,
+        "MODEL.ROI_MASK_HEAD.POOLER_TYPE", "", "MODEL.ROI_MASK_HEAD.IN_FEATURES", ["p2"],
+        "MODEL.ROI_MASK_HEAD.OUTPUT_SIDE_RESOLUTION", 7, "MODEL.POINT_HEAD.NUM_CLASSES", 3,
+        "MODEL.POINT_HEAD.IN_FEATURES", ["p2"], "MODEL.POINT_HEAD.FC_DIM", 32,
+        "MODEL.ROI_MASK_HEAD.POINT_HEAD_ON", True)  # fmt: skip
+    others = [("Mask R-CNN", *mask), ("mine", *point)]
+    words = [word for other in others for word in ("--other", *other)]
+    assert run(data, *words, "--trimap-images", 0) == 0
+    first, third = (rows_of(part) for part in capsys.readouterr().out.split("###")[1:])
+    assert first["Mask R-CNN, masks"][2:] == ["24.70", "22.99"]
+    assert "Mask R-CNN (paper)" not in first and "PointRend (paper)" in first
+    assert first["mine, masks"][2:] == ["–", "–"]
+    for name in ("Mask R-CNN, masks", "mine, masks"):
+        assert all(float(x) > 0 for x in first[name][:2] + third[name][:4])
+
+
 def test_perfect_trimap_answers_have_no_error(data, monkeypatch):
     targets = iter([soft_disc(40), soft_disc(60)])
 
@@ -227,6 +261,7 @@ def test_bad_use_is_named(data, capsys):
         ("--trimap-images", -1): "--trimap-images must be 0 or more, got -1",
         ("--solo", *soft): "a SoftSOLO model, the row 'solo' wants SOLO",
         ("--ablation", "rgb", *soft): "--ablation rgb: choose from no-rgb",
+        ("--other", "soft", *soft): "--other soft: the name of another row",
         ("--soft", *soft, "--images", 0): "--images must be at least 1, got 0",
         ("--soft", *soft, "--split", "test", "--trimap-images", 0): "test.json: no such file",
     }
