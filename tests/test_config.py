@@ -80,6 +80,7 @@ SOLO_KEYS = {
     "DETAILS.IMAGE": (False, parameters, SOFT),
     "DETAILS.FUSE": (False, losses, SOFT),
     "MASK_LOSS": ("bce", losses, ()),
+    "MASK_LOSS_POINTS": (100, losses, ()),
     "MASK_TARGETS": ("coverage", losses, ()),
     "CATEGORY_LOSS": ("quality_focal", losses, ()),
     "AUX_SEMANTIC_LOSS_WEIGHT": (1.0, losses, ()),

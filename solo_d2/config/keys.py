@@ -112,9 +112,13 @@ def _add_dynamic(node: CN) -> None:
 
 
 def _add_losses(node: CN) -> None:
-    # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20); for soft mattes
-    # "matte", the sum of "mae" and "dice" (paper Table S4b, with a weight of 1).
+    # "dice", "bce" or "focal" (paper Table 4c, with weights of 3, 10 and 20), or "dice_bce", Dice
+    # and cross entropy together; for soft mattes "matte", the sum of "mae" and "dice" (paper
+    # Table S4b, with a weight of 1).
     node.MASK_LOSS = "dice"
+    # Pixels of every mask that its loss is computed on, mostly where it is uncertain (PointRend,
+    # Mask2Former); 0 for all of them.
+    node.MASK_LOSS_POINTS = 0
     # Targets of the masks: "binary" as in the paper, or "coverage", the share of every pixel of the
     # mask (stride 4) that the object covers, for outlines finer than the pixel.
     node.MASK_TARGETS = "binary"

@@ -6,7 +6,14 @@ from .deform_conv import DeformConv2d, deform_conv
 from .downsampling import downsample_masks, mask_coverage
 from .dynamic_conv import dynamic_conv, in_one_type
 from .focal import category_focal_loss, quality_focal_loss
-from .losses import binary_mask_loss, dice_loss, focal_mask_loss, mae_loss, matte_loss
+from .losses import (
+    binary_mask_loss,
+    dice_bce_loss,
+    dice_loss,
+    focal_mask_loss,
+    mae_loss,
+    matte_loss,
+)
 from .mask_ops import (
     binarize,
     mask_areas,
@@ -19,6 +26,7 @@ from .mask_ops import (
     profiles_to_centroids,
 )
 from .nms import MASK_NMS, fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
+from .points import sample_points
 from .resize import align_to_grid, resize_bilinear
 from .rle import encode_masks
 
@@ -32,6 +40,7 @@ __all__ = [
     "capturing",
     "category_focal_loss",
     "deform_conv",
+    "dice_bce_loss",
     "dice_loss",
     "downsample_masks",
     "dynamic_conv",
@@ -56,5 +65,6 @@ __all__ = [
     "profiles_to_centroids",
     "quality_focal_loss",
     "resize_bilinear",
+    "sample_points",
     "soft_nms",
 ]

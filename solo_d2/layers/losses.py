@@ -111,6 +111,28 @@ def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.
     return entropy.flatten(1).mean(1)
 
 
+def dice_bce_loss(probs: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss plus binary cross entropy without weights, as in Mask2Former.
+
+    Dice sees a mask as a whole, cross entropy every pixel by itself.
+
+    Args:
+        probs: soft masks (K, ...) in [0, 1].
+        targets: masks (K, ...) in [0, 1], of the same shape; boolean or soft.
+
+    Returns:
+        The sum of both, one loss per mask (K,).
+
+    Example:
+        >>> import torch
+        >>> probs, targets = torch.tensor([[0.5, 0.5]]), torch.tensor([[True, False]])
+        >>> dice_bce_loss(probs, targets)  # 0.3342 and ln 2
+        tensor([1.0274])
+    """
+    _check_masks("dice_bce_loss", probs, targets)
+    return dice_loss(probs, targets) + binary_mask_loss(probs, targets, positive_weight=1.0)
+
+
 def focal_mask_loss(
     probs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:

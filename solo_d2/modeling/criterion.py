@@ -16,18 +16,21 @@ from ..layers import (
     binary_mask_loss,
     budgets,
     category_focal_loss,
+    dice_bce_loss,
     dice_loss,
     focal_mask_loss,
     mae_loss,
     mask_areas,
     matte_loss,
     quality_focal_loss,
+    sample_points,
 )
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "dice": dice_loss,
     "bce": binary_mask_loss,
+    "dice_bce": dice_bce_loss,
     "focal": focal_mask_loss,
     "mae": mae_loss,
     "matte": matte_loss,
@@ -36,7 +39,7 @@ MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 Each is called as ``f(probs, targets)`` with soft masks (K, H, W) in [0, 1] and their targets of the
 same shape, boolean or float32 in [0, 1]; it returns one loss per mask (K,), differentiable in
-`probs`, also for K = 0.
+`probs`, also for K = 0. With `MODEL.SOLO.MASK_LOSS_POINTS` masks are points, (K, 1, points).
 """
 
 BINARY_MASK_LOSSES = {"focal"}
@@ -62,6 +65,8 @@ class SOLOCriterion:
         mask_loss: one of `MASK_LOSSES`.
         mask_weight: λ, weight of the mask loss; in the paper 3 with "dice", 10 with "bce" and 20
             with "focal".
+        mask_points: pixels of every mask that its loss is computed on; 0 for all, which it is as
+            well where a mask has no more. See `sample_points`.
         focal_alpha: weight of positive against negative cells; of "focal" alone.
         focal_gamma: focusing exponent.
         mask_strides: stride of the masks that the head makes, per level.
@@ -80,6 +85,7 @@ class SOLOCriterion:
         category_weight: float,
         mask_loss: str = "dice",
         mask_weight: float,
+        mask_points: int = 0,
         focal_alpha: float,
         focal_gamma: float,
         mask_strides: Sequence[int],
@@ -98,6 +104,7 @@ class SOLOCriterion:
         self.category_weight = category_weight
         self.mask_loss = MASK_LOSSES[mask_loss]
         self.mask_weight = mask_weight
+        self.mask_points = mask_points
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         # Neighbouring levels whose masks have one size are handled in one call: (stride, levels).
@@ -160,9 +167,12 @@ class SOLOCriterion:
             few = sum(len(piece.cells) for piece in pieces) <= length
             for group in [pieces] if few else [[part] for x in pieces for part in x.split(length)]:
                 run = partial(self._loss_of, group, masks)
-                # A part is made anew in the backward pass.
+                # A part is made anew in the backward pass, from the same random points.
+                random = self.mask_points > 0
                 loss, found = (
-                    run() if few else checkpoint(run, use_reentrant=False, preserve_rng_state=False)
+                    run()
+                    if few
+                    else checkpoint(run, use_reentrant=False, preserve_rng_state=random)
                 )
                 total.append(loss)
                 if self.by_quality:
@@ -195,9 +205,11 @@ class SOLOCriterion:
         probs = torch.cat([piece.probs_of(piece.cells) for piece in pieces])
         wanted = masks[torch.cat([piece.rows for piece in pieces])]
         wanted = wanted if wanted.dtype == torch.bool else wanted.float()
-        return self.mask_loss(probs, wanted).sum(), (
-            _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
-        )
+        ious = _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
+        if 0 < self.mask_points < probs[:1].numel():
+            points = sample_points(probs, wanted, self.mask_points)
+            probs, wanted = (x.flatten(1).gather(1, points)[:, None] for x in (probs, wanted))
+        return self.mask_loss(probs, wanted).sum(), ious
 
 
 class _Piece(NamedTuple):

@@ -50,12 +50,13 @@ PUBLIC = {
         LVISInstanceEvaluator MattingEvaluator PanopticEvaluator SOFIEvaluator SemanticEvaluator
         build_evaluator""",
     "solo_d2.layers": """DeformConv2d MASK_NMS align_to_grid append_coords binarize
-        binary_mask_loss capturing category_focal_loss deform_conv dice_loss downsample_masks
+        binary_mask_loss capturing category_focal_loss deform_conv dice_bce_loss dice_loss
+        downsample_masks
         dynamic_conv encode_masks exporting fast_nms focal_mask_loss hard_nms in_one_type mae_loss
         mask_areas mask_coverage mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
         quality_focal_loss
-        resize_bilinear soft_nms""",
+        resize_bilinear sample_points soft_nms""",
     "solo_d2.modeling": """DecoupledDynamicSOLOHead DecoupledLightSOLOHead DecoupledSOLOHead
         DynamicSOLOHead GridSpec MASK_LOSSES PanopticSOLO SOLO SOLOHead SOLOSemSegHead
         SOLO_HEAD_REGISTRY SoftDynamicSOLOHead SoftSOLO VanillaSOLOHead
@@ -415,6 +416,9 @@ INPUTS = [
     ("binary_mask_loss", (SOFT_MASKS, MASKS.int()), r"boolean or in \[0, 1\]"),
     ("focal_mask_loss", (SOFT_MASKS, SOFT_MASKS), "boolean targets"),
     ("focal_mask_loss", (SOFT_MASKS, MASKS.numpy()), "got ndarray"),
+    ("dice_bce_loss", (SOFT_MASKS, MASKS.long()), "boolean or in"),
+    ("sample_points", (MASKS, MASKS, 4), "floating probs"),
+    ("sample_points", (SOFT_MASKS, MASKS[:2], 4), "sizes that fit"),
     ("category_focal_loss", (torch.rand(1, 2, 3, 3), torch.zeros(1, 9), 0.25, 2.0), "integer"),
     (
         "category_focal_loss",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
-from solo_d2.layers import binary_mask_loss, dice_loss, focal_mask_loss
+from solo_d2.layers import binary_mask_loss, dice_bce_loss, dice_loss, focal_mask_loss
 
 PIXEL_LOSSES = [binary_mask_loss, focal_mask_loss]
 
@@ -114,6 +114,12 @@ def test_certain_pixels_cost_a_finite_amount(loss, value):
     assert torch.isfinite(probs.grad).all()
     right = loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[True, False]]))
     assert 0 <= right.item() < 1e-5
+
+
+def test_dice_and_cross_entropy_are_added_without_weights():
+    # p = (0.8, 0.2), q = (1, 0): both pixels cost -ln 0.8.
+    found = dice_bce_loss(torch.tensor([[0.8, 0.2]]), torch.tensor([[True, False]]))
+    torch.testing.assert_close(found, torch.tensor([1 - 1.6 / 1.682 - math.log(0.8)]))
 
 
 def test_focal_mask_loss_wants_boolean_targets():

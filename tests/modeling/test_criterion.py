@@ -282,3 +282,80 @@ def test_the_quality_focal_loss_without_objects_is_finite_and_differentiable():
 def test_an_unknown_category_loss_is_refused():
     with pytest.raises(ValueError, match=r"CATEGORY_LOSS must be one of .*'quality_focal'.*'qfl'"):
         criterion(category_loss="qfl")
+
+
+# ------------------------------------------------------------------ points of masks
+
+
+def random_masks(count=2, size=(12, 16)):
+    generator = torch.Generator().manual_seed(4)
+    masks = torch.rand(9, *size, generator=generator) > 0.5
+    soft = torch.rand(count, *size, generator=generator)
+    return masks, soft
+
+
+def soft_masks_of(soft):
+    return lambda predictions, image, cells, *, levels=None: soft[: len(cells)]
+
+
+@pytest.mark.parametrize("loss", ["dice", "bce", "dice_bce", "focal"])
+def test_as_many_points_as_pixels_are_the_whole_mask(loss):
+    masks, soft = random_masks()
+    targets = targets_of([(0, 0, 1, 1, 0), (0, 0, 2, 1, 3)], masks={4: masks})
+    whole, points = (
+        criterion(mask_loss=loss, mask_points=count)(zero_logits(), targets, soft_masks_of(soft))
+        for count in (0, 12 * 16)
+    )
+    assert whole["loss_mask"].item() == points["loss_mask"].item()
+
+
+def test_the_loss_is_that_of_the_sampled_pixels_alone(monkeypatch):
+    masks, soft = random_masks()
+    soft.requires_grad_()
+    chosen = torch.tensor([[3, 3, 100, 191], [0, 5, 17, 30]])
+    monkeypatch.setattr("solo_d2.modeling.criterion.sample_points", lambda *_: chosen)
+    targets = targets_of([(0, 0, 1, 1, 0), (0, 0, 2, 1, 3)], masks={4: masks})
+    found = criterion(mask_loss="dice_bce", mask_points=4)(
+        zero_logits(), targets, soft_masks_of(soft)
+    )["loss_mask"]
+    expected = 0.0
+    for k, target in enumerate((masks[0], masks[3])):
+        p, q = soft[k].flatten()[chosen[k]], target.flatten()[chosen[k]].float()
+        dice = 1 - 2 * (p * q).sum() / ((p * p).sum() + (q * q).sum() + 0.002)
+        entropy = -(q * p.log() + (1 - q) * (1 - p).log()).mean()
+        expected += LAMBDA * (dice + entropy) / 2
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, soft)
+    assert set(gradient[0].flatten().nonzero().flatten().tolist()) == {3, 100, 191}
+
+
+@pytest.mark.parametrize("points", [0, 20])
+def test_pieces_that_are_made_anew_have_the_gradient_of_the_same_points(monkeypatch, points):
+    masks, soft = random_masks()
+    soft.requires_grad_()
+    seen = []
+
+    def count_points(probs, wanted):
+        seen.append(probs.detach().clone())
+        return probs.square().flatten(1).sum(1)
+
+    monkeypatch.setitem(MASK_LOSSES, "counted", count_points)
+    monkeypatch.setattr(budgets, "MASK_LOSS_PIXELS", 1)
+    targets = targets_of([(0, 0, 1, 1, 0), (0, 0, 2, 1, 3)], masks={4: masks})
+    make = criterion(mask_loss="counted", mask_points=points)
+    make(zero_logits(), targets, soft_masks_of(soft))["loss_mask"].backward()
+    assert len(seen) == 4  # of two masks, forwards and backwards
+    first, again = ({tuple(x.flatten().tolist()) for x in half} for half in (seen[:2], seen[2:]))
+    assert first == again
+
+
+def test_ious_of_points_are_those_of_whole_masks():
+    masks, soft = random_masks()
+    targets = targets_of([(0, 0, 1, 1, 0), (0, 0, 2, 1, 3)], masks={4: masks})
+    whole, points = (
+        criterion(category_loss="quality_focal", mask_points=count)(
+            zero_logits(), targets, soft_masks_of(soft)
+        )["loss_category"].item()
+        for count in (0, 10)
+    )
+    assert whole == points

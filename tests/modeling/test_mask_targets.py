@@ -91,7 +91,11 @@ def test_models_learn_from_coverage(given):
     ("given", "said"),
     [
         (("MODEL.SOLO.MASK_LOSS", "focal"), "coverage needs a .*MASK_LOSS of soft.* got 'focal'"),
-        (SOFT, "MASK_TARGETS is 'coverage', but the targets of SoftSOLO are mattes"),
+        (SOFT, "MASK_TARGETS is 'coverage', but the targets of SoftSOLO are whole mattes"),
+        (
+            (*SOFT, "MODEL.SOLO.MASK_TARGETS", "binary", "MODEL.SOLO.MASK_LOSS_POINTS", 9),
+            "MASK_LOSS_POINTS is 9, but the targets of SoftSOLO are whole mattes",
+        ),
         (("MODEL.SOLO.MASK_TARGETS", "soft"), "one of 'binary', 'coverage', got 'soft'"),
     ],
 )

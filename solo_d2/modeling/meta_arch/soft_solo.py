@@ -56,11 +56,12 @@ class SoftSOLO(SOLO):
                 f"SoftSOLO needs MODEL.SOLO.MASK_LOSS among {sorted(MATTE_LOSSES)}, "
                 f"got {cfg.MODEL.SOLO.MASK_LOSS!r}"
             )
-        if cfg.MODEL.SOLO.MASK_TARGETS != "binary":
-            raise ValueError(
-                f"MODEL.SOLO.MASK_TARGETS is {cfg.MODEL.SOLO.MASK_TARGETS!r}, but the targets of "
-                'SoftSOLO are mattes; leave it at "binary"'
-            )
+        for key, default in (("MASK_TARGETS", "binary"), ("MASK_LOSS_POINTS", 0)):
+            if cfg.MODEL.SOLO[key] != default:
+                raise ValueError(
+                    f"MODEL.SOLO.{key} is {cfg.MODEL.SOLO[key]!r}, but the targets of SoftSOLO are "
+                    f"whole mattes; leave it at {default!r}"
+                )
 
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
         """Run the head on features and images; padding is the mean colour, as for the network."""

@@ -135,6 +135,7 @@ class SOLO(Inference):
                 category_weight=node.CATEGORY_LOSS_WEIGHT,
                 mask_loss=node.MASK_LOSS,
                 mask_weight=node.MASK_LOSS_WEIGHT,
+                mask_points=node.MASK_LOSS_POINTS,
                 focal_alpha=node.FOCAL_LOSS_ALPHA,
                 focal_gamma=node.FOCAL_LOSS_GAMMA,
                 mask_strides=head.mask_strides,
