@@ -6,16 +6,17 @@ CPU, with as many threads as torch.
 
 from __future__ import annotations
 
-import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from .info import LONGEST, METADATA_KEY
 from .packages import need
+from .programs import Program, load_pt2, load_torchscript
 
 
 class Backend(Protocol):
@@ -91,14 +92,18 @@ class OpenVino:
 
 
 class _Torch:
-    """Runs a program that torch saved. Such a file is code: it must come from people you trust."""
+    """Runs a program that torch saved; see `programs` for what it may do."""
 
     metadata: str | None
+    _read: Callable[[Path], Program]
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.metadata = _extra_file(path)
-        self._run: Any = None
+
+    def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
+        """Read the program."""
+        self._run = self._read(self._path)
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """See `Backend`."""
@@ -109,19 +114,13 @@ class _Torch:
 class ExportedProgram(_Torch):
     """Runs ``.pt2`` files of `torch.export`."""
 
-    def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
-        """Read the program."""
-        self._run = torch.export.load(self._path).module()
+    _read = staticmethod(load_pt2)
 
 
 class TorchScript(_Torch):
     """Runs ``.torchscript`` files."""
 
-    def load(self, precision: str) -> None:  # noqa: ARG002 - it is the file's
-        """Read the program."""
-        with warnings.catch_warnings():  # torch would like people to use .pt2
-            warnings.simplefilter("ignore", FutureWarning)
-            self._run = torch.jit.load(str(self._path), map_location="cpu").eval()
+    _read = staticmethod(load_torchscript)
 
 
 BACKENDS: dict[str, type[Backend]] = {

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..io.paths import printable
 from ..modeling import SOLO
-from .graph import FullGraph, example
+from .graph import FullGraph, RawGraph, example
 from .info import ExportInfo
 from .model import ExportedModel
-from .parity import TOLERANCES, Outputs, Parity, compare
+from .parity import TOLERANCES, Outputs, Parity, RawParity, compare, compare_raw
 from .reading import open_exported
 
 _logger = logging.getLogger(__name__)
@@ -22,17 +22,17 @@ _logger = logging.getLogger(__name__)
 
 def check_file(
     file: Path, model: SOLO, info: ExportInfo, images: Sequence[Tensor] = ()
-) -> Iterator[Parity]:
+) -> Iterator[Parity | RawParity]:
     """Compare an exported file with its model.
 
     Args:
-        file: Of kind "full".
+        file: Of either kind.
         model: As it was before anything was done for the export.
         info: Metadata of the file.
         images: To compare on, (3, H, W); by default generated ones of three sizes.
 
     Yields:
-        What was found, for each image.
+        What was found, for each image, or of kind "raw" for each batch.
 
     Raises:
         ValueError: The results differ by more than `TOLERANCES` allows.
@@ -41,36 +41,48 @@ def check_file(
     backend.load(info.precision)
     exported = ExportedModel(file, info, backend)
     model = copy.deepcopy(model).float().cpu().eval()
-    reference = FullGraph(model, info.max_candidates)
+    full = info.kind == "full"
+    reference = FullGraph(model, info.max_candidates) if full else RawGraph(model)
     tolerance = TOLERANCES[info.precision]
     instances = 0
     for batch in _batches(info, images):
-        want = dict(zip(reference.outputs, (x.numpy() for x in reference(batch)), strict=True))
+        want = dict(zip(info.outputs, (x.numpy() for x in reference(batch)), strict=True))
         got = exported.run(batch.numpy())
-        for index in range(len(batch)):
-            parity = compare(
-                _one(want, index),
-                _one(got, index),
-                size=(batch.shape[2], batch.shape[3]),
-                mask_thresh=info.mask_thresh,
-                final_thresh=model.settings.final_score_thresh,
-                tolerance=tolerance,
-            )
+        size = (batch.shape[2], batch.shape[3])
+        least = model.settings.final_score_thresh
+        compared = (
+            _compare(want, got, size, info, least) if full else [compare_raw(want, got, size)]
+        )
+        for parity in compared:
             problem = parity.problem(tolerance)
             if problem is not None:
-                size = "x".join(map(str, parity.size))
                 raise ValueError(
-                    f"{printable(file.name)} was not written: at {size} pixels it does not find "
-                    f"what the model finds: {problem}"
+                    f"{printable(file.name)} was not written: at {size[0]}x{size[1]} pixels it "
+                    f"does not find what the model finds: {problem}"
                 )
-            instances += parity.instances
+            instances += getattr(parity, "instances", 1)
             yield parity
     if not instances:
         _logger.warning("The check has compared no instances: the model finds none in its images")
 
 
-def _one(outputs: Outputs, index: int) -> Outputs:
-    return {name: values[index : index + 1] for name, values in outputs.items()}
+def _compare(
+    want: Outputs, got: Outputs, size: tuple[int, int], info: ExportInfo, least: float
+) -> Iterator[Parity]:
+    """Compare what two models find, image by image."""
+    for index in range(len(want["scores"])):
+        ours, theirs = (
+            {name: values[index : index + 1] for name, values in outputs.items()}
+            for outputs in (want, got)
+        )
+        yield compare(
+            ours,
+            theirs,
+            size=size,
+            mask_thresh=info.mask_thresh,
+            final_thresh=least,
+            tolerance=TOLERANCES[info.precision],
+        )
 
 
 def _batches(info: ExportInfo, images: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -26,7 +26,7 @@ from .formats import Format, format_of
 from .graph import FullGraph, RawGraph, example, exportable
 from .info import KINDS, LAYOUT, ExportInfo
 from .packages import versions
-from .parity import Parity
+from .parity import Parity, RawParity
 from .writers import WRITERS, Dims, Recording, Save
 
 
@@ -42,7 +42,8 @@ class ExportReport:
         precision: In which it runs.
         size_bytes: Of all files together.
         seconds: That the export took, with the check.
-        parity: What the check has found, one entry for each image; () without a check.
+        parity: What the check has found, one entry for each image, or of kind "raw" for each
+            batch; () without a check.
 
     Example:
         >>> print(export_model(predictor, "model.onnx"))                 # doctest: +SKIP
@@ -55,7 +56,7 @@ class ExportReport:
     precision: str
     size_bytes: int
     seconds: float
-    parity: tuple[Parity, ...]
+    parity: tuple[Parity | RawParity, ...]
 
     def __str__(self) -> str:
         """Describe it in a few lines."""
@@ -63,12 +64,7 @@ class ExportReport:
             f"{self.path}: {self.format}, {self.kind}, {self.precision}, "
             f"{self.size_bytes / 2**20:.1f} MiB, in {self.seconds:.0f} s"
         ]
-        for x in self.parity:
-            lines.append(
-                f"  {x.size[0]}x{x.size[1]}: {x.matched} of {x.instances} instances, largest "
-                f"difference of scores {x.score:.1e}, of masks {x.mask:.1e}, {x.flips:.1e} of the "
-                "pixels flipped"
-            )
+        lines += [f"  {parity}" for parity in self.parity]
         return "\n".join(lines)
 
 
@@ -100,7 +96,7 @@ def export_model(
             An image with more candidates may lose instances, and is reported when it is run.
         precision: "f32", or of OpenVINO also "bf16" and "f16".
         check: Compare the file's results with the model's, at sizes that the exporter has not
-            seen; nothing is written if they differ. A "raw" file is not checked.
+            seen; nothing is written if they differ.
         cfg: The config that the model was built from.
         images: For the check, (3, H, W) in the model's channel order and range 0 to 255, with
             sides that the divisor divides; by default generated ones.
@@ -135,8 +131,8 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             draft = Path(folder, target.name)
             save(draft, info.to_json())
-            parity: tuple[Parity, ...] = ()
-            if check and kind == "full":
+            parity: tuple[Parity | RawParity, ...] = ()
+            if check:
                 parity = tuple(check_file(draft, model, info, images))
                 save(draft, replace(info, parity=tuple(map(asdict, parity))).to_json())
             files = _move(Path(folder), target.parent)

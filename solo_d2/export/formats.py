@@ -93,7 +93,7 @@ FORMATS = {
             packages=(),
             precisions=("f32",),
             cannot={},
-            torch=(2, 7),
+            torch=(2, 9),
         ),
         Format(
             name="torchscript",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..modeling import SOLO, PanopticSOLO, SoftSOLO
 from ..modeling.fixed import postprocess_fixed
 from ..modeling.postprocessing import MASK_STRIDE, category_scores
+from ..modeling.structures import Batched
 from .same_padding import with_constant_pads
 
 FULL_OUTPUTS = ("scores", "labels", "masks", "num_candidates")
@@ -90,8 +91,8 @@ class RawGraph(nn.Module):
 
 def flatten(inputs: Any) -> tuple[Tensor, ...]:
     """Tensors of a head's `mask_inputs`, each once, in their order."""
-    if isinstance(inputs, Tensor):
-        return (inputs,)
+    if isinstance(inputs, Tensor | Batched):
+        return (inputs.all if isinstance(inputs, Batched) else inputs,)
     tensors = [x for part in inputs for x in flatten(part)]
     return tuple({id(x): x for x in tensors}.values())
 

@@ -191,8 +191,7 @@ def load_exported(path: str | PathLike[str]) -> ExportedModel:
     """Open an exported file of kind "full".
 
     Args:
-        path: .onnx, .xml, .pt2 or .torchscript; the latter two are programs, which must come from
-            people you trust.
+        path: .onnx, .xml, .pt2 or .torchscript. Nothing in it can run code, see `programs`.
 
     Raises:
         ValueError: There is no such file, it is damaged, of another version or of kind "raw", its

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from solo_d2.export.parity import TOLERANCES, compare
+from solo_d2.export.parity import TOLERANCES, compare, compare_raw
 
 STRICT = TOLERANCES["f32"]
 
@@ -96,6 +96,38 @@ def test_a_pixel_may_change_sides_only_near_the_threshold():
     far[2, 0] = 0.4
     assert check(outputs([0.9], [1], [far]), want, TOLERANCES["bf16"]).clear_flips == 0
     assert "masks differ" in check(outputs([0.9], [1], [far]), want).problem(STRICT)
+
+
+@pytest.mark.parametrize(("difference", "fine"), [(0.13, True), (0.14, False)])
+def test_a_pixel_that_changes_sides_moves_the_score_of_its_instance(difference, fine):
+    near = mask(0, 1, 2)  # 30 pixels, of which one moves: 4 / 30 = 0.133
+    near[2, 0] = 0.5001
+    flipped = near.copy()
+    flipped[2, 0] = 0.4999
+    found = check(outputs([0.7 - difference], [1], [flipped]), outputs([0.7], [1], [near]))
+    assert found.moved == pytest.approx(1 / 30)
+    assert (found.problem(STRICT) is None) is fine
+
+
+def raw(scores, kernels=(1.0, -4.0)):
+    return {"category_scores": np.array(scores), "mask_input_0": np.array(kernels)}
+
+
+@pytest.mark.parametrize(
+    ("scores", "kernels", "said"),
+    [
+        ([0.5, 0.2, 0.0], (1.0, -4.0), None),
+        ([0.5009, 0.2, 0.0], (1.003, -4.0), None),
+        ([0.5011, 0.2, 0.0], (1.0, -4.0), "scores differ by 1.1e-03"),
+        ([0.5, 0.2, 0.0], (1.005, -4.0), "tensors that masks are made of differ by 1.2e-03"),
+        ([0.5, 0.0, 0.0], (1.0, -4.0), "3.3e-01 of the scores are kept by one alone"),
+        ([0.5, 0.2, float("nan")], (float("nan"), 0.0), "made of differ by nan"),
+    ],
+)
+def test_raw_outputs_are_compared_tensor_by_tensor(scores, kernels, said):
+    found = compare_raw(raw([0.5, 0.2, 0.0]), raw(scores, kernels), (40, 40))
+    problem = found.problem(STRICT)
+    assert problem is None if said is None else said in problem
 
 
 def test_masks_shared_by_two_instances_are_matched_by_score():

@@ -5,6 +5,9 @@ The exporters of ONNX and OpenVINO get the same graphs: see test_runtimes.py.
 
 from __future__ import annotations
 
+import shutil
+import zipfile
+
 import pytest
 import torch
 from export_builders import CASES, export_case, one_input, photo
@@ -13,6 +16,7 @@ from PIL import Image
 from solo_d2 import SOLOPredictor
 from solo_d2.export import export_model, load_exported
 from solo_d2.export import writers as writers_module
+from solo_d2.export.programs import load_torchscript
 
 NOT_TRACED = {"region_grid"}
 ONE_BY_ONE = {"dynamic_3x3"}
@@ -141,16 +145,16 @@ def test_more_candidates_than_k_are_told_once(tmp_path, caplog):
     assert len(told) == 1
 
 
+def changed_kernels(recording):
+    """An exporter that makes a mistake."""
+    with torch.no_grad():
+        recording.graph.model.head.kernel_predictor.weight.mul_(1.01)
+    return writers_module.to_torchscript(recording)
+
+
 def test_results_that_differ_leave_no_file(tmp_path, monkeypatch):
     cfg, model = export_case()
-    to_torchscript = writers_module.WRITERS["torchscript"]
-
-    def broken(recording):
-        with torch.no_grad():
-            recording.graph.model.head.kernel_predictor.weight.mul_(1.01)
-        return to_torchscript(recording)
-
-    monkeypatch.setitem(writers_module.WRITERS, "torchscript", broken)
+    monkeypatch.setitem(writers_module.WRITERS, "torchscript", changed_kernels)
     target = tmp_path / "m.torchscript"
     target.write_bytes(b"older")
     with pytest.raises(ValueError, match="was not written: at 128x192 pixels it does not find"):
@@ -170,13 +174,30 @@ def test_a_model_without_instances_is_exported_with_a_warning(tmp_path, caplog):
 def test_the_raw_output_is_that_of_the_head(tmp_path):
     cfg, model = export_case()
     report = export_model(model, tmp_path / "raw.torchscript", cfg=cfg, kind="raw")
-    run = torch.jit.load(str(report.path))
+    assert len({x.size for x in report.parity}) == 3
+    assert max(x.tensors for x in report.parity) < 1e-4 and "of tensors" in str(report)
     image = torch.rand(1, 3, 96, 64) * 255
     with torch.no_grad():
-        scores, kernels, feature = run(image)
+        scores, kernels, feature = load_torchscript(report.path)(image)
         predictions = model.head(model.backbone((image - model.pixel_mean) / model.pixel_std))
     assert scores.shape == (1, model.head.grid.num_cells, 3)
     assert torch.allclose(kernels, predictions.mask_inputs.kernels.all, atol=1e-5)
     assert torch.allclose(feature, predictions.mask_inputs.features[0].all, atol=1e-5)
     with pytest.raises(ValueError, match="holds the network alone"):
         load_exported(report.path)
+
+
+def test_raw_outputs_that_differ_leave_no_file(tmp_path, monkeypatch):
+    cfg, model = export_case()
+    monkeypatch.setitem(writers_module.WRITERS, "torchscript", changed_kernels)
+    with pytest.raises(ValueError, match="the tensors that masks are made of differ by"):
+        export_model(model, tmp_path / "raw.torchscript", cfg=cfg, kind="raw")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_could_do_anything_else_is_refused(traced, tmp_path):
+    shutil.copy(traced[1], tmp_path)
+    with zipfile.ZipFile(tmp_path / traced[1].name, "a") as archive:
+        archive.writestr("m/code/__torch__/more.py", "def __setstate__(self): pass")
+    with pytest.raises(ValueError, match=r"m\.torchscript: cannot be run \(.*__setstate__"):
+        SOLOPredictor(tmp_path / traced[1].name)
