@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from export_builders import CASES, export_case, one_input, photo
+from head_builders import HEADS
 
 from solo_d2 import SOLOPredictor
 from solo_d2.export import export_model, load_exported, open_exported, writers
@@ -33,10 +34,15 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     options = {"cfg": cfg, "batch": None, "max_candidates": 300}
     reports = [export_model(model, folder / "m.onnx", **options)]
-    with pytest.MonkeyPatch.context() as patch:  # recording it again would take ten seconds
-        patch.setattr(writers, "_onnx_program", lambda recording: onnx.load(folder / "m.onnx"))
-        reports.append(export_model(model, folder / "m.xml", **options))
+    reports.append(converted(folder / "m.onnx", model, **options))
     return SOLOPredictor(cfg, model=model, device="cpu"), folder, reports
+
+
+def converted(file, model, **options):
+    """Export a model to OpenVINO from its ONNX file: recording it again would take ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writers, "_onnx_program", lambda recording: onnx.load(file))
+        return export_model(model, file.with_suffix(".xml"), **options)
 
 
 def check_same(one, other):
@@ -189,6 +195,34 @@ def test_the_runtime_imports_numpy_and_onnxruntime_alone():
     program = f"import sys; sys.path.insert(0, {folder!r})\n{RUNTIME}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# Half the levels, and one size, which takes a quarter of the time.
+TWO_LEVELS = (
+    *("MODEL.SOLO.IN_FEATURES", ["p2", "p3"], "MODEL.SOLO.NUM_GRIDS", [12, 6]),
+    *("MODEL.SOLO.SCALE_RANGES", [[1, 64], [32, 2048]]),
+)
+
+
+def both(folder, model, **options):
+    """Reports of an export to ONNX and to OpenVINO."""
+    pytest.importorskip("openvino")
+    onnx_report = export_model(model, folder / "m.onnx", **options)
+    return onnx_report, converted(folder / "m.onnx", model, **options)
+
+
+@pytest.mark.parametrize("case", sorted(set(HEADS) - {"dynamic"}))  # of which `files` has all
+def test_every_head_of_two_levels_runs_in_both_runtimes(case, tmp_path):
+    cfg, model = export_case(*CASES[case], *TWO_LEVELS)
+    for report in both(tmp_path, model, cfg=cfg, size=(96, 128)):
+        assert min(x.instances for x in report.parity) > 10
+
+
+@pytest.mark.slow
+def test_a_light_model_with_its_backbone_runs_in_both_runtimes(tmp_path):
+    predictor = SOLOPredictor("solo_d2/stamps_lite0", device="cpu")
+    for report in both(tmp_path, predictor, size=(128, 160)):
+        assert min(x.instances for x in report.parity) > 10
 
 
 @pytest.mark.exports
