@@ -1,12 +1,17 @@
-"""Convert published SOLO weights of AdelaiDet, WXinlong/SOLO or mmdetection to this package's.
+"""Convert published or trained weights to a file of this package, or a dataset to another format.
 
     solo-d2 convert SOLOv2_R50_3x.pth solov2_R_50.pth
     solo-d2 convert output/train/model_best.pth mine.safetensors --half
+    solo-d2 convert photos/ photos_yolo/ --to yolo
 
-Project and architecture are recognised. The config that fits is printed, with what to set in it,
-and goes into the file together with the input that the model wants; loading checks that. Of a
-training of this package the file keeps what prediction needs: the weights (the average of
-SOLVER.EMA where there is one), the input and the class names.
+Project and architecture of weights of AdelaiDet, WXinlong/SOLO or mmdetection are recognised. The
+config that fits is printed, with what to set in it, and goes into the file together with the
+input that the model wants; loading checks that. Of a training of this package the file keeps what
+prediction needs: the weights (the average of SOLVER.EMA where there is one), the input and the
+class names.
+
+With --to IN is a dataset as --data takes it: a folder, a COCO json, or KIND:DIR. OUT is a new
+folder with copies of the images. What the format cannot hold is counted.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..data.datasets.formats import WRITERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +39,16 @@ def make_parser(prog: str = "solo-d2 convert") -> argparse.ArgumentParser:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("input", type=Path, metavar="IN", help="checkpoint of another project, or of a training")
-    add("output", type=Path, metavar="OUT", help=f"file to write: {' or '.join(FORMATS)}")
+    add("input", metavar="IN", help="checkpoint of another project or of a training, or a dataset")
+    add("output", type=Path, metavar="OUT", help=f"{' or '.join(FORMATS)} file, or a new folder")
+    add("--to", choices=list(WRITERS), help="convert a dataset to this format")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="PX",
+        help="of --to: simplify outlines of masks by so many pixels at most (default: exact)",
+    )
     add("--source", choices=["auto", *SOURCES], default="auto", help="default: %(default)s")
     add("--half", action="store_true", help="weights in float16: half the size")
     add("--force", action="store_true", help="replace OUT if it exists")
@@ -77,13 +92,26 @@ def report(info: CheckpointInfo, parameters: int) -> dict[str, str]:
     }
 
 
+def convert_data(args: argparse.Namespace) -> str:
+    """Convert a dataset; returns the report."""
+    from ..data.conversion import convert_dataset
+
+    if args.half or args.force or args.source != "auto":
+        raise ValueError("--half, --force and --source are of weights, --to is of datasets")
+    if not args.tolerance >= 0:
+        raise ValueError(f"--tolerance must be 0 or more pixels, got {args.tolerance}")
+    return convert_dataset(args.input, args.output, args.to, tolerance=args.tolerance)
+
+
 def convert(args: argparse.Namespace) -> str:
-    """Read, convert, write; returns the report."""
+    """Read weights, convert, write; returns the report."""
     from ..checkpoint.files import load_checkpoint, save_checkpoint
     from ..checkpoint.foreign.convert import convert_state_dict
     from ..checkpoint.info import INFO_KEY, CheckpointInfo
     from ..checkpoint.slim import halve, slim_checkpoint
 
+    if Path(args.input).is_dir():
+        raise ValueError(f"{args.input}: is a folder; say the format of a dataset: --to FORMAT")
     check_output(args.output, args.force)
     checkpoint = load_checkpoint(args.input)
     before = len(checkpoint["model"])
@@ -116,7 +144,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "solo-d2 convert") ->
     parser = make_parser(prog)
     args = parser.parse_args(argv)
     try:
-        print(convert(args))
+        print(convert_data(args) if args.to else convert(args))
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

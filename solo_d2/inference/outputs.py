@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..io.growing import check_output
 from ..io.image import can_write
-from ..io.paths import file_key, fit_name, printable, refuse_overwriting
+from ..io.paths import file_key, fit_name, printable, refuse_overwriting, unique_name
 from ..io.video import writable_extensions
 
 __all__ = ["check_results_file", "output_paths", "video_path"]
@@ -109,9 +109,5 @@ def _names(images: Sequence[Path], output: Path) -> list[Path]:
     paths = []
     for image in images:
         extension = ".jpg" if image.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        name, number = fit_name(image.stem, extension), 2
-        while name.lower() in taken:
-            name, number = fit_name(image.stem, f"_{number}{extension}"), number + 1
-        taken.add(name.lower())
-        paths.append(output / name)
+        paths.append(output / unique_name(image.stem, extension, taken))
     return paths

@@ -16,6 +16,7 @@ __all__ = [
     "output_problem",
     "printable",
     "refuse_overwriting",
+    "unique_name",
 ]
 
 _KINDS = (
@@ -81,6 +82,21 @@ def fit_name(stem: str, ending: str, limit: int = 255) -> str:
     while stem and len(os.fsencode(stem + ending)) > limit:
         stem = stem[:-1]
     return stem + ending
+
+
+def unique_name(stem: str, ending: str, taken: set[str]) -> str:
+    """Return a name of a file, with a number where it is taken, and add it to those taken.
+
+    Args:
+        stem: Of the name.
+        ending: As of `fit_name`.
+        taken: Names in lower case, since file systems may not tell them apart.
+    """
+    name, number = fit_name(stem, ending), 2
+    while name.lower() in taken:
+        name, number = fit_name(stem, f"_{number}{ending}"), number + 1
+    taken.add(name.lower())
+    return name
 
 
 def file_key(path: str | PathLike[str]) -> object:

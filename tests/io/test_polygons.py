@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as mask_util
 from scipy import ndimage
 
-from solo_d2.io.polygons import mask_to_polygons
+from solo_d2.io.polygons import join_polygons, mask_to_polygons
 
 
 def rasterise(polygons, size):
@@ -24,6 +24,23 @@ def test_rasterised_polygons_are_the_mask_without_its_holes(mask):
     np.testing.assert_array_equal(rasterise(polygons, mask.shape), filled)
     _, parts = ndimage.label(filled, np.ones((3, 3)))
     assert len(polygons) == parts
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+@settings(max_examples=150, deadline=None)
+def test_polygons_along_bridges_are_the_mask_with_its_holes(mask):
+    polygons = mask_to_polygons(mask, holes=True)
+    np.testing.assert_array_equal(rasterise(polygons, mask.shape), mask)
+    assert len(polygons) == ndimage.label(mask, np.ones((3, 3)))[1]
+    if polygons:
+        np.testing.assert_array_equal(rasterise([join_polygons(polygons)], mask.shape), mask)
+
+
+def test_a_hole_that_is_simplified_away_is_filled():
+    mask = np.ones((9, 9), bool)
+    mask[4, 4] = False
+    (exact,), (simple,) = (mask_to_polygons(mask, x, holes=True) for x in (0, 2))
+    assert (len(exact), len(simple)) == (10, 4)
 
 
 @pytest.mark.parametrize(

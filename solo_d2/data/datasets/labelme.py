@@ -25,7 +25,7 @@ from pycocotools import mask as mask_util
 from ...io.errors import one_line, shown
 from ...io.image import IMAGE_EXTENSIONS, MAX_PIXELS, read_size
 from ...io.json_reader import read_json_object
-from ...io.segmentation import check_segmentations, decode_mask, encode_mask
+from ...io.segmentation import check_segmentations, encode_mask, to_rle
 from .catalog import CocoData
 from .entries import stated_size
 from .folders import Lists, Reader, files_below, images_below, json_keys, split_folders
@@ -164,10 +164,6 @@ def _union(parts: list[Any], size: tuple[int, int]) -> Any:
     if not any(isinstance(part, dict) for part in parts):
         return parts
     forms = [part if isinstance(part, dict) else [part] for part in parts]
-    kept = [x for x in check_segmentations(forms, [size] * len(forms)).kept if x is not None]
-    rles = [x if isinstance(x, dict) else encode_mask(decode_mask(x, size)) for x in kept]
-    return _as_text(mask_util.merge(rles)) if rles else []
-
-
-def _as_text(rle: dict[str, Any]) -> dict[str, Any]:
-    return {**rle, "counts": rle["counts"].decode("ascii")}
+    kept = check_segmentations(forms, [size] * len(forms)).kept
+    rles = [to_rle(part, size) for part in kept if part is not None]
+    return to_rle(mask_util.merge(rles), size) if rles else []

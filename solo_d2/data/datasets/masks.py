@@ -26,7 +26,15 @@ from .entries import class_names
 from .folders import Lists, Reader, files_below, images_below, split_folders
 from .problems import count_of
 
-__all__ = ["ONLY_CLASS", "PER_CLASS", "find", "recognise"]
+__all__ = [
+    "CLASSES_FILE",
+    "IMAGES",
+    "MASKS",
+    "ONLY_CLASS",
+    "PER_CLASS",
+    "find",
+    "recognise",
+]
 
 ONLY_CLASS = "object"
 """Name of the class where no file names any."""
@@ -34,7 +42,7 @@ ONLY_CLASS = "object"
 PER_CLASS = 1000
 """Numbers of the objects of a class."""
 
-_IMAGES, _MASKS, _CLASSES = "images", "masks", "classes.txt"
+IMAGES, MASKS, CLASSES_FILE = "images", "masks", "classes.txt"
 
 
 def recognise(location: Path) -> str | None:
@@ -42,14 +50,14 @@ def recognise(location: Path) -> str | None:
     if not location.is_dir():
         return None
     folder = split_folders(location)["train"]
-    if not (folder / _MASKS).is_dir():
+    if not (folder / MASKS).is_dir():
         return None
-    return "" if (folder / _IMAGES).is_dir() else f"has no folder {_IMAGES} beside {_MASKS}"
+    return "" if (folder / IMAGES).is_dir() else f"has no folder {IMAGES} beside {MASKS}"
 
 
 def find(location: Path) -> dict[str, Reader]:
     """Return what reads the splits of a folder."""
-    file = location / _CLASSES
+    file = location / CLASSES_FILE
     names: dict[Any, str] = {}
     if file.exists():
         try:
@@ -65,13 +73,13 @@ def find(location: Path) -> dict[str, Reader]:
 
 def _read(root: Path, folder: Path, names: dict[Any, str]) -> CocoData:
     masks = {
-        file.relative_to(folder / _MASKS).with_suffix(""): file
-        for file in files_below(folder / _MASKS, [".png"])
+        file.relative_to(folder / MASKS).with_suffix(""): file
+        for file in files_below(folder / MASKS, [".png"])
     }
     lists = Lists(root, folder)
     bare = 0
-    for image in images_below(folder / _IMAGES):
-        mask = masks.pop(image.relative_to(folder / _IMAGES).with_suffix(""), None)
+    for image in images_below(folder / IMAGES):
+        mask = masks.pop(image.relative_to(folder / IMAGES).with_suffix(""), None)
         if mask is None:
             bare += 1
             continue
@@ -79,7 +87,7 @@ def _read(root: Path, folder: Path, names: dict[Any, str]) -> CocoData:
         lists.add(image, None, objects, os.fspath(mask.relative_to(root)))
     if masks:
         file = next(iter(masks.values()))
-        raise ValueError(f"{file}: no image of this name in {folder / _IMAGES}")
+        raise ValueError(f"{file}: no image of this name in {folder / IMAGES}")
     if bare:
         lists.notes.append(f"{count_of(bare, 'image')} without a mask left out")
     return lists.read(names or {1: ONLY_CLASS})
@@ -91,7 +99,7 @@ def _objects(mask: Path, classes: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     if classes and bits == COLOUR:
         raise ValueError(
             f"{mask} is in colour, which says no class; save it with a palette or in one channel, "
-            f"or remove {_CLASSES}"
+            f"or remove {CLASSES_FILE}"
         )
     if bits == 8 and np.isin(values, (0, VOID)).all():
         yield from ((1, rle) for rle in encode_parts(values == VOID))

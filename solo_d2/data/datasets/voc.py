@@ -25,7 +25,15 @@ from .entries import class_names
 from .folders import SPLIT_NAMES, Lists, Reader, files_below
 from .problems import count_of
 
-__all__ = ["CLASSES", "find", "image_of", "recognise"]
+__all__ = [
+    "CLASSES",
+    "CLASS_MASKS",
+    "ID_LISTS",
+    "JPEG_IMAGES",
+    "OBJECT_MASKS",
+    "find",
+    "recognise",
+]
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -35,17 +43,18 @@ CLASSES = (
 """Names of VOC's own classes, from the number 1 on."""
 
 _BACKGROUND = ("background", "_background_")
-_IMAGES, _OBJECTS, _OBJECT_CLASSES = "JPEGImages", "SegmentationObject", "SegmentationClass"
+JPEG_IMAGES, OBJECT_MASKS, CLASS_MASKS = "JPEGImages", "SegmentationObject", "SegmentationClass"
+ID_LISTS = "ImageSets/Segmentation"
 _REMEDIES = {
-    _IMAGES: "the images belong there",
-    _OBJECTS: "its masks tell the objects of a class apart",
-    _OBJECT_CLASSES: "its masks tell the classes of the objects",
+    JPEG_IMAGES: "the images belong there",
+    OBJECT_MASKS: "its masks tell the objects of a class apart",
+    CLASS_MASKS: "its masks tell the classes of the objects",
 }
 
 
 def recognise(location: Path) -> str | None:
     """Tell whether a folder is laid out so, see `DataSource`."""
-    if not any((location / part).is_dir() for part in (_OBJECTS, _OBJECT_CLASSES)):
+    if not any((location / part).is_dir() for part in (OBJECT_MASKS, CLASS_MASKS)):
         return None
     missing = [part for part in _REMEDIES if not (location / part).is_dir()]
     return f"has no folder {missing[0]}; {_REMEDIES[missing[0]]}" if missing else ""
@@ -55,7 +64,7 @@ def find(location: Path) -> dict[str, Reader]:
     """Return what reads the splits of a folder."""
     missing = recognise(location) if location.is_dir() else "is no folder"
     if missing != "":
-        raise ValueError(f"{location} {missing or f'has no folder {_OBJECTS}'}")
+        raise ValueError(f"{location} {missing or f'has no folder {OBJECT_MASKS}'}")
     colours, names = _classes(location)
     return {
         split: partial(_read, location, file, colours, names)
@@ -65,7 +74,7 @@ def find(location: Path) -> dict[str, Reader]:
 
 def _lists(root: Path) -> dict[str, Path]:
     """The files that list the ids of the splits; the folder of masks where there is none."""
-    folder = root / "ImageSets" / "Segmentation"
+    folder = root / ID_LISTS
     files = {file.stem.lower(): file for file in sorted(folder.glob("*.txt"))}
     found = {}
     for split, names in SPLIT_NAMES.items():
@@ -76,7 +85,7 @@ def _lists(root: Path) -> dict[str, Path]:
         return found
     if len(files) > 1:
         raise ValueError(f"{folder}: {', '.join(files)}? Name one train.txt")
-    return {"train": next(iter(files.values()), root / _OBJECTS)}
+    return {"train": next(iter(files.values()), root / OBJECT_MASKS)}
 
 
 def _classes(root: Path) -> tuple[dict[int, int], dict[Any, str]]:
@@ -112,7 +121,7 @@ def _text(file: Path) -> str:
 
 
 def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, str]) -> CocoData:
-    masks = root / _OBJECTS
+    masks = root / OBJECT_MASKS
     if listed.is_dir():
         ids = [
             x.relative_to(masks).with_suffix("").as_posix() for x in files_below(masks, [".png"])
@@ -126,7 +135,7 @@ def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, st
         if not mask.is_relative_to(masks):
             raise ValueError(f"{listed}: {shown(name)} leads out of {masks}")
         if mask.is_file():
-            pairs.append((name, mask, root / _OBJECT_CLASSES / f"{name}.png"))
+            pairs.append((name, mask, root / CLASS_MASKS / f"{name}.png"))
         else:
             bare += 1
     lists = Lists(root, listed)
@@ -134,14 +143,14 @@ def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, st
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda pair: _objects(pair[1], pair[2], colours), pairs)
         for (name, mask, _), objects in zip(pairs, read, strict=True):
-            image = image_of(root / _IMAGES, name)
+            image = _image_of(root / JPEG_IMAGES, name)
             lists.add(image, None, objects, os.fspath(mask.relative_to(root)))
     if bare:
         lists.notes.append(f"{count_of(bare, 'image')} without a mask left out")
     return lists.read(names)
 
 
-def image_of(folder: Path, name: str) -> Path:
+def _image_of(folder: Path, name: str) -> Path:
     """Return the image in a folder that has a name without its extension.
 
     Raises:

@@ -1,7 +1,7 @@
 """Segmentations that others wrote: what each means, checked before any C code sees it."""
 
 from .check import Segmentations, check_segmentations, decode_mask, mask_box
-from .encode import encode_mask
+from .encode import encode_mask, to_rle
 from .reasons import Problem, Reason
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "decode_mask",
     "encode_mask",
     "mask_box",
+    "to_rle",
 ]

@@ -21,3 +21,17 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """
     rle = mask_util.encode(np.asfortranarray(mask, np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def to_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Return a checked segmentation as a compressed RLE whose counts are text.
+
+    Args:
+        segmentation: polygons, of which the union is meant, or a compressed RLE.
+        size: (height, width) of the image.
+    """
+    rle = segmentation
+    if isinstance(rle, list):
+        rle = mask_util.merge(mask_util.frPyObjects(rle, *size))
+    counts = rle["counts"]
+    return {**rle, "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
