@@ -249,6 +249,19 @@ def test_heads_without_kernels_refuse_their_keys(name, key, value):
         tiny_model("MODEL.SOLO.HEAD", name, f"MODEL.SOLO.{key}", value)
 
 
+@pytest.mark.parametrize(
+    ("loss", "key", "value"),
+    [
+        ("quality_focal", "FOCAL_LOSS_ALPHA", 0.5),
+        ("rank_sort", "FOCAL_LOSS_ALPHA", 0.5),
+        ("rank_sort", "FOCAL_LOSS_GAMMA", 1.0),
+    ],
+)
+def test_category_losses_refuse_what_they_have_no_use_for(loss, key, value):
+    with pytest.raises(ValueError, match=rf"{key} is {value}, but {loss} has no use for it"):
+        tiny_model("MODEL.SOLO.CATEGORY_LOSS", loss, f"MODEL.SOLO.{key}", value)
+
+
 def test_groups_must_divide_the_kernel():
     with pytest.raises(ValueError, match=r"NUM_KERNEL_GROUPS must divide .*64, got 3"):
         tiny_model(*DECOUPLED_DYNAMIC, "MODEL.SOLO.NUM_KERNEL_GROUPS", 3)

@@ -130,10 +130,11 @@ def _add_losses(node: CN) -> None:
     node.AUX_SEMANTIC_LOSS_WEIGHT = 0.0
     # Keep the category branch as the weights have it (paper A.3.2, for mattes).
     node.FREEZE_CATEGORY_BRANCH = False
-    # Loss of the categories: "focal" as in the paper, or "quality_focal" (Li et al., 2020), whose
-    # target is the IoU of a positive cell's mask, so that scores rank masks by their quality.
+    # Loss of the categories: "focal" as in the paper; "quality_focal" (Li et al., 2020), whose
+    # target is the IoU of a positive cell's mask, so that scores rank masks by their quality; or
+    # "rank_sort" (Oksuz et al., 2021), which ranks positives above negatives and sorts them by IoU.
     node.CATEGORY_LOSS = "focal"
-    # Balance ("focal" alone) and focusing exponent of the loss of the categories.
+    # Balance ("focal" alone) and focusing exponent (not of "rank_sort") of that loss.
     node.FOCAL_LOSS_ALPHA = 0.25
     node.FOCAL_LOSS_GAMMA = 2.0
 

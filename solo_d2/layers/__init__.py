@@ -27,6 +27,7 @@ from .mask_ops import (
 )
 from .nms import MASK_NMS, fast_nms, hard_nms, matrix_nms, point_nms, soft_nms
 from .points import sample_points
+from .ranking import rank_sort_loss
 from .resize import align_to_grid, resize_bilinear
 from .rle import encode_masks
 
@@ -64,6 +65,7 @@ __all__ = [
     "profiles_to_boxes",
     "profiles_to_centroids",
     "quality_focal_loss",
+    "rank_sort_loss",
     "resize_bilinear",
     "sample_points",
     "soft_nms",

@@ -27,3 +27,10 @@ which is 53 classes of 1600x1600 pixels. Larger ones are reduced to labels band 
 
 BAND_PIXELS = 2**21
 """Pixels of an image that an effect works on at a time, three channels each."""
+
+RANKED_LOGITS = 2**21
+"""Logits of cells and classes that the Rank & Sort loss compares at a time: those of COCO's classes
+in six images."""
+
+COMPARED_PAIRS = 2**22
+"""Pairs of positives that the Rank & Sort loss compares at a time; those of 2048 positives."""

@@ -23,6 +23,7 @@ from ..layers import (
     mask_areas,
     matte_loss,
     quality_focal_loss,
+    rank_sort_loss,
     sample_points,
 )
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
@@ -45,7 +46,7 @@ same shape, boolean or float32 in [0, 1]; it returns one loss per mask (K,), dif
 BINARY_MASK_LOSSES = {"focal"}
 """Values of `MODEL.SOLO.MASK_LOSS` that are defined for boolean targets alone."""
 
-CATEGORY_LOSSES = ("focal", "quality_focal")
+CATEGORY_LOSSES = ("focal", "quality_focal", "rank_sort")
 """The values of `MODEL.SOLO.CATEGORY_LOSS`."""
 
 
@@ -60,7 +61,8 @@ class SOLOCriterion:
     Args:
         num_classes: C; the label C means background.
         category_loss: one of `CATEGORY_LOSSES`; with "quality_focal" the target of a positive cell
-            is the IoU of its mask instead of 1.
+            is the IoU of its mask instead of 1, with "rank_sort" that IoU is its place among the
+            others. The batch is ranked as a whole, of several processes each its own part.
         category_weight: weight of the category loss.
         mask_loss: one of `MASK_LOSSES`.
         mask_weight: λ, weight of the mask loss; in the paper 3 with "dice", 10 with "bce" and 20
@@ -68,7 +70,7 @@ class SOLOCriterion:
         mask_points: pixels of every mask that its loss is computed on; 0 for all, which it is as
             well where a mask has no more. See `sample_points`.
         focal_alpha: weight of positive against negative cells; of "focal" alone.
-        focal_gamma: focusing exponent.
+        focal_gamma: focusing exponent; not of "rank_sort".
         mask_strides: stride of the masks that the head makes, per level.
         by_level: request masks one level at a time. Use it for heads with mask features of every
             level: batching levels would sort the cells, with a host synchronisation.
@@ -100,7 +102,8 @@ class SOLOCriterion:
                 f"MODEL.SOLO.CATEGORY_LOSS must be one of {CATEGORY_LOSSES}, got {category_loss!r}"
             )
         self.num_classes = num_classes
-        self.by_quality = category_loss == "quality_focal"
+        self.category_loss = category_loss
+        self.by_quality = category_loss != "focal"
         self.category_weight = category_weight
         self.mask_loss = MASK_LOSSES[mask_loss]
         self.mask_weight = mask_weight
@@ -150,8 +153,13 @@ class SOLOCriterion:
         logits = torch.cat([x.flatten(2) for x in predictions.category_logits], dim=2)[..., None]
         if not self.by_quality:
             return category_focal_loss(logits, targets.labels, self.focal_alpha, self.focal_gamma)
+        images = targets.images[targets.instances]
+        if self.category_loss == "rank_sort":
+            _, classes, cells = logits.shape[:3]
+            rows = images * classes + targets.classes[targets.instances]
+            return rank_sort_loss(logits, rows * cells + targets.cells, ious)
         quality = ious.new_zeros(targets.labels.shape)
-        quality[targets.images[targets.instances], targets.cells] = ious
+        quality[images, targets.cells] = ious
         return quality_focal_loss(logits, targets.labels, quality, self.focal_gamma)
 
     def _mask_loss(
@@ -197,7 +205,7 @@ class SOLOCriterion:
         return pieces
 
     def _loss_of(self, pieces: list[_Piece], masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses of some masks, and their IoU; none but for the quality focal loss.
+        """Sum of the losses of some masks, and their IoU if the category loss has a use for it.
 
         Without cells masks are still made: an empty sum keeps every parameter in the graph, without
         which distributed training would wait for its gradient forever.

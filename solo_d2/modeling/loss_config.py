@@ -19,7 +19,11 @@ LOSS_NAMES: dict[str, Rule] = {
 LOSS_CHOICES = (
     Choice(
         "MODEL.SOLO.CATEGORY_LOSS",
-        lambda: {"focal": ("MODEL.SOLO.FOCAL_LOSS_ALPHA",), "quality_focal": ()},
+        lambda: {
+            "focal": ("MODEL.SOLO.FOCAL_LOSS_ALPHA", "MODEL.SOLO.FOCAL_LOSS_GAMMA"),
+            "quality_focal": ("MODEL.SOLO.FOCAL_LOSS_GAMMA",),
+            "rank_sort": (),
+        },
     ),
 )
 """Keys that one loss uses and another does not."""

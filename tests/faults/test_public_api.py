@@ -56,7 +56,7 @@ PUBLIC = {
         mask_areas mask_coverage mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
         quality_focal_loss
-        resize_bilinear sample_points soft_nms""",
+        rank_sort_loss resize_bilinear sample_points soft_nms""",
     "solo_d2.modeling": """DecoupledDynamicSOLOHead DecoupledLightSOLOHead DecoupledSOLOHead
         DynamicSOLOHead GridSpec MASK_LOSSES PanopticSOLO SOLO SOLOHead SOLOSemSegHead
         SOLO_HEAD_REGISTRY SoftDynamicSOLOHead SoftSOLO VanillaSOLOHead
@@ -419,6 +419,8 @@ INPUTS = [
     ("dice_bce_loss", (SOFT_MASKS, MASKS.long()), "boolean or in"),
     ("sample_points", (MASKS, MASKS, 4), "floating probs"),
     ("sample_points", (SOFT_MASKS, MASKS[:2], 4), "sizes that fit"),
+    ("rank_sort_loss", (SCORES, LABELS[:2], SCORES), "sizes that fit"),
+    ("rank_sort_loss", (SCORES, SCORES, SCORES), "integer positives"),
     ("category_focal_loss", (torch.rand(1, 2, 3, 3), torch.zeros(1, 9), 0.25, 2.0), "integer"),
     (
         "category_focal_loss",

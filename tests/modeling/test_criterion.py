@@ -269,6 +269,44 @@ def test_the_target_of_the_quality_focal_loss_is_the_iou_of_the_mask(monkeypatch
     assert found["loss_mask"].item() == pytest.approx(plain["loss_mask"].item())
 
 
+def test_positives_of_all_images_are_ranked_by_the_iou_of_their_masks():
+    """The masks are the targets of the quality focal loss's test: IoU 1, 0.4 and 0.4."""
+    masks = torch.ones(9, 5, 5, dtype=torch.bool)
+    masks[0, 2:] = masks[2, 2:] = False
+    targets = targets_of([(0, 0, 0, 0, 1), (0, 1, 0, 1, 0), (1, 0, 3, 1, 2)], num_images=2)
+    targets.masks[4] = masks
+    targets.images[2] = 1
+    targets.classes[:3] = torch.tensor([1, 0, 1])
+    predictions = zero_logits(num_images=2)
+    with torch.no_grad():
+        # Of the class, level and cell of each positive; all negatives stay at 0.
+        predictions.category_logits[0][0, 0, 0, 0] = 4.0
+        predictions.category_logits[1][0, 1, 0, 0] = 8.0  # above the better one: a sorting error
+        predictions.category_logits[0][1, 1, 1, 1] = -4.0  # below all 17 negatives
+    losses = criterion(category_loss="rank_sort", category_weight=2.0)(
+        predictions, targets, constant_masks(0.8)
+    )
+    # The better one has rank 1/2 + 1 among positives: current (0.6) / 1.5, wanted 0. The last one
+    # has 17 negatives in a rank of 2.5 + 17; those above are no worse than itself, and of an IoU of
+    # 1 and 0.4: what is wanted is what there is.
+    expected = 2 * (0.6 / 1.5 + 17 / 19.5) / 3
+    assert losses["loss_category"].item() == pytest.approx(expected)
+    losses["loss_category"].backward()
+    grad = predictions.category_logits[0].grad
+    assert grad[0, 0, 0, 0].item() == pytest.approx(-2 * 0.4 / 3)
+    assert grad[1, 1, 1, 1].item() == pytest.approx(-2 * 17 / 19.5 / 3)
+    assert predictions.category_logits[1].grad[0, 1].item() == pytest.approx(2 * 0.4 / 3)
+
+
+@pytest.mark.parametrize("loss", ["quality_focal", "rank_sort"])
+def test_every_category_loss_without_objects_keeps_the_graph(loss):
+    predictions = zero_logits()
+    losses = criterion(category_loss=loss)(predictions, targets_of([]), constant_masks(0.5))
+    losses["loss_category"].backward()
+    assert all(x.grad is not None for x in predictions.category_logits)
+    assert losses["loss_category"].item() == pytest.approx(10 * 0.25 * LN2 * (loss[0] == "q"))
+
+
 def test_the_quality_focal_loss_without_objects_is_finite_and_differentiable():
     predictions = zero_logits()
     losses = criterion(category_loss="quality_focal")(
