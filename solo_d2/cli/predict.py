@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.arguments import add_import_argument, parse_arguments
+from .saving import add_save_arguments, check_save_arguments, saving
 
 if TYPE_CHECKING:
     from ..export import ExportedModel
@@ -95,7 +96,8 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         help="replay recorded CUDA graphs, one for every input size; the first image of a size "
         "takes longer",
     )
-    add("--no-draw", action="store_true", help="write no images, only --save-json")
+    add_save_arguments(parser)
+    add("--no-draw", action="store_true", help="write no drawings, only --save-json and --save")
     add(
         "--class-names",
         metavar="FILE",
@@ -234,8 +236,8 @@ def check_outputs(
     refuse_overwriting(outputs, beside)
     if args.save_json:
         check_results_file(args.save_json, [*inputs, *beside], outputs)
-    elif args.no_draw:
-        raise ValueError("--no-draw without --save-json leaves nothing to do.")
+    elif args.no_draw and not args.save:
+        raise ValueError("--no-draw without --save-json or --save leaves nothing to do.")
 
 
 def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker) -> int:
@@ -245,12 +247,14 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     from ..io.results_file import ResultsFile
 
     job = plan_images(args) if args.input else plan_video(args)
+    folders = check_save_arguments(args, args.output or DEFAULT_OUTPUT)
     run = make_run(args, overrides)
     results = ResultsFile(args.save_json) if args.save_json else None
     run.sink = results
     whole = False
     try:
-        job(run)
+        with saving(run, folders, args.tolerance):
+            job(run)
         whole = run.interrupted is None or args.webcam is not None
     finally:
         finish_results(args, run, results, whole)

@@ -12,7 +12,7 @@ from ..io.image import can_write
 from ..io.paths import file_key, fit_name, printable, refuse_overwriting, unique_name
 from ..io.video import writable_extensions
 
-__all__ = ["check_results_file", "output_paths", "video_path"]
+__all__ = ["check_results_file", "is_file_name", "output_paths", "video_path"]
 
 
 def output_paths(images: Sequence[Path], output: str | PathLike[str]) -> list[Path]:
@@ -30,7 +30,7 @@ def output_paths(images: Sequence[Path], output: str | PathLike[str]) -> list[Pa
         ValueError: An image would be drawn over an input, there are several for one file, or the
             file cannot be written.
     """
-    paths = _file(images, output) if _is_file_name(output) else _names(images, Path(output))
+    paths = _file(images, output) if is_file_name(output) else _names(images, Path(output))
     refuse_overwriting(paths, images)
     if paths:
         check_output(paths[0])
@@ -48,7 +48,7 @@ def video_path(source: str | PathLike[str] | int, output: str | PathLike[str]) -
         ValueError: It would be written over the input, or cannot be written.
     """
     path = Path(output)
-    if not _is_file_name(output):
+    if not is_file_name(output):
         stem = f"camera_{source}" if isinstance(source, int) else Path(source).stem
         path /= fit_name(stem, ".mp4")
     elif path.suffix.lower() not in writable_extensions():
@@ -82,8 +82,8 @@ def check_results_file(
 _FOLDER = 'For a folder end the name with "/".'
 
 
-def _is_file_name(output: str | PathLike[str]) -> bool:
-    """A name with an extension of letters, unless it is, or says that it is, a folder."""
+def is_file_name(output: str | PathLike[str]) -> bool:
+    """Return whether a name has an extension of letters, and is and says to be no folder."""
     text = fspath(output)
     path = Path(text)
     return bool(re.match(r"\.[A-Za-z]", path.suffix)) and not (

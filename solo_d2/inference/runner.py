@@ -46,6 +46,8 @@ class InferenceRun:
 
     Attributes:
         sink: Takes the results: by default a `ResultList`; None for nobody.
+        on_image: Called with every image file and what was found in it; None for nobody.
+        class_names: In the order of the labels, if the predictor has them.
         failures: One line for each input that could not be used; each was reported on stderr.
         done: Images and frames that the model has seen.
         found: Instances in them.
@@ -64,17 +66,18 @@ class InferenceRun:
     ) -> None:
         self.predictor = predictor
         self.sink: ResultSink | None = ResultList()
+        self.on_image: Callable[[Path, dict[str, Any]], None] | None = None
         self.failures: list[str] = []
         self.done = self.found = 0
         self.interrupted: KeyboardInterrupt | None = None
         self.video_file: Path | None = None
         get = predictor.metadata.get
-        self._names = _printable_names(get("thing_classes", None))
+        self.class_names = _printable_names(get("thing_classes", None))
         self._category_ids = coco_category_ids(get("thing_dataset_id_to_contiguous_id", None))
         self._stuff_names = _printable_names(get("stuff_classes", None))
         self._stuff_ids = coco_category_ids(get("stuff_dataset_id_to_contiguous_id", None))
         if renderer is None:
-            renderer = DrawingRenderer(self._names, self._stuff_names)
+            renderer = DrawingRenderer(self.class_names, self._stuff_names)
         self.renderer = renderer if draw else None
 
     @property
@@ -98,12 +101,12 @@ class InferenceRun:
         Raises:
             ValueError: The model has no names, or the dataset none of them.
         """
-        if self._names is None:
+        if self.class_names is None:
             raise ValueError(
                 f"The weights bring no class names, so that their category ids in {ids.path} are "
                 "not known. Give --class-names."
             )
-        self._category_ids = ids.category_ids(self._names)
+        self._category_ids = ids.category_ids(self.class_names)
         if self._stuff_names and ids.has_stuff:
             stuff = ids.category_ids(self._stuff_names[1:], things=False)
             self._stuff_ids = [0, *stuff]
@@ -143,6 +146,8 @@ class InferenceRun:
                 for (index, image), prediction in self._predict(files, batch):
                     with self._named(files[index]):
                         self._collect(prediction, image_ids[index], printable(files[index]))
+                        if self.on_image is not None:
+                            self.on_image(files[index], prediction)
                     if self.renderer is not None:
                         with self._named(files[index]):
                             self._write(targets[index], self.renderer.image(image, prediction))
@@ -306,7 +311,7 @@ class InferenceRun:
             image_id,
             file_name=file_name,
             category_ids=self._category_ids,
-            class_names=self._names,
+            class_names=self.class_names,
         )
         segments = None
         if "panoptic_seg" in prediction:
@@ -316,7 +321,7 @@ class InferenceRun:
                 file_name=file_name,
                 thing_ids=self._category_ids,
                 stuff_ids=self._stuff_ids,
-                thing_names=self._names,
+                thing_names=self.class_names,
                 stuff_names=self._stuff_names,
             )
         self.sink.add(results, segments)
