@@ -170,7 +170,7 @@ BAD_LINES = {
     "--input none.png": "none.png: no such file",
     "--input photos/*.gif": "photos/*.gif: no such file, and no file matches it",
     "--input photos --output photos": "is an input, drawing would replace it",
-    "--input photos --no-draw": "--no-draw without --save-json leaves nothing to do",
+    "--input photos --no-draw": "--no-draw without --save-json or --save leaves nothing to do",
     "--input photos --weights none.pth": "none.pth: no such file",
     "--input photos --weights photos": "photos: is a folder",
     "--input photos --weights tiny.yaml": "tiny.yaml: is no checkpoint",
