@@ -97,6 +97,7 @@ SOLO_KEYS = {
     "NMS_SIGMA": (2.0, result, ()),
     "NMS_THRESH_TEST": (0.1, result, HARD),
     "FINAL_SCORE_THRESH_TEST": (0.3, result, ()),
+    "SCORE_TEMPERATURE": (0.5, result, ()),
 }
 
 # Each has a test of its own: below, tests/engine/test_ema.py and tests/faults/test_training.py.
@@ -209,6 +210,7 @@ def test_backbone_multiplier_scales_what_lies_below_the_pyramid(name):
         ("SCORE_THRESH_TEST", 1.5, "SCORE_THRESH_TEST"),
         ("MASK_THRESH_TEST", 1.0, "MASK_THRESH_TEST"),
         ("FINAL_SCORE_THRESH_TEST", -1.0, "FINAL_SCORE_THRESH_TEST"),
+        ("SCORE_TEMPERATURE", 0.1, r"SCORE_TEMPERATURE must be a number in \[0.2, 5\]"),
         ("PRE_NMS_TOPK_TEST", 0, "PRE_NMS_TOPK_TEST"),
         ("CENTER_REGION", 2.0, "CENTER_REGION"),
         ("PRIOR_PROB", 0.0, "PRIOR_PROB"),

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..io.paths import printable
@@ -44,14 +45,15 @@ def check_file(
     full = info.kind == "full"
     reference = FullGraph(model, info.max_candidates) if full else RawGraph(model)
     tolerance = TOLERANCES[info.precision]
+    settings = model.settings
+    lowest = float(settings.reported(torch.tensor(settings.final_score_thresh)))
     instances = 0
     for batch in _batches(info, images):
         want = dict(zip(info.outputs, (x.numpy() for x in reference(batch)), strict=True))
         got = exported.run(batch.numpy())
         size = (batch.shape[2], batch.shape[3])
-        least = model.settings.final_score_thresh
         compared = (
-            _compare(want, got, size, info, least) if full else [compare_raw(want, got, size)]
+            _compare(want, got, size, info, lowest) if full else [compare_raw(want, got, size)]
         )
         for parity in compared:
             problem = parity.problem(tolerance)

@@ -141,7 +141,8 @@ def _instances(
     assert decay is not None  # checked above
     scores = slots.scores * decay(higher_overlaps(masks, slots.labels, slots.scores))
     scores, kept = scores.topk(min(settings.max_instances, scores.shape[1]), dim=1)
-    scores = torch.where(scores >= settings.final_score_thresh, scores, 0.0)
+    reported = settings.reported(scores)
+    scores = torch.where(scores >= settings.final_score_thresh, reported, 0.0)
     probs = take_cells(probs, kept)
     return scores, slots.labels.gather(1, kept), probs, slots.cells.gather(1, kept)
 

@@ -31,6 +31,9 @@ from .output import chunk_length, make_instances, resize_masks
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
 
+_LEAST_SCORE = 1e-6
+"""Scores nearer to 0 or 1 count as this near: their logits are finite."""
+
 CellMasks = Callable[[Tensor], Tensor]
 """Soft masks (K, h, w) of cells (K,) of one image, at `MASK_STRIDE`."""
 
@@ -77,6 +80,7 @@ class InferenceSettings:
         nms: of `build_nms`.
         final_score_thresh: score after NMS that an instance must reach.
         max_instances: instances per image.
+        score_temperature: of the scores that instances get, see `reported`.
     """
 
     score_thresh: float
@@ -85,6 +89,7 @@ class InferenceSettings:
     nms: Callable[..., Tensor]
     final_score_thresh: float
     max_instances: int
+    score_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for key, value in (
@@ -99,6 +104,20 @@ class InferenceSettings:
                 "MODEL.SOLO.PRE_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE must be at least 1, "
                 f"got {self.pre_nms_topk} and {self.max_instances}"
             )
+
+    def reported(self, scores: Tensor) -> Tensor:
+        """Return the scores that instances get: their logits are divided by the temperature.
+
+        No order changes, so that AP does not; NMS and its thresholds come before. 0 stays 0.
+
+        Args:
+            scores: in [0, 1], of any shape.
+        """
+        if self.score_temperature == 1:
+            return scores
+        known = scores.clamp(_LEAST_SCORE, 1 - _LEAST_SCORE)
+        logits = known.log() - (1 - known).log()
+        return torch.where(scores > 0, (logits / self.score_temperature).sigmoid(), 0.0)
 
 
 class Candidates(NamedTuple):
@@ -237,7 +256,8 @@ def suppress(candidates: Candidates, settings: InferenceSettings) -> tuple[Tenso
     order = scores.argsort(descending=True, stable=True)[: settings.max_instances]
     # A removed mask has score 0; with a final threshold of 0 it is not an instance either.
     order = order[(scores[order] >= settings.final_score_thresh) & (scores[order] > 0)]
-    return scores[order], candidates.labels[order], candidates.cells[candidates.rows[order]]
+    reported = settings.reported(scores[order])
+    return reported, candidates.labels[order], candidates.cells[candidates.rows[order]]
 
 
 def postprocess(

@@ -99,6 +99,19 @@ def test_every_head_finds_what_the_visit_finds(name):
     assert_equal_to_the_visit(model, predictions, found)
 
 
+def test_a_temperature_changes_scores_in_both_alike_and_no_order():
+    plain, warm = (lively_model("dynamic", "MODEL.SOLO.SCORE_TEMPERATURE", t) for t in (1.0, 0.4))
+    predictions = predict(plain)
+    with torch.no_grad():
+        before, after = (
+            postprocess_fixed(model.head, predictions, SIZE, model.settings)
+            for model in (plain, warm)
+        )
+    assert_equal_to_the_visit(warm, predictions, after)
+    assert torch.equal(before.cells, after.cells) and torch.equal(before.labels, after.labels)
+    assert not torch.equal(before.scores, after.scores)
+
+
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "repeat_interleave")
 
 

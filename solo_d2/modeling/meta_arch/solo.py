@@ -273,6 +273,7 @@ def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
         ),
         final_score_thresh=node.FINAL_SCORE_THRESH_TEST,
         max_instances=max_instances,
+        score_temperature=node.SCORE_TEMPERATURE,
     )
 
 
