@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
@@ -13,28 +11,18 @@ from typing import Any
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.logger import create_small_table
-from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from ..io.atomic import atomic_write
 from ..io.results import EncodedInstances, JsonListWriter
-from .boundary import BoundaryCOCOeval
 from .diagnosis import diagnose
 from .predictions import ByImage, check_instances, results_file
+from .scoring import BOUNDARY, METRICS, TASKS, Scorer, figures_of, hotcoco, mean_precision, percent
 from .truth import read_truth
-
-try:
-    import hotcoco as hotcoco
-except ImportError:
-    hotcoco = None  # type: ignore[assignment]
 
 __all__ = ["COCOInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
-
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-TASKS = ("segm", "bbox")
-BOUNDARY = "boundary"
 
 Found = Mapping[int, EncodedInstances]
 """Instances by the scorer's image id."""
@@ -103,7 +91,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
             raise ValueError("diagnosis.md needs an output_dir, got None")
         folder = output_dir if diagnosis else None
         self._diagnosis = results_file(folder, "diagnosis.md", dataset_name)
-        self._index: Any = None  # the truth as the scorer has it
+        self._scorer = Scorer(self._truth, self._limit, fast=self._fast)
+        self._index: Any = None  # the truth as the scorer of LVIS has it
         self.reset()
 
     def reset(self) -> None:
@@ -213,38 +202,13 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         if not found:
             _logger.warning("The model found no instance.")
             return dict.fromkeys(METRICS, float("nan"))
-        precision = self._precision(found, task, chosen)
-        values = _percent(_summary(precision))
-        results = dict(zip(METRICS, values, strict=True))
+        precision = self._scorer.precision(entries_of(found, task), task, chosen)
+        results = figures_of(precision)
         _logger.info("Evaluation results for %s:\n%s", task, create_small_table(results))
         by_class = self._by_class(precision)
         if by_class:
             _logger.info("%s AP by class:\n%s", task, _columns(by_class))
         return {**results, **{f"AP-{name}": value for name, value in by_class.items()}}
-
-    def _precision(self, found: Found, task: str, chosen: list[int] | None) -> np.ndarray:
-        """Precision by IoU, recall, category, area range, and limit of detections."""
-        scorer: Any  # two packages with the same words in two spellings
-        results, kind = entries_of(found, task), "bbox" if task == "bbox" else "segm"
-        if self._fast and task != BOUNDARY:
-            self._index = self._index or hotcoco.COCO(self._truth.content)
-            scorer = hotcoco.COCOeval(self._index, self._index.load_res(results), kind)
-            scorer.params.max_dets = [self._limit]
-            if chosen is not None:
-                scorer.params.img_ids = chosen
-            scorer.evaluate()
-            scorer.accumulate()
-            return np.asarray((scorer.eval or {})["precision"])
-        make = BoundaryCOCOeval if task == BOUNDARY else COCOeval
-        with contextlib.redirect_stdout(io.StringIO()):
-            index = self._truth.coco()
-            scorer = make(index, index.loadRes(results), kind)
-            scorer.params.maxDets = [self._limit]
-            if chosen is not None:
-                scorer.params.imgIds = chosen
-            scorer.evaluate()
-            scorer.accumulate()
-        return scorer.eval["precision"]
 
     def _by_class(self, precision: np.ndarray) -> dict[str, float]:
         """AP of every class, if there are several; classes of one name get their id behind it."""
@@ -254,8 +218,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         repeated = {name for name, count in Counter(names).items() if count > 1}
         ids = self._truth.category_ids
         keys = [f"{n} (id {i})" if n in repeated else n for n, i in zip(names, ids, strict=True)]
-        values = (_mean(precision[:, :, k, 0, -1]) for k in range(len(names)))
-        return dict(zip(keys, _percent(values), strict=True))
+        values = (mean_precision(precision[:, :, k, 0, -1]) for k in range(len(names)))
+        return dict(zip(keys, percent(values), strict=True))
 
 
 def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
@@ -270,26 +234,6 @@ def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
         ids = range(1, 1 + int(instances.labels.max(initial=0)) + 1)
         entries += [{k: x[k] for k in kept} for x in instances.entries(number, category_ids=ids)]
     return entries
-
-
-def _summary(precision: np.ndarray) -> list[float]:
-    """AP, AP50, AP75, APs, APm, APl, in [0, 1], -1 for what no object belongs to.
-
-    Args:
-        precision: (10 IoU thresholds from 0.5 on, recalls, categories, 4 area ranges, limits).
-    """
-    chosen = [precision[:, :, :, 0, -1], precision[0, :, :, 0, -1], precision[5, :, :, 0, -1]]
-    chosen += [precision[:, :, :, area, -1] for area in (1, 2, 3)]
-    return [_mean(x) for x in chosen]
-
-
-def _mean(precision: np.ndarray) -> float:
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else -1.0
-
-
-def _percent(values: Iterable[float]) -> list[float]:
-    return [100 * value if value >= 0 else float("nan") for value in values]
 
 
 def _columns(values: Mapping[str, float], pairs: int = 3) -> str:

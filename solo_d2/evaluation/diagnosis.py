@@ -16,12 +16,9 @@ import numpy as np
 from pycocotools import mask as mask_util
 from tabulate import tabulate
 
-try:
-    import hotcoco
-except ImportError:
-    hotcoco = None  # type: ignore[assignment]
+from .scoring import hotcoco
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "ImageIoU", "diagnose", "evaluate_masks", "image_ious"]
 
 MATCHED = 0.3
 """IoU from which a detection is taken for an attempt at an object."""
@@ -100,7 +97,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Image:
+class ImageIoU:
     """Detections (D) and single objects (G) of an image, masks as RLE, and their IoU (D, G)."""
 
     found: list[Entry]
@@ -125,10 +122,10 @@ def diagnose(
         raise ValueError("a diagnosis needs hotcoco; install it: pip install hotcoco")
     if not results:
         raise ValueError("a diagnosis needs detections, got none; lower SCORE_THRESH_TEST")
-    images = _images(content, results)
+    images = image_ious(content, results)
     perfect = {name: _score(content, images, change) for name, change in PERFECT.items()}
     perfect["class-agnostic scoring"] = _class_agnostic(content, images)
-    scorer = _evaluate(content, results)
+    scorer = evaluate_masks(content, results)
     tide, matrix = scorer.tide_errors(), scorer.confusion_matrix()
     facts = scorer.image_diagnostics(score_thr=SUSPECT_SCORE)
     names = image_ids or {x["id"]: x["id"] for x in content["images"]}
@@ -147,7 +144,13 @@ def diagnose(
     )
 
 
-def _images(content: Mapping[str, Any], results: list[Entry]) -> list[_Image]:
+def image_ious(content: Mapping[str, Any], results: list[Entry]) -> list[ImageIoU]:
+    """Return the IoU of all detections and single objects, image by image.
+
+    Args:
+        content: ground truth as a COCO file has it, with masks.
+        results: entries of a COCO results file, with masks.
+    """
     found, objects = defaultdict(list), defaultdict(list)
     for x in results:
         found[x["image_id"]].append(x)
@@ -156,7 +159,7 @@ def _images(content: Mapping[str, Any], results: list[Entry]) -> list[_Image]:
         if not x["iscrowd"]:
             rle = _rle(x["segmentation"], sizes[x["image_id"]])
             objects[x["image_id"]].append({**x, "segmentation": rle})
-    return [_Image(found[i], objects[i], _ious(found[i], objects[i])) for i in sizes]
+    return [ImageIoU(found[i], objects[i], _ious(found[i], objects[i])) for i in sizes]
 
 
 def _rle(mask: Any, size: tuple[int, int]) -> Entry:
@@ -170,7 +173,8 @@ def _ious(found: list[Entry], objects: list[Entry]) -> np.ndarray:
     return np.asarray(mask_util.iou(*masks, [0] * len(objects)))
 
 
-def _evaluate(content: Mapping[str, Any], results: list[Entry]) -> Any:
+def evaluate_masks(content: Mapping[str, Any], results: list[Entry]) -> Any:
+    """Return hotcoco's evaluation of masks, with everything accumulated."""
     index = hotcoco.COCO(dict(content))
     scorer = hotcoco.COCOeval(index, index.load_res(results), "segm")
     scorer.evaluate()
@@ -179,7 +183,7 @@ def _evaluate(content: Mapping[str, Any], results: list[Entry]) -> Any:
 
 
 def _score(
-    content: Mapping[str, Any], images: list[_Image], change: Callable[..., Entry]
+    content: Mapping[str, Any], images: list[ImageIoU], change: Callable[..., Entry]
 ) -> tuple[float, float, float]:
     """AP, AP50 and AP75 of changed detections."""
     results = [
@@ -187,7 +191,7 @@ def _score(
         for image in images
         for x, ious in zip(image.found, image.ious, strict=True)
     ]
-    precision = np.asarray(_evaluate(content, results).eval["precision"])[:, :, :, 0, -1]
+    precision = np.asarray(evaluate_masks(content, results).eval["precision"])[:, :, :, 0, -1]
     parts = (precision, precision[0], precision[5])
     means = [part[part > -1].mean() if (part > -1).any() else np.nan for part in parts]
     return (100 * float(means[0]), 100 * float(means[1]), 100 * float(means[2]))
@@ -223,7 +227,9 @@ PERFECT: dict[str, Callable[..., Entry]] = {
 """Changes of a detection, given its image's objects and its IoU with them."""
 
 
-def _class_agnostic(content: Mapping[str, Any], images: list[_Image]) -> tuple[float, float, float]:
+def _class_agnostic(
+    content: Mapping[str, Any], images: list[ImageIoU]
+) -> tuple[float, float, float]:
     one = {
         **content,
         "categories": [{"id": 1, "name": "object"}],
@@ -232,7 +238,7 @@ def _class_agnostic(content: Mapping[str, Any], images: list[_Image]) -> tuple[f
     return _score(one, images, lambda x, *_: {**x, "category_id": 1})
 
 
-def _recall(images: list[_Image]) -> dict[str, tuple[float, float]]:
+def _recall(images: list[ImageIoU]) -> dict[str, tuple[float, float]]:
     best = [(x["area"], max(ious, default=0)) for i in images for x, ious in zip(
         i.objects, i.ious.T, strict=True)]  # fmt: skip
     area, iou = np.array(best).reshape(-1, 2).T

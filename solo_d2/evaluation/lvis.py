@@ -8,7 +8,8 @@ from typing import Any
 from detectron2.utils.logger import create_small_table
 
 from ._numpy import numpy_name
-from .coco import COCOInstanceEvaluator, Found, entries_of, hotcoco
+from .coco import COCOInstanceEvaluator, Found, entries_of
+from .scoring import hotcoco
 
 __all__ = ["LVISInstanceEvaluator"]
 

@@ -1,0 +1,93 @@
+"""Precision by COCO's rules, of the fastest exact implementation that is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from .boundary import BoundaryCOCOeval
+from .truth import Truth
+
+try:
+    import hotcoco as hotcoco
+except ImportError:
+    hotcoco = None  # type: ignore[assignment]
+
+__all__ = ["BOUNDARY", "METRICS", "TASKS", "Scorer", "figures_of", "mean_precision", "percent"]
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+TASKS = ("segm", "bbox")
+BOUNDARY = "boundary"
+
+
+class Scorer:
+    """Scores results against one ground truth.
+
+    Args:
+        truth: of a dataset.
+        limit: instances per image and class that count.
+        fast: use hotcoco for masks and boxes; otherwise, and for boundaries, pycocotools scores.
+    """
+
+    def __init__(self, truth: Truth, limit: int, *, fast: bool) -> None:
+        self._truth, self._limit, self._fast = truth, limit, fast
+        self._index: Any = None  # the truth as hotcoco has it
+
+    def precision(
+        self, results: list[dict[str, Any]], task: str, chosen: list[int] | None = None
+    ) -> np.ndarray:
+        """Return precision by IoU, recall, category, area range, and limit of detections.
+
+        Args:
+            results: entries with masks or, for "bbox", boxes alone.
+            task: one of `TASKS`, or `BOUNDARY`.
+            chosen: numbers of the images that count; by default all.
+        """
+        scorer: Any  # two packages with the same words in two spellings
+        kind = "bbox" if task == "bbox" else "segm"
+        if self._fast and task != BOUNDARY:
+            self._index = self._index or hotcoco.COCO(self._truth.content)
+            scorer = hotcoco.COCOeval(self._index, self._index.load_res(results), kind)
+            scorer.params.max_dets = [self._limit]
+            if chosen is not None:
+                scorer.params.img_ids = chosen
+            scorer.evaluate()
+            scorer.accumulate()
+            return np.asarray((scorer.eval or {})["precision"])
+        make = BoundaryCOCOeval if task == BOUNDARY else COCOeval
+        with contextlib.redirect_stdout(io.StringIO()):
+            index = self._truth.coco()
+            scorer = make(index, index.loadRes(results), kind)
+            scorer.params.maxDets = [self._limit]
+            if chosen is not None:
+                scorer.params.imgIds = chosen
+            scorer.evaluate()
+            scorer.accumulate()
+        return scorer.eval["precision"]
+
+
+def figures_of(precision: np.ndarray) -> dict[str, float]:
+    """Return `METRICS` in percent, NaN for what no object belongs to.
+
+    Args:
+        precision: (10 IoU thresholds from 0.5 on, recalls, categories, 4 area ranges, limits).
+    """
+    chosen = [precision[:, :, :, 0, -1], precision[0, :, :, 0, -1], precision[5, :, :, 0, -1]]
+    chosen += [precision[:, :, :, area, -1] for area in (1, 2, 3)]
+    return dict(zip(METRICS, percent(map(mean_precision, chosen)), strict=True))
+
+
+def mean_precision(precision: np.ndarray) -> float:
+    """Return the mean over all that is known, -1 where nothing is."""
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def percent(values: Iterable[float]) -> list[float]:
+    """Return shares in percent, NaN for -1."""
+    return [100 * value if value >= 0 else float("nan") for value in values]
