@@ -109,6 +109,7 @@ def test_importing_registers_classes_and_nothing_else():
         "solo_d2.modeling",
         "solo_d2.modeling.heads",
         "solo_d2.inference",
+        "solo_d2.report",
     ],
 )
 def test_public_names_exist(module):
@@ -182,6 +183,9 @@ ALLOWED = {
     ],
     "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
+    "report": [
+        *("io", "evaluation", "inference.drawing", "report"),
+    ],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),
         *("export", "inference"),

@@ -13,9 +13,15 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine.arguments import argument_parser, parse_arguments
 from .quiet import foreign_warnings_aside
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..report import ReportPlan
 
 __all__ = ["main", "run"]
 
@@ -69,11 +75,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     from ..export import is_exported, load_exported
 
     cfg = setup(args)
+    report = _plan_report(args, cfg)
     trainer = SOLOTrainer if args.verbose else EvaluationWithProgress
     if is_exported(cfg.MODEL.WEIGHTS):
         exported = load_exported(cfg.MODEL.WEIGHTS)
         exported.check_config(cfg)
         trainer.test(cfg, exported)
+        _write_report(report, cfg)
         return
     model = trainer.build_model(cfg)
     name_classes(model, cfg.DATASETS.TEST[0])
@@ -83,8 +91,33 @@ def _evaluate(args: argparse.Namespace) -> None:
             "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
         )
     trainer.test(cfg, model)
+    _write_report(report, cfg)
     if cfg.TEST.AUG.ENABLED:
         trainer.test_with_TTA(cfg, model)
+
+
+def _check_report_options(args: argparse.Namespace) -> None:
+    if args.report_against is not None and args.report is None:
+        raise ValueError("--report-against needs --report DIR")
+    if args.report is not None and not args.eval_only:
+        raise ValueError("--report is of an evaluation: solo-d2 eval --report DIR")
+
+
+def _plan_report(args: argparse.Namespace, cfg: CfgNode) -> ReportPlan | None:
+    """Check before the evaluation that its report can be made."""
+    if args.report is None:
+        return None
+    from ..report import plan_report
+
+    temperature = cfg.MODEL.SOLO.SCORE_TEMPERATURE
+    return plan_report(cfg.DATASETS.TEST, args.report, args.report_against, temperature)
+
+
+def _write_report(report: ReportPlan | None, cfg: CfgNode) -> None:
+    from detectron2.utils import comm
+
+    if report is not None and comm.is_main_process():
+        report.write(cfg.OUTPUT_DIR)
 
 
 def complete(args: argparse.Namespace) -> None:
@@ -141,6 +174,7 @@ def main(
     try:
         args = parse_arguments(argv, parser)
         args.eval_only = args.eval_only or evaluate
+        _check_report_options(args)
         if prog is None:
             complete(args)
         else:

@@ -50,6 +50,16 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help="find out where AP is lost: diagnosis.md beside the results (TEST.DIAGNOSE True)",
     )
     add(
+        "--report",
+        metavar="DIR",
+        help="of an evaluation: one page with all figures, curves and the worst images",
+    )
+    add(
+        "--report-against",
+        metavar="FILE",
+        help="compare with these COCO results, or with another report.json, in the report",
+    )
+    add(
         "--verbose",
         action="store_true",
         help="show on the console, too, what goes to log.txt (train_net.py always does)",

@@ -17,6 +17,7 @@ from pycocotools import mask as mask_util
 from tabulate import tabulate
 
 from .scoring import hotcoco
+from .truth import as_rle
 
 __all__ = ["Diagnosis", "ImageIoU", "diagnose", "evaluate_masks", "image_ious"]
 
@@ -157,13 +158,9 @@ def image_ious(content: Mapping[str, Any], results: list[Entry]) -> list[ImageIo
     sizes = {x["id"]: (x["height"], x["width"]) for x in content["images"]}
     for x in content["annotations"]:
         if not x["iscrowd"]:
-            rle = _rle(x["segmentation"], sizes[x["image_id"]])
+            rle = as_rle(x["segmentation"], sizes[x["image_id"]])
             objects[x["image_id"]].append({**x, "segmentation": rle})
     return [ImageIoU(found[i], objects[i], _ious(found[i], objects[i])) for i in sizes]
-
-
-def _rle(mask: Any, size: tuple[int, int]) -> Entry:
-    return mask_util.merge(mask_util.frPyObjects(mask, *size)) if isinstance(mask, list) else mask
 
 
 def _ious(found: list[Entry], objects: list[Entry]) -> np.ndarray:

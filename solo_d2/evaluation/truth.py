@@ -26,7 +26,7 @@ from ..io.json_reader import collector_paused, read_json_object
 from ..io.segmentation import Reason, check_segmentations, encode_mask
 from .records import image_size, in_order, records_of
 
-__all__ = ["Truth", "read_truth"]
+__all__ = ["Truth", "as_rle", "read_truth"]
 
 _logger = logging.getLogger(__name__)
 
@@ -246,9 +246,9 @@ def _facts(where: str, x: Mapping[str, Any], mask: Any, size: tuple[int, int]) -
         raise ValueError(f"{where}: an annotation has no class of the dataset")
     area, box = x.get("area"), _box(x)
     if not (_is_number(area) and area > 0):  # type: ignore[operator]
-        area = float(mask_util.area(_rle(mask, size)))
+        area = float(mask_util.area(as_rle(mask, size)))
     if box is None:
-        box = mask_util.toBbox(_rle(mask, size)).tolist()
+        box = mask_util.toBbox(as_rle(mask, size)).tolist()
     crowd = int(x.get("iscrowd") not in (None, 0, "0", ""))
     return {"category_id": int(label) + 1, "area": area, "bbox": box, "iscrowd": crowd}
 
@@ -272,7 +272,8 @@ def _plain(mask: Any, *, changed: bool = True) -> Any:
     return [[float(v) for v in polygon] for polygon in mask] if changed else mask
 
 
-def _rle(mask: Any, size: tuple[int, int]) -> Any:
+def as_rle(mask: Any, size: tuple[int, int]) -> Any:
+    """Return a mask of the truth, polygons or RLE, as one RLE of an image of (height, width)."""
     return mask_util.merge(mask_util.frPyObjects(mask, *size)) if isinstance(mask, list) else mask
 
 

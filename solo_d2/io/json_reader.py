@@ -13,13 +13,25 @@ from typing import Any
 from .errors import one_line, shown
 from .paths import not_a_file
 
-__all__ = ["collector_paused", "is_utf8", "read_json_object"]
+__all__ = ["collector_paused", "is_utf8", "read_json", "read_json_object"]
 
 _MANY_OBJECTS = 50_000  # so many, a search for garbage visits within milliseconds
 
 
 def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON file whose content is an object.
+    """Read a JSON file whose content is an object, see `read_json`.
+
+    Raises:
+        ValueError: as `read_json`, or no object.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected an object, got a json {type(content).__name__}")
+    return content
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
 
     UTF-8, UTF-16 and UTF-32 are recognised, each with or without a byte order mark.
 
@@ -30,7 +42,7 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
         The content. `NaN` and `Infinity` are read as Python's `json` reads them.
 
     Raises:
-        ValueError: no such file, no JSON, no object, or an object with one key twice.
+        ValueError: no such file, no JSON, or an object with one key twice.
     """
     path = Path(path)
     problem = not_a_file(path)
@@ -38,7 +50,7 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: {problem}; expected a JSON file")
     try:
         with collector_paused():
-            content = json.loads(path.read_bytes(), object_pairs_hook=_object)
+            return json.loads(path.read_bytes(), object_pairs_hook=_object)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({one_line(error)})") from error
     except RecursionError as error:
@@ -51,9 +63,6 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid json ({one_line(error)}); is it cut off?") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected an object, got a json {type(content).__name__}")
-    return content
 
 
 class _RepeatedKeyError(ValueError):

@@ -14,7 +14,7 @@ import numpy as np
 
 from .atomic import atomic_write
 
-__all__ = ["Page", "beside", "code", "image", "paragraph", "table"]
+__all__ = ["Page", "beside", "code", "image", "matrix", "paragraph", "table"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --faint: #6b7280; --line: #d9dde3;
@@ -175,3 +175,25 @@ def _cell(value: Any, digits: int) -> str:
     if isinstance(value, (float, np.floating)):
         return f"{value:.{digits}f}"
     return html.escape(str(value))
+
+
+def matrix(rows: Sequence[str], columns: Sequence[str], values: np.ndarray) -> str:
+    """Return a table of numbers, each shaded by its share of its row.
+
+    Args:
+        rows: names, R of them.
+        columns: names, C of them.
+        values: numbers that are not negative (R, C); a 0 is left out.
+    """
+    shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+    head = "".join(f"<th class='n'>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th>{html.escape(name)}</th>"
+        + "".join(
+            f"<td class='n' style='background: rgb(37 99 235 / {share:.2f})'>{value or ''}</td>"
+            for value, share in zip(row.tolist(), line.tolist(), strict=True)
+        )
+        + "</tr>\n"
+        for name, row, line in zip(rows, values, shares * 0.6, strict=True)
+    )
+    return f"<div class='wide'><table><tr><th></th>{head}</tr>\n{body}</table></div>"

@@ -1,0 +1,98 @@
+"""Write the report of an evaluation: ``index.html`` for people, ``report.json`` for programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+
+from ..evaluation.build import EVALUATORS
+from ..evaluation.coco import COCOInstanceEvaluator
+from ..evaluation.scoring import hotcoco
+from ..io.growing import check_output
+from ..io.json_file import save_json
+from ..io.paths import not_a_file, printable
+from .measure import measure, to_json
+from .pages import make_page
+from .runs import read_dataset, read_results
+
+__all__ = ["ReportPlan", "plan_report"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """A report that can be written when the evaluation is done.
+
+    Attributes:
+        folders: where it goes, by dataset.
+        against: results to compare with, if any.
+        temperature: `MODEL.SOLO.SCORE_TEMPERATURE` of the evaluation.
+    """
+
+    folders: dict[str, Path]
+    against: Path | None
+    temperature: float
+
+    def write(self, output_dir: str) -> None:
+        """Write the report of every dataset.
+
+        Args:
+            output_dir: of the evaluation, `OUTPUT_DIR`.
+
+        Raises:
+            ValueError: There are no detections, or the results to compare with are of another
+                dataset.
+            OSError: It cannot be written.
+        """
+        for name, folder in self.folders.items():
+            file = Path(output_dir, "inference", name, COCOInstanceEvaluator.results_file)
+            dataset = read_dataset(name)
+            runs = [measure(dataset, read_results(file, dataset), "this run", file)]
+            if self.against is not None:
+                other = read_results(self.against, dataset)
+                runs.append(measure(dataset, other, "the other run", self.against))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_json(folder / "report.json", to_json(runs[0], dataset))
+            make_page(dataset, runs, self.temperature).save(folder / "index.html")
+            _logger.info("Saved the report to %s", folder / "index.html")
+
+
+def plan_report(
+    names: Sequence[str], folder: str, against: str | None, temperature: float
+) -> ReportPlan:
+    """Check, before an evaluation, that its report can be made.
+
+    Args:
+        names: of the datasets; several have a folder each.
+        folder: of the report.
+        against: results in COCO's format, or the JSON of another report.
+        temperature: of the scores of the model.
+
+    Raises:
+        ValueError: hotcoco is missing, a dataset is not scored by COCO's rules, there is no such
+            file, or nothing can be written to the folder.
+    """
+    if hotcoco is None:
+        raise ValueError("--report needs hotcoco; install it: pip install hotcoco")
+    for name in names:
+        kind = MetadataCatalog.get(name).get("evaluator_type")
+        if COCOInstanceEvaluator not in EVALUATORS.get(kind, ()):
+            raise ValueError(
+                f"--report follows COCO's rules, and the dataset {name} is scored by those of "
+                f"{kind!r}; leave it out"
+            )
+    if against is not None and not_a_file(against) is not None:
+        raise ValueError(
+            f"--report-against {printable(against)}: {not_a_file(against)}; name a file of COCO "
+            "results or a report.json"
+        )
+    root = Path(folder)
+    folders = {name: root / name if len(names) > 1 else root for name in names}
+    for place in folders.values():
+        check_output(place / "index.html")
+    return ReportPlan(folders, None if against is None else Path(against), temperature)
