@@ -135,7 +135,7 @@ def test_hidden_objects_are_counted(tmp_path):
     ]
     (source / "val.json").write_text(json.dumps(content))
     told = convert_dataset(str(source), tmp_path / "out", "voc").splitlines()[1]
-    assert "1 object behind others, 1 part of an object that is behind others" in told
+    assert "1 hidden object, 1 partly hidden object" in told
     areas = [np.sum(mask) for _, _, mask in contents(tmp_path / "out")["val"]]
     assert sorted(areas) == sorted([masks[1].sum(), (masks[0] & ~masks[1]).sum()])
 

@@ -12,8 +12,9 @@ from PIL import Image
 from solo_d2.data import DATA_SOURCES, DataSource
 from solo_d2.data.arguments import register_named_data
 from solo_d2.data.datasets.coco_folder import find_coco
+from solo_d2.data.datasets.coco_json import load_coco_json
 from solo_d2.data.holdout import hold_out
-from solo_d2.data.sources import register_folder
+from solo_d2.data.sources import recognise, register_folder
 from solo_d2.engine import argument_parser
 
 
@@ -212,3 +213,66 @@ def test_the_example_of_a_format_reads_its_instances(tmp_path):
     labels[0, 0] = 5001
     with pytest.raises(ValueError, match="has the class 5, expected 1 to 2"):
         module.annotation(labels == 5001, 4, 2, "a.jpg")
+
+
+# ------------------------------------------------------------------ what tools export
+
+# The layouts that the pages of these tools describe: files, and what image entries say.
+EXPORTS = {
+    "CVAT": {
+        "annotations/instances_default.json": ("images", "{}"),
+    },
+    "CVAT with subsets": {
+        "annotations/instances_Train.json": ("images/Train", "{}"),
+        "annotations/instances_Validation.json": ("images/Validation", "{}"),
+    },
+    "Roboflow": {
+        "train/_annotations.coco.json": ("train", "{}"),
+        "valid/_annotations.coco.json": ("valid", "{}"),
+        "test/_annotations.coco.json": ("test", "{}"),
+    },
+    "Label Studio": {"result.json": ("images", "images/{}")},
+    "Label Studio on Windows": {"result.json": ("images", "images\\{}")},
+}
+
+
+@pytest.mark.parametrize("tool", EXPORTS)
+def test_exports_of_tools_in_coco_format_are_recognised_and_read(tmp_path, tool):
+    for file, (folder, name) in EXPORTS[tool].items():
+        write_coco(tmp_path / file, tmp_path / folder)
+        content = json.loads((tmp_path / file).read_text())
+        for image in content["images"]:
+            image["file_name"] = name.format(image["file_name"])
+        (tmp_path / file).write_text(json.dumps({"info": {"description": tool}, **content}))
+    assert recognise(tmp_path) == "coco"
+    names = register_folder("coco", tmp_path, ("train", "val"))
+    folders = {
+        split: [x["file_name"].replace("\\", "/").rpartition("/")[0] for x in DatasetCatalog.get(n)]
+        for split, n in names.items()
+    }
+    places = [str(tmp_path / folder) for folder, _ in EXPORTS[tool].values()]
+    assert folders == {
+        split: [place] * 4 for split, place in zip(("train", "val"), places, strict=False)
+    }
+
+
+def test_the_project_that_roboflow_lists_as_a_category_is_no_class(tmp_path):
+    write_coco(tmp_path / "train.json", tmp_path / "images")
+    content = json.loads((tmp_path / "train.json").read_text())
+    project = {"id": 0, "name": "dishes", "supercategory": "none"}
+    cases = [
+        ([project, {"id": 7, "name": "cup", "supercategory": "dishes"}], ["cup"]),
+        ([project, {"id": 7, "name": "cup", "supercategory": "none"}], ["dishes", "cup"]),
+        ([project, {"id": 7, "name": "cup"}], ["dishes", "cup"]),
+        ([{"id": 7, "name": "cup", "supercategory": "none"}], ["cup"]),
+        (
+            [{**project, "id": 7}, {"id": 8, "name": "a", "supercategory": "dishes"}],
+            ["dishes", "a"],
+        ),
+    ]
+    for categories, classes in cases:
+        (tmp_path / "train.json").write_text(json.dumps({**content, "categories": categories}))
+        data = load_coco_json(tmp_path / "train.json", tmp_path / "images")
+        assert data.classes == classes
+        told = "is Roboflow's name of the project" in data.notes
+        assert told == (len(classes) < len(categories))

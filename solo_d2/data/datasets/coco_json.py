@@ -8,7 +8,7 @@ the file and the remedy in the message. Read is whatever has one meaning (see
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,12 @@ def parse_coco(
         lambda entry, text: findings.drop(_id_of(entry), Problem(Reason.ENTRY, text)),
     )
     records = image_records(path, images, root, name_of or itemgetter("file_name"))
-    names, note = class_names(path, categories)
-    if note:
-        findings.notes.append(note)
+    group = _project(categories, annotations.values())
+    names, note = class_names(path, {k: x for k, x in categories.items() if k not in group})
+    notes = [f"{shown(x)} is Roboflow's name of the project, no class" for x in group.values()]
+    findings.notes += [*notes, *filter(None, [note])]
     findings.standard = (
-        all(x.get("height") and x.get("width") for x in images.values()) and not note
+        all(x.get("height") and x.get("width") for x in images.values()) and not findings.notes
     )
     reader = AnnotationReader(path, records, {k: i for i, k in enumerate(names)}, findings)
     ids, entries = list(annotations), list(annotations.values())
@@ -131,6 +132,20 @@ def parse_coco(
         annotated=bool(content["annotations"]),
         notes=findings.message(),
     )
+
+
+def _project(
+    categories: dict[Any, dict[str, Any]], annotations: Iterable[dict[str, Any]]
+) -> dict[Any, str]:
+    """Name by id of the category that Roboflow puts above all others, and that has no object."""
+    above = {k: x["name"] for k, x in categories.items() if x.get("supercategory") == "none"}
+    others = [x for k, x in categories.items() if k not in above]
+    if len(above) != 1 or not others:
+        return {}
+    (key, name), *_ = above.items()
+    if any(x.get("supercategory") != name for x in others):
+        return {}
+    return {} if any(x["category_id"] == key for x in annotations) else above
 
 
 def _id_of(entry: Any) -> Any:

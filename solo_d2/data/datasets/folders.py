@@ -11,6 +11,7 @@ from typing import Any
 
 from ...io.decode import WITH_ALPHA
 from ...io.image import IMAGE_EXTENSIONS, ImageError, open_image
+from ...io.paths import not_a_file
 from .catalog import CocoData, register_data
 from .coco_json import parse_coco
 from .problems import Findings
@@ -180,6 +181,8 @@ def recognise_cutouts(location: Path) -> str | None:
 
 def json_keys(file: Path) -> set[str]:
     """Return the keys that the head of a JSON file shows, of any depth, without reading it all."""
+    if not_a_file(file) is not None:
+        return set()
     with open(file, "rb") as opened:
         head = opened.read(_HEAD)
     return set(_KEY.findall(head.decode(json.detect_encoding(head), "replace")))

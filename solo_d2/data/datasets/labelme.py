@@ -122,9 +122,11 @@ def _area(where: str, kind: str, shape: dict[str, Any], size: tuple[int, int]) -
     """A polygon x, y, x, y, ..., or the RLE of a mask."""
     points = shape.get("points")
     try:
-        array = np.array(points, np.float64).reshape(-1, 2)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where} has the points {shown(points)}; expected pairs") from error
+        array = np.array(points or np.zeros((0, 2)), np.float64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.zeros(0)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"{where} has the points {shown(points)}; expected pairs of numbers")
     if kind in ("polygon", "oriented_rectangle"):
         return array.ravel().tolist()
     if kind not in ("rectangle", "circle", "mask"):

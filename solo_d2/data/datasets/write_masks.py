@@ -31,10 +31,8 @@ class _IndexWriter(DatasetWriter):
         for k in np.argsort(np.array(front), kind="stable"):
             values[masks[k]] = numbers[k]
         seen = np.bincount(values.ravel(), minlength=max(numbers, default=0) + 1)[list(numbers)]
-        self.lost["object behind others"] += int((seen == 0).sum())
-        self.lost["part of an object that is behind others"] += int(
-            ((seen > 0) & (seen < areas)).sum()
-        )
+        self.lost["hidden object"] += int((seen == 0).sum())
+        self.lost["partly hidden object"] += int(((seen > 0) & (seen < areas)).sum())
         return values
 
 

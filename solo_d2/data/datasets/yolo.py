@@ -45,13 +45,15 @@ def find(location: Path) -> dict[str, Reader]:
     (file,) = files
     content = read_yaml(file)
     classes = _classes(file, content)
+    if not any(content.get(x) for keys in SPLIT_NAMES.values() for x in keys):
+        content["train"] = "images"  # the only folder there can be
     readers: dict[str, Reader] = {}
     for split, keys in SPLIT_NAMES.items():
         key = next((x for x in keys if content.get(x)), None)
         if key is not None:
             readers[split] = partial(_read, file, _places(file, key, content), classes)
     if "train" not in readers:
-        raise ValueError(f"{file}: names no images to train on; expected train: images/train")
+        raise ValueError(f"{file}: names no images to train on, but others; expected 'train'")
     return readers
 
 

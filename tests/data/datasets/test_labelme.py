@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -189,6 +190,7 @@ def test_subfolders_are_splits(tmp_path):
     [
         ([{"points": []}], r"a\.json: the shape 1 has no label"),
         ([shape("cup", "abc")], r"the shape 1 has the points 'abc'; expected pairs"),
+        ([shape("cup", [[1, 2, 3], [4, 5, 6]])], r"has the points .*; expected pairs of numbers"),
         ([shape("cup", box(0, 0, 1, 1), "cube")], r"the shape 1 is a 'cube'; known are polygon"),
         ([shape("cup", [[0, 0]], "rectangle")], r"a rectangle, has the points .*expected two"),
         ([shape("cup", box(100, 0, 200, 1))], r"annotation 'a\.json #1' cannot be used"),
@@ -208,5 +210,6 @@ def test_what_cannot_be_read_is_named(tmp_path, shapes, message):
 def test_a_folder_is_recognised_by_one_of_its_files(tmp_path):
     assert recognise(tmp_path) is None
     (tmp_path / "0.json").write_text("{}")
+    os.mkfifo(tmp_path / "1.json")  # opening it would wait forever
     write(tmp_path / "deep", "a", [])
     assert recognise(tmp_path) == "" and kind_of(tmp_path) == "labelme"

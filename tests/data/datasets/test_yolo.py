@@ -60,6 +60,13 @@ def test_the_usual_layouts_are_read(tmp_path, layout):
     assert ids == {"train": name.format("train"), "val": name.format("val")}
 
 
+def test_a_description_of_classes_alone_means_all_images(tmp_path):
+    write(tmp_path, ["images/a.png", "images/deep/b.png"])
+    describe(tmp_path, "nc: 2")
+    readers = find(tmp_path)
+    assert list(readers) == ["train"] and len(readers["train"]().records) == 2
+
+
 def test_images_may_be_listed_in_a_file(tmp_path):
     write(tmp_path, [f"images/{name}.png" for name in "abc"])
     (tmp_path / "train.txt").write_text("./images/a.png\nimages/c.png\n\n")
