@@ -98,6 +98,7 @@ SOLO_KEYS = {
     "NMS_THRESH_TEST": (0.1, result, HARD),
     "FINAL_SCORE_THRESH_TEST": (0.3, result, ()),
     "SCORE_TEMPERATURE": (0.5, result, ()),
+    "REFINE_MASKS_TEST": (True, result, ()),
 }
 
 # Each has a test of its own: below, tests/engine/test_ema.py and tests/faults/test_training.py.

@@ -154,6 +154,7 @@ ALLOWED = {
     "modeling.structures": ["layers"],
     "modeling.towers": ["layers"],
     "modeling.output": ["layers"],
+    "modeling.refinement": ["layers", "modeling.output"],
     "modeling.aux_semantic": ["layers", "modeling.structures", "modeling.towers"],
     "modeling.heads": [
         "layers",
@@ -167,7 +168,9 @@ ALLOWED = {
         *("layers", "modeling.grid", "modeling.structures", "modeling.lost_objects"),
     ],
     "modeling.criterion": ["layers", "modeling.grid", "modeling.structures"],
-    "modeling.postprocessing": ["layers", "modeling.grid", "modeling.output"],
+    "modeling.postprocessing": [
+        *("layers", "modeling.grid", "modeling.output", "modeling.refinement"),
+    ],
     "modeling.backbone": ["layers", "io", "checkpoint", "modeling.backbone"],
     "modeling": ["config", "layers", "modeling"],
     "io": ["layers", "io"],

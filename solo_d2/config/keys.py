@@ -159,6 +159,8 @@ def _add_inference(node: CN) -> None:
     # By what the logits of the scores of instances are divided at last, so that a score is the
     # share of true instances; `solo-d2 eval --report` measures it. No order and no AP changes.
     node.SCORE_TEMPERATURE = 1.0
+    # Refine the final masks to stride 2 along the edges of the image. Nothing is trained for it.
+    node.REFINE_MASKS_TEST = False
 
 
 def _add_input(cfg: CN) -> None:

@@ -28,6 +28,7 @@ NORM_GROUPS = 32
 
 _RESNET = ("MODEL.RESNETS", "MODEL.BACKBONE.FREEZE_AT")
 _PATHS = ("MODEL.FPN.PATH_AGGREGATION",)
+_REFINED = ("MODEL.SOLO.REFINE_MASKS_TEST",)
 
 BACKBONES: Mapping[str, tuple[str, ...]] = {
     "build_resnet_backbone": _RESNET,
@@ -93,6 +94,10 @@ def _without_pyramid(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _CHOICES = (
+    Choice(
+        "MODEL.META_ARCHITECTURE",  # mattes have detail of their own
+        lambda: {"SOLO": _REFINED, "PanopticSOLO": _REFINED, "SoftSOLO": ()},
+    ),
     Choice("MODEL.SOLO.HEAD", lambda: {x: head_uses(x) for x in _names(SOLO_HEAD_REGISTRY)}),
     Choice(
         "MODEL.SOLO.MASK_FEATURE.TYPE",

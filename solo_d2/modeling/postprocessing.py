@@ -27,6 +27,7 @@ from ..layers import (
 )
 from .grid import GridSpec
 from .output import chunk_length, make_instances, resize_masks
+from .refinement import refine_masks
 
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
@@ -81,6 +82,7 @@ class InferenceSettings:
         final_score_thresh: score after NMS that an instance must reach.
         max_instances: instances per image.
         score_temperature: of the scores that instances get, see `reported`.
+        refine_masks: refine the final masks by the image; see `refinement.refine_masks`.
     """
 
     score_thresh: float
@@ -90,6 +92,7 @@ class InferenceSettings:
     final_score_thresh: float
     max_instances: int
     score_temperature: float = 1.0
+    refine_masks: bool = False
 
     def __post_init__(self) -> None:
         for key, value in (
@@ -261,7 +264,11 @@ def suppress(candidates: Candidates, settings: InferenceSettings) -> tuple[Tenso
 
 
 def postprocess(
-    view: View, frame: Frame, output_size: tuple[int, int], settings: InferenceSettings
+    view: View,
+    frame: Frame,
+    output_size: tuple[int, int],
+    settings: InferenceSettings,
+    guide: Tensor | None = None,
 ) -> Instances:
     """Run NMS and make the masks at output resolution: the last step of all inference.
 
@@ -270,8 +277,11 @@ def postprocess(
         frame: of the view.
         output_size: (height, width) wanted.
         settings: thresholds and limits.
+        guide: the image on `frame`, if masks are to be refined, (3, H / 2, W / 2).
     """
     scores, labels, cells = suppress(view.candidates, settings)
     probs = view.cell_masks(cells)
+    if guide is not None:
+        probs = refine_masks(probs, guide, settings.mask_thresh)
     masks, boxes = resize_masks(probs, *frame, output_size, settings.mask_thresh)
     return make_instances(scores, labels, masks, boxes)

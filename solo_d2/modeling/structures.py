@@ -50,10 +50,12 @@ class SOLOPredictions(NamedTuple):
     Attributes:
         category_logits: one (N, C, S_l, S_l) tensor per level.
         mask_inputs: what the `mask_probs` of the same head makes masks from; private to it.
+        guide: the images, for masks that are refined by them; see `refinement.make_guide`.
     """
 
     category_logits: list[Tensor]
     mask_inputs: Any
+    guide: Tensor | None = None
 
 
 MaskProbs = Callable[..., Tensor]

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from torch import nn
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..layers.images import resize_image, resized_shape
 from .meta_arch import SOLO
 from .meta_arch.solo import check_image
 from .postprocessing import Frame, View, category_scores, postprocess
+from .refinement import make_guide
 from .views import join_views, move_view
 
 _logger = logging.getLogger(__name__)
@@ -162,7 +163,13 @@ class SOLOWithTTA(nn.Module):
         ]
         joined = join_views(views, self.model.head.grid.num_cells)
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
-            return postprocess(joined, target, output, self.model.settings)
+            guide = self._guide(image, target) if self.model.settings.refine_masks else None
+            return postprocess(joined, target, output, self.model.settings, guide)
+
+    def _guide(self, image: np.ndarray, frame: Frame) -> Tensor:
+        """The image (height, width, 3) on a canvas, as masks are refined by it."""
+        pixels = self._pixels(resize_image(image, frame.image, self.resize_filter))
+        return make_guide(pixels.tensor, self.model.pixel_std)[0]
 
     def _variants(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, Frame, bool]]:
         """Yield the image at all sizes, plain and, if requested, mirrored."""
@@ -175,14 +182,18 @@ class SOLOWithTTA(nn.Module):
 
     def _look(self, image: np.ndarray, frame: Frame, target: Frame, flipped: bool) -> View:
         """Run the network on one image (height, width, 3), and bring the result to `target`."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        images = self.model.preprocess_image([{"image": pixels}])
+        images = self._pixels(image)
         predictions = self.model.predict(self.model.backbone(images.tensor), images)
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
             scores = category_scores(predictions.category_logits)[0]
             view = self.model.view(predictions, 0, scores, frame)
             threshold = self.model.settings.mask_thresh
             return move_view(view, frame, target, flip=flipped, threshold=threshold)
+
+    def _pixels(self, image: np.ndarray) -> ImageList:
+        """What the network sees of an image (height, width, 3)."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return self.model.preprocess_image([{"image": pixels}])
 
     def _frame(self, image: tuple[int, int]) -> Frame:
         """Where `SOLO.preprocess_image` puts an image that is alone in its batch."""

@@ -180,6 +180,7 @@ def log(folder):
         (["--precision", "bf16"], "format torchscript is written in precision f32, got 'bf16'"),
         (["--output", "."], "the file's suffix must be one of"),
         (["MODEL.SOLO.NMS_TYPE", "hard"], 'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be'),
+        (["MODEL.SOLO.REFINE_MASKS_TEST", "True"], "masks of exported files are not refined"),
         (["TEST.AUG.ENABLED", "True"], "multi-scale testing cannot be exported"),
         (
             ["--batch", "any", "MODEL.SOLO.KERNEL_SIZE", "3", "MODEL.WEIGHTS", ""],

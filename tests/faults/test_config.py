@@ -232,6 +232,7 @@ UNUSED = [
         )
     ),
     (SOFT, "MODEL.SOLO.KERNEL_SIZE", 3),
+    (SOFT, "MODEL.SOLO.REFINE_MASKS_TEST", True),
     (SOFT, "MODEL.SOLO.MASK_FEATURE.TYPE", "separate"),
     ((), "MODEL.SOLO.MASK_FEATURE.NUM_CONVS", 4),
     (

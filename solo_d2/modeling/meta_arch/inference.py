@@ -24,6 +24,7 @@ from ..postprocessing import (
     select_candidates,
     suppress,
 )
+from ..refinement import refine_masks
 from ..structures import SOLOPredictions
 
 
@@ -124,9 +125,9 @@ class Inference(nn.Module):
 
     def resize_instances(
         self,
-        predictions: SOLOPredictions,  # noqa: ARG002 - for a subclass with other fields
-        image: int,  # noqa: ARG002
-        cells: Tensor,  # noqa: ARG002
+        predictions: SOLOPredictions,
+        image: int,
+        cells: Tensor,  # noqa: ARG002 - for a subclass with other fields
         probs: Tensor,
         frame: Frame,
         output_size: tuple[int, int],
@@ -144,7 +145,10 @@ class Inference(nn.Module):
         Returns:
             Boolean masks (K, height, width), their boxes (K, 4), and further fields.
         """
-        masks, boxes = resize_masks(probs, *frame, output_size, self.settings.mask_thresh)
+        threshold = self.settings.mask_thresh
+        if predictions.guide is not None:
+            probs = refine_masks(probs, predictions.guide[image], threshold)
+        masks, boxes = resize_masks(probs, *frame, output_size, threshold)
         return masks, boxes, {}
 
     def view(self, predictions: SOLOPredictions, image: int, scores: Tensor, frame: Frame) -> View:

@@ -20,6 +20,7 @@ from ..postprocessing import (
     InferenceSettings,
     build_nms,
 )
+from ..refinement import make_guide
 from ..structures import SOLOPredictions
 from ..targets import SOLOTargetAssigner
 from .inference import Inference
@@ -200,13 +201,12 @@ class SOLO(Inference):
         results = self.inference(predictions, images, batched_inputs)
         return self.complete(results, self.semantic_logits(features), images)
 
-    def predict(
-        self,
-        features: dict[str, Tensor],
-        images: ImageList,  # noqa: ARG002 - for a subclass whose head sees more than features
-    ) -> SOLOPredictions:
+    def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
         """Run the head on the backbone's features of `images`."""
-        return self.head(features)
+        predictions = self.head(features)
+        if self.settings.refine_masks and not self.training:
+            predictions = predictions._replace(guide=make_guide(images.tensor, self.pixel_std))
+        return predictions
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise, and pad to one canvas whose sides the strides of all levels divide.
@@ -274,6 +274,7 @@ def _build_settings(node: CfgNode, max_instances: int) -> InferenceSettings:
         final_score_thresh=node.FINAL_SCORE_THRESH_TEST,
         max_instances=max_instances,
         score_temperature=node.SCORE_TEMPERATURE,
+        refine_masks=node.REFINE_MASKS_TEST,
     )
 
 
