@@ -182,7 +182,7 @@ ALLOWED = {
     "engine.arguments": ["data.arguments", "config"],
     "engine": [
         *("config", "layers", "io", "checkpoint", "modeling", "data", "evaluation", "model_zoo"),
-        *("solver", "export", "engine"),
+        *("solver", "export", "_version", "engine"),
     ],
     "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],

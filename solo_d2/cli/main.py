@@ -15,6 +15,7 @@ VERBS = {
     "predict": "find instances in images, folders, a video or a camera",
     "train": "train a model, also on data of your own in one command",
     "eval": "evaluate a model on a dataset",
+    "reproduce": "compare a published model's AP with what it has here",
     "convert": "convert weights of other projects, or a dataset to another format",
     "export": "write a model for ONNX Runtime or OpenVINO",
     "zoo": "list published models, or download some",

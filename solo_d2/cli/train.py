@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.arguments import argument_parser, parse_arguments
 from .quiet import foreign_warnings_aside
@@ -35,8 +35,11 @@ CONFIGS = {
 """Configs of trainings that name none, by device."""
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
     """Train or evaluate in one process.
+
+    Returns:
+        The results of an evaluation, on the main process.
 
     Raises:
         ValueError: An option, a file or the config cannot be used.
@@ -49,7 +52,10 @@ def run(args: argparse.Namespace) -> None:
     # Also here, and not only around the verb: processes for several GPUs begin here.
     with contextlib.nullcontext() if args.verbose else foreign_warnings_aside():
         try:
-            _evaluate(args) if args.eval_only else _train(args)
+            if args.eval_only:
+                return _evaluate(args)
+            _train(args)
+            return None
         finally:
             unlock_all()
             end_log()
@@ -68,7 +74,7 @@ def _train(args: argparse.Namespace) -> None:
         print(line)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from ..checkpoint import load_weights
     from ..engine import SOLOTrainer, name_classes, setup
     from ..engine.progress import EvaluationWithProgress
@@ -80,9 +86,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     if is_exported(cfg.MODEL.WEIGHTS):
         exported = load_exported(cfg.MODEL.WEIGHTS)
         exported.check_config(cfg)
-        trainer.test(cfg, exported)
+        results: dict[str, Any] = trainer.test(cfg, exported)
         _write_report(report, cfg)
-        return
+        return results
     model = trainer.build_model(cfg)
     name_classes(model, cfg.DATASETS.TEST[0])
     averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
@@ -90,10 +96,11 @@ def _evaluate(args: argparse.Namespace) -> None:
         logging.getLogger(__name__).warning(
             "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
         )
-    trainer.test(cfg, model)
+    results = trainer.test(cfg, model)
     _write_report(report, cfg)
     if cfg.TEST.AUG.ENABLED:
-        trainer.test_with_TTA(cfg, model)
+        results |= trainer.test_with_TTA(cfg, model)
+    return results
 
 
 def _check_report_options(args: argparse.Namespace) -> None:

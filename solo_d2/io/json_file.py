@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,7 @@ from .atomic import AtomicFile, atomic_write
 from .errors import one_line
 from .paths import printable
 
-__all__ = ["JsonList", "JsonListWriter", "dump_json", "save_json"]
+__all__ = ["JsonList", "JsonListWriter", "dump_json", "save_json", "without_nan"]
 
 
 class _File(Protocol):
@@ -175,6 +176,13 @@ class JsonListWriter:
             self.close()
         else:
             self._pending.discard()
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value with None in place of NaN, which JSON has not, in all dicts below it."""
+    if isinstance(value, dict):
+        return {k: without_nan(x) for k, x in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def save_json(path: str | PathLike[str], content: Any, *, indent: int | None = None) -> None:

@@ -61,9 +61,7 @@ def local_weights(name: str, *, force: bool = False) -> Path:
         )
     try:
         with cached(checkpoint.project, checkpoint.file) as path:
-            published = _given_file(checkpoint) or _downloaded_file(checkpoint, path, force)
-            digest = sha256(published)
-            _check_digest(checkpoint, published, digest)
+            published, digest = _published(checkpoint, path, force)
             model = checkpoint.name.partition("/")[2]
             converted = path.with_name(f"{model}-{digest[:8]}-v{_CONVERSION}.pth")
             if not converted.is_file():
@@ -74,6 +72,29 @@ def local_weights(name: str, *, force: bool = False) -> Path:
             "FVCORE_CACHE name a folder that can be written and has room"
         ) from error
     return converted
+
+
+def published_digest(name: str) -> str:
+    """Return the SHA-256 of a published file, which is had as in `local_weights`.
+
+    Args:
+        name: of a checkpoint that does not come with this package.
+
+    Raises:
+        ValueError: see `local_weights`.
+        OSError: the cache cannot be used.
+    """
+    checkpoint = find_checkpoint(name)
+    with cached(checkpoint.project, checkpoint.file) as path:
+        return _published(checkpoint, path, force=False)[1]
+
+
+def _published(checkpoint: PublishedCheckpoint, path: Path, force: bool) -> tuple[Path, str]:
+    """The published file, checked, and its SHA-256; `path` is its place in the cache."""
+    published = _given_file(checkpoint) or _downloaded_file(checkpoint, path, force)
+    digest = sha256(published)
+    _check_digest(checkpoint, published, digest)
+    return published, digest
 
 
 def _given_file(checkpoint: PublishedCheckpoint) -> Path | None:

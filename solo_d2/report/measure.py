@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..evaluation.calibration import (
 )
 from ..evaluation.diagnosis import Diagnosis, diagnose, evaluate_masks
 from ..evaluation.scoring import BOUNDARY, METRICS, Scorer, figures_of
+from ..io.json_file import without_nan
 from .matches import ImageFacts, Matches, best_threshold, match, why_missed
 from .runs import Dataset, Entry
 
@@ -155,7 +155,7 @@ def _confusion(dataset: Dataset, masks: list[Entry], threshold: float) -> np.nda
 
 def to_json(measures: Measures, dataset: Dataset) -> dict[str, Any]:
     """Return the figures for a program, with the images by the dataset's ids; NaN is None."""
-    return _without_nan(
+    return without_nan(
         {
             "results": str(measures.file.resolve()),
             "dataset": dataset.truth.dataset_name,
@@ -181,9 +181,3 @@ def to_json(measures: Measures, dataset: Dataset) -> dict[str, Any]:
             ],
         }
     )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_nan(x) for k, x in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
