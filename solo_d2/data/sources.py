@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..io.paths import printable
+
 __all__ = [
     "DATA_SOURCES",
     "JSON_FORMATS",
@@ -219,8 +221,13 @@ def recognise(location: str | os.PathLike[str]) -> str:
     for kind, missing in looks.items():
         if missing:
             raise ValueError(f"{path} looks like {kind} data, but {missing}")
-    known = "; ".join(f"{kind}: {x.contents}" for kind, x in DATA_SOURCES.items() if x.recognise)
-    raise ValueError(f"{path}: no dataset that is known ({known})")
+    known = ", ".join(kind for kind, x in DATA_SOURCES.items() if x.recognise)
+    inside = sorted(x.name for x in path.iterdir()) if path.is_dir() else []
+    some = ", ".join(inside[:5]) + ", ..." * (len(inside) > 5) or "nothing"
+    raise ValueError(
+        f"{path}: a dataset of no format that is known ({known}; see docs/datasets.md); here are: "
+        f"{printable(some)}"
+    )
 
 
 def register_folder(

@@ -44,7 +44,8 @@ _CIRCLE_POINTS = 64
 def recognise(location: Path) -> str | None:
     """Tell by a look at a few files whether a folder is such a dataset, see `DataSource`."""
     files = islice(files_below(location, [".json"]), _LOOKED_AT) if location.is_dir() else ()
-    return "" if any(json_keys(file) >= {"shapes", "imagePath"} for file in files) else None
+    # Whichever of its keys comes first: shapes and copies of images may be long.
+    return "" if any(json_keys(file) & {"shapes", "imagePath"} for file in files) else None
 
 
 def find(location: Path) -> dict[str, Reader]:

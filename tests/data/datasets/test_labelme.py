@@ -213,3 +213,6 @@ def test_a_folder_is_recognised_by_one_of_its_files(tmp_path):
     os.mkfifo(tmp_path / "1.json")  # opening it would wait forever
     write(tmp_path / "deep", "a", [])
     assert recognise(tmp_path) == "" and kind_of(tmp_path) == "labelme"
+    write(tmp_path / "deep", "a", [shape("cup", [[k, k] for k in range(9000)])])
+    assert (tmp_path / "deep" / "a.json").stat().st_size > 2**16
+    assert recognise(tmp_path) == ""
