@@ -83,7 +83,7 @@ PHOTOGRAPHS = $$($(BIN)/python -c "import importlib.util as u; \
 demo: $(STAMP) ## masks on photographs, with a model that comes along (results in output/photographs)
 	photographs="$(PHOTOGRAPHS)"; $(BIN)/solo-d2 predict --config-file solo_d2/objects_lite0 \
 	  --input $(foreach name,$(DEMO_PHOTOGRAPHS),"$$photographs/$(name)") \
-	  --output output/photographs --confidence-threshold 0.5 $(DEMO_ARGS)
+	  --output output/photographs --confidence-threshold 0.5 TEST.AUG.ENABLED True $(DEMO_ARGS)
 
 demo-train: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)

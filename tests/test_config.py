@@ -132,6 +132,7 @@ def test_the_tables_hold_every_key():
     added |= {f"SOLVER.{key}" for key in SOLVER_KEYS}
     added.add("DATASETS.TRAIN_SHARES")  # tests/data/test_build.py
     added.add("TEST.DIAGNOSE")  # tests/evaluation/test_diagnosis.py
+    added.add("TEST.AUG.MIN_SHARE")  # tests/modeling/test_test_time_augmentation.py
     added.add("TEST.BOUNDARY_AP")  # tests/evaluation/test_boundary.py
     added |= {f"INPUT.LSJ.{key}" for key in ("ENABLED", "MIN_SCALE", "MAX_SCALE", "SIZE")}
     paste = ("ENABLED", "PROB", "NUM_OBJECTS", "SCALES", "MIN_VISIBLE")

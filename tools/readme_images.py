@@ -53,7 +53,7 @@ ROWS = (
 )
 """Photographs of photographs.jpg."""
 
-SIZES = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(224, 384)"]
+SIZES = ["TEST.AUG.ENABLED", "True"]  # 224 and 384
 WIDTH = 960  # pixels of an image
 GAP = 4  # pixels between tiles
 FRAMES = slice(230, 300)  # of vtest.avi

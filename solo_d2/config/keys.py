@@ -201,6 +201,9 @@ def _add_input(cfg: CN) -> None:
 def _add_evaluation(cfg: CN) -> None:
     # Measure Boundary AP beside AP: whether the outlines of masks agree (Cheng et al., 2021).
     cfg.TEST.BOUNDARY_AP = False
+    # Smallest object, sqrt(area) as a share of the short side, that multi-scale testing takes from
+    # sizes below INPUT.MIN_SIZE_TEST. The paper takes all: 0.
+    cfg.TEST.AUG.MIN_SHARE = 0.0
     # Find out where AP is lost, and write it to diagnosis.md beside the results.
     cfg.TEST.DIAGNOSE = False
 

@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     ),
     "TEST.AUG.MIN_SIZES": items(integer(1), least=1),
     "TEST.AUG.MAX_SIZE": integer(1),
+    "TEST.AUG.MIN_SHARE": number(0, 1),
     "TEST.PRECISE_BN.NUM_ITER": integer(1),
     "MODEL.DEVICE": device(),
     "MODEL.WEIGHTS": either(NONE, text(empty=True)),

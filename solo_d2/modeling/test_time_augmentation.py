@@ -19,7 +19,7 @@ from .meta_arch import SOLO
 from .meta_arch.solo import check_image
 from .postprocessing import Frame, View, category_scores, postprocess
 from .refinement import make_guide
-from .views import join_views, move_view
+from .views import join_views, keep_large, move_view
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class TestScales:
             compared at this one, and the limits of the long side are in proportion to its limit,
             so that a long image keeps the ratio of its scales. A short side of 0 stands for
             images that are not resized.
+        min_share: at sizes below that of plain testing only objects count whose mask has the area
+            of a square of at least this share of the image's short side; in [0, 1].
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -44,6 +46,7 @@ class TestScales:
     max_size: int
     flip: bool
     reference: tuple[int, int]
+    min_share: float = 0.0
 
     def __post_init__(self) -> None:
         sizes = self.min_sizes
@@ -71,6 +74,7 @@ class TestScales:
             max_size=int(node.MAX_SIZE),
             flip=bool(node.FLIP),
             reference=(plain, int(cfg.INPUT.MAX_SIZE_TEST)),
+            min_share=float(node.MIN_SHARE),
         )
         if plain and not min(scales.min_sizes) <= plain <= max(scales.min_sizes):
             _logger.warning(
@@ -187,6 +191,8 @@ class SOLOWithTTA(nn.Module):
         with torch.autocast(self.device.type, enabled=False):  # as in `SOLO.inference`
             scores = category_scores(predictions.category_logits)[0]
             view = self.model.view(predictions, 0, scores, frame)
+            if self.scales.min_share and min(frame.image) < min(target.image):
+                view = keep_large(view, self.scales.min_share * min(frame.image))
             threshold = self.model.settings.mask_thresh
             return move_view(view, frame, target, flip=flipped, threshold=threshold)
 

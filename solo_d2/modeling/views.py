@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..layers import mask_areas
 from .output import chunk_length
 from .postprocessing import MASK_STRIDE, Candidates, Frame, View
 
@@ -46,6 +47,28 @@ def move_view(view: View, source: Frame, target: Frame, *, flip: bool, threshold
     parts = view.candidates.cells.split(length)
     masks = torch.cat([cell_masks(part) > threshold for part in parts])
     return View(view.candidates._replace(masks=masks), cell_masks)
+
+
+def keep_large(view: View, side: float) -> View:
+    """Keep the candidates whose mask has the area of a square of at least this side.
+
+    Args:
+        view: found on a canvas.
+        side: in pixels of the network's input.
+    """
+    candidates = view.candidates
+    large = mask_areas(candidates.masks) * MASK_STRIDE**2 >= side**2  # (M,)
+    kept = large[candidates.rows]
+    rows = large.cumsum(0)[candidates.rows[kept]] - 1
+    return view._replace(
+        candidates=Candidates(
+            scores=candidates.scores[kept],
+            labels=candidates.labels[kept],
+            rows=rows,
+            cells=candidates.cells[large],
+            masks=candidates.masks[large],
+        )
+    )
 
 
 def join_views(views: Sequence[View], num_cells: int) -> View:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import pytest
 import torch
@@ -15,10 +17,11 @@ from solo_d2.layers import budgets
 from solo_d2.layers.images import resized_shape
 from solo_d2.modeling import SOLO, GridSpec, PanopticSOLO, SoftSOLO
 from solo_d2.modeling.criterion import SOLOCriterion
-from solo_d2.modeling.postprocessing import InferenceSettings, build_nms
+from solo_d2.modeling.postprocessing import Candidates, InferenceSettings, View, build_nms
 from solo_d2.modeling.structures import SOLOPredictions
 from solo_d2.modeling.targets import SOLOTargetAssigner
 from solo_d2.modeling.test_time_augmentation import SOLOWithTTA, TestScales
+from solo_d2.modeling.views import keep_large
 
 # Random weights leave all scores near the prior: near one half, they make many candidates.
 LIVELY = ("MODEL.SOLO.PRIOR_PROB", 0.5, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0)
@@ -287,6 +290,41 @@ def test_the_limit_of_the_long_side_also_holds_as_it_is():
         (750, 1000),
     ]
     assert TestScales((600,), 700, False, (0, 1333)).shapes((480, 640)) == [(525, 700)]
+
+
+def test_large_candidates_keep_their_masks_and_classes():
+    masks = torch.zeros(4, 6, 8, dtype=torch.bool)
+    for row, area in enumerate((3, 4, 1, 12)):  # 16 pixels of the input each
+        masks[row].view(-1)[:area] = True
+    found = Candidates(
+        scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]),
+        labels=torch.tensor([0, 1, 2, 0, 1]),
+        rows=torch.tensor([3, 0, 1, 2, 3]),
+        cells=torch.tensor([10, 20, 30, 40]),
+        masks=masks,
+    )
+    kept, cell_masks = keep_large(View(found, str), 8.0)  # 8 x 8 pixels: an area of 4
+    assert cell_masks is str
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert kept.labels.tolist() == [0, 2, 1]
+    assert kept.cells[kept.rows].tolist() == [40, 20, 40]
+    assert torch.equal(kept.masks, masks[[1, 3]])
+
+
+def test_smaller_sizes_add_nothing_but_large_objects():
+    model, inputs = tiny_model(*LIVELY).eval(), noise_input((130, 170))
+
+    def found(sizes, share, factor=1):
+        tta = SOLOWithTTA(aug_config(sizes, *LIVELY, "TEST.AUG.MIN_SHARE", share), model)
+        tta.scales = replace(tta.scales, min_share=factor * tta.scales.min_share)
+        return tta([inputs])[0]["instances"]
+
+    every, large = (found((48, PLAIN[0]), share) for share in (0.0, 0.9))
+    assert not torch.equal(every.scores, large.scores)
+    # Nothing is as large as nine short sides.
+    assert_same(found((48, PLAIN[0]), 1.0, factor=9), found((PLAIN[0],), 0.0))
+    # The size of plain testing, and larger ones, give all that they find.
+    assert_same(found((PLAIN[0], 80), 1.0, factor=9), found((PLAIN[0], 80), 0.0))
 
 
 @pytest.mark.parametrize(
