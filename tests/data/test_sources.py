@@ -276,3 +276,15 @@ def test_the_project_that_roboflow_lists_as_a_category_is_no_class(tmp_path):
         assert data.classes == classes
         told = "is Roboflow's name of the project" in data.notes
         assert told == (len(classes) < len(categories))
+
+
+def test_a_file_whose_categories_come_first_and_are_long_is_found(tmp_path):
+    write_coco(tmp_path / "labels.json", tmp_path / "images")
+    content = json.loads((tmp_path / "labels.json").read_text())
+    more = [{"id": k, "name": f"class {k}"} for k in range(8, 4000)]
+    categories = {"categories": [*content.pop("categories"), *more]}
+    (tmp_path / "labels.json").write_text(json.dumps(categories))
+    assert recognise(tmp_path) == "coco"
+    (tmp_path / "labels.json").write_text(json.dumps({"categories": more[:5]}))
+    with pytest.raises(ValueError, match="a dataset of no format that is known"):
+        recognise(tmp_path)

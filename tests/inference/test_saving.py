@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -213,3 +214,18 @@ def test_nothing_is_made_where_no_image_can_be_predicted(folder, capsys):
 
     assert save("coco:c", predictor=Failing()) == 1
     assert not (folder / "c").exists()
+
+
+def test_what_was_found_before_an_interruption_is_kept(folder):
+    class Interrupted(Predictor):
+        seen = 0
+
+        def __call__(self, images):
+            self.seen += isinstance(images, list)
+            if self.seen > 2:
+                signal.raise_signal(signal.SIGINT)
+            return super().__call__(images)
+
+    assert save("coco:c", "yolo:y", "csv:t", predictor=Interrupted()) == 130
+    assert len(objects("c")) == len(objects("y")) == 2
+    assert len(open("t/objects.csv").readlines()) == 7

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...io.json_reader import read_json_object
-from .folders import SPLIT_NAMES, json_keys
+from .folders import HEAD, SPLIT_NAMES, json_keys
 
 __all__ = ["find_coco", "recognise"]
 
@@ -66,7 +66,11 @@ def _json_files(root: Path) -> Iterator[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    return bool(json_keys(file) & {"images", "annotations", "categories"})
+    keys = json_keys(file)
+    # The categories may be long, and those alone are no dataset.
+    return bool(keys & {"images", "annotations"}) or (
+        "categories" in keys and file.stat().st_size > HEAD
+    )
 
 
 def _annotations(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...io.decode import WITH_ALPHA
+from ...io.errors import one_line
 from ...io.image import IMAGE_EXTENSIONS, ImageError, open_image
 from ...io.paths import not_a_file
 from .catalog import CocoData, register_data
@@ -17,12 +18,14 @@ from .coco_json import parse_coco
 from .problems import Findings
 
 __all__ = [
+    "HEAD",
     "SPLIT_NAMES",
     "Lists",
     "Reader",
     "files_below",
     "images_below",
     "json_keys",
+    "read_lines",
     "recognise_cutouts",
     "register_splits",
     "split_folders",
@@ -34,7 +37,9 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "test"
 Reader = Callable[[], CocoData]
 """Reads one split."""
 
-_HEAD = 2**16  # bytes in which a file shows what it is
+HEAD = 2**16
+"""Bytes in which a file shows what it is."""
+
 _KEY = re.compile(r'"(\w+)"\s*:')
 
 
@@ -165,6 +170,19 @@ def images_below(folder: Path) -> list[Path]:
     return list(files_below(folder, IMAGE_EXTENSIONS))
 
 
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not empty, without spaces around them.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({one_line(error)})") from error
+    return [line for line in map(str.strip, lines) if line]
+
+
 def recognise_cutouts(location: Path) -> str | None:
     """Tell whether a folder holds cut-outs, of which scenes can be composed, see `DataSource`."""
     image = next(files_below(location, (".png", ".webp")), None) if location.is_dir() else None
@@ -184,5 +202,5 @@ def json_keys(file: Path) -> set[str]:
     if not_a_file(file) is not None:
         return set()
     with open(file, "rb") as opened:
-        head = opened.read(_HEAD)
+        head = opened.read(HEAD)
     return set(_KEY.findall(head.decode(json.detect_encoding(head), "replace")))

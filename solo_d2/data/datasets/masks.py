@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ...io.errors import one_line
 from ...io.index_png import COLOUR, VOID, encode_numbers, encode_parts, read_index_png
 from .catalog import CocoData
 from .entries import class_names
-from .folders import Lists, Reader, files_below, images_below, split_folders
+from .folders import Lists, Reader, files_below, images_below, read_lines, split_folders
 from .problems import count_of
 
 __all__ = [
@@ -60,11 +59,8 @@ def find(location: Path) -> dict[str, Reader]:
     file = location / CLASSES_FILE
     names: dict[Any, str] = {}
     if file.exists():
-        try:
-            lines = filter(None, map(str.strip, file.read_text("utf-8-sig").splitlines()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file}: cannot be read ({one_line(error)})") from error
-        names = class_names(file, {k: {"name": x} for k, x in enumerate(lines, start=1)})[0]
+        entries = {k: {"name": name} for k, name in enumerate(read_lines(file), start=1)}
+        names = class_names(file, entries)[0]
     return {
         split: partial(_read, location, folder, names)
         for split, folder in split_folders(location).items()

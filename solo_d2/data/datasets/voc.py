@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ...io.errors import one_line, shown
+from ...io.errors import shown
 from ...io.image import IMAGE_EXTENSIONS
 from ...io.index_png import COLOUR, VOID, IndexImage, colormap, encode_numbers, read_index_png
 from ...io.panoptic_png import rgb_to_ids
 from .catalog import CocoData
 from .entries import class_names
-from .folders import SPLIT_NAMES, Lists, Reader, files_below
+from .folders import SPLIT_NAMES, Lists, Reader, files_below, read_lines
 from .problems import count_of
 
 __all__ = [
@@ -94,8 +94,7 @@ def _classes(root: Path) -> tuple[dict[int, int], dict[Any, str]]:
     colours = {int(colour): k for k, colour in enumerate(rgb_to_ids(colormap()))}
     names = dict(enumerate(CLASSES, start=1))
     if listed:
-        lines = [line.strip() for line in _text(listed[0]).splitlines()]
-        lines = [line for line in lines if line and line[0] != "#" and line != "__ignore__"]
+        lines = [x for x in read_lines(listed[0]) if x[0] != "#" and x != "__ignore__"]
         first = 0 if lines and lines[0].split(":")[0] in _BACKGROUND else 1
         names = {k: line.split(":")[0] for k, line in enumerate(lines, first)}
         if listed[0].name == "labelmap.txt":
@@ -113,13 +112,6 @@ def _colour(file: Path, line: str) -> int:
         raise ValueError(f"{file}: expected NAME:R,G,B:PARTS:ACTIONS, got {shown(line)}") from error
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read ({one_line(error)})") from error
-
-
 def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, str]) -> CocoData:
     masks = root / OBJECT_MASKS
     if listed.is_dir():
@@ -127,7 +119,7 @@ def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, st
             x.relative_to(masks).with_suffix("").as_posix() for x in files_below(masks, [".png"])
         ]
     else:
-        ids = [line.split()[0] for line in _text(listed).splitlines() if line.strip()]
+        ids = [line.split()[0] for line in read_lines(listed)]
     bare = 0
     pairs: list[tuple[str, Path, Path]] = []
     for name in ids:

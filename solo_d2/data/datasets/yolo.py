@@ -17,9 +17,12 @@ from ...io.errors import one_line, shown
 from ...io.image import IMAGE_EXTENSIONS, read_size
 from .catalog import CocoData
 from .entries import class_names
-from .folders import SPLIT_NAMES, Lists, Reader, images_below
+from .folders import SPLIT_NAMES, Lists, Reader, images_below, read_lines
 
 __all__ = ["find", "recognise"]
+
+_CLASSES = "classes.txt"
+"""A name a line, where there is no YAML file: Label Studio writes such folders."""
 
 _BOX = 4
 """Numbers behind the class where a line is a box; YOLO's files for detection have only such."""
@@ -33,17 +36,14 @@ def recognise(location: Path) -> str | None:
         return ""
     if not any(x.is_dir() for x in (location / "labels", *location.glob("*/labels"))):
         return None
+    if (location / _CLASSES).is_file():
+        return ""
     return "has no data.yaml with the names of the classes; write one: names: [cup, spoon]"
 
 
 def find(location: Path) -> dict[str, Reader]:
     """Return what reads the splits that a YAML file, or the one in a folder, names."""
-    files = [location] if location.is_file() else _yaml_files(location)
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
-        raise ValueError(f"{location}: expected one YAML file with 'names', got {names}; name it")
-    (file,) = files
-    content = read_yaml(file)
+    file, content = _description(location)
     classes = _classes(file, content)
     if not any(content.get(x) for keys in SPLIT_NAMES.values() for x in keys):
         content["train"] = "images"  # the only folder there can be
@@ -55,6 +55,18 @@ def find(location: Path) -> dict[str, Reader]:
     if "train" not in readers:
         raise ValueError(f"{file}: names no images to train on, but others; expected 'train'")
     return readers
+
+
+def _description(location: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that describes a dataset, and what it says."""
+    files = [location] if location.is_file() else _yaml_files(location)
+    if len(files) == 1:
+        return files[0], read_yaml(files[0])
+    names = location / _CLASSES
+    if files or not names.is_file():
+        some = ", ".join(file.name for file in files) or "none"
+        raise ValueError(f"{location}: expected one YAML file with 'names', got {some}; name it")
+    return names, {"names": read_lines(names)}
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -117,11 +129,7 @@ def _images(place: Path, root: Path) -> Iterator[Path]:
     if place.is_dir():
         yield from images_below(place)
         return
-    try:
-        lines = place.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place}: cannot be read ({one_line(error)})") from error
-    for line in filter(None, map(str.strip, lines)):
+    for line in read_lines(place):
         base = place.parent if line.startswith("./") else root
         path = Path(os.path.normpath(base / line))
         if not path.is_relative_to(root) or not path.is_file():

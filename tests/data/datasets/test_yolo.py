@@ -67,6 +67,15 @@ def test_a_description_of_classes_alone_means_all_images(tmp_path):
     assert list(readers) == ["train"] and len(readers["train"]().records) == 2
 
 
+def test_label_studio_names_classes_in_a_text_file(tmp_path):
+    write(tmp_path, ["images/a.png"])
+    (tmp_path / "classes.txt").write_text("cup\nspoon\n")
+    (tmp_path / "notes.json").write_text('{"categories": [{"id": 0, "name": "cup"}]}')
+    assert kind_of(tmp_path) == "yolo"
+    data = find(tmp_path)["train"]()
+    assert data.classes == ["cup", "spoon"] and len(data.records) == 1
+
+
 def test_images_may_be_listed_in_a_file(tmp_path):
     write(tmp_path, [f"images/{name}.png" for name in "abc"])
     (tmp_path / "train.txt").write_text("./images/a.png\nimages/c.png\n\n")
