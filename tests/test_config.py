@@ -58,6 +58,7 @@ SOLO_KEYS = {
     "IN_FEATURES": (["p3", "p3", "p4", "p5", "p6"], losses, ()),
     "NUM_GRIDS": ([14, 10, 8, 6, 4], losses, ()),
     "SCALE_RANGES": ([[1, 12], [6, 24], [12, 48], [24, 96], [48, 512]], losses, ()),
+    "ASSIGNER": ("dynamic_soft", losses, ()),
     "CENTER_REGION": (0.8, losses, ()),
     "NUM_CONVS": (2, parameters, ()),
     "NUM_COORD_CONVS": (2, parameters, ("MODEL.SOLO.NUM_CONVS", 2)),

@@ -164,10 +164,17 @@ ALLOWED = {
         "modeling.heads",
     ],
     "modeling.lost_objects": [],
+    "modeling.bitmaps": [],
     "modeling.targets": [
         *("layers", "modeling.grid", "modeling.structures", "modeling.lost_objects"),
+        "modeling.bitmaps",
     ],
-    "modeling.criterion": ["layers", "modeling.grid", "modeling.structures"],
+    "modeling.mask_pieces": ["layers", "modeling.structures"],
+    "modeling.criterion": ["layers", "modeling.mask_pieces", "modeling.structures"],
+    "modeling.dynamic_assigner": [
+        *("layers", "modeling.grid", "modeling.structures", "modeling.mask_pieces"),
+        *("modeling.targets", "modeling.lost_objects"),
+    ],
     "modeling.postprocessing": [
         *("layers", "modeling.grid", "modeling.output", "modeling.refinement"),
     ],

@@ -52,6 +52,10 @@ def _add_head(node: CN) -> None:
     # Object sizes sqrt(w * h), in network-input pixels, that every level is responsible for;
     # both ends inclusive. Ranges overlap on purpose.
     node.SCALE_RANGES = [[1, 96], [48, 192], [96, 384], [192, 768], [384, 2048]]
+    # Which cells learn an object: "center", those of its centre region on the levels of its size
+    # (paper §3.3.1); or "dynamic_soft", those that predict it best on any level (RTMDet, 2022),
+    # whatever SCALE_RANGES and CENTER_REGION are.
+    node.ASSIGNER = "center"
     # Size of an object's centre region relative to the object (epsilon, paper §3.3.1).
     node.CENTER_REGION = 0.2
 

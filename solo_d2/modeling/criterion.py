@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,12 +18,12 @@ from ..layers import (
     dice_loss,
     focal_mask_loss,
     mae_loss,
-    mask_areas,
     matte_loss,
     quality_focal_loss,
     rank_sort_loss,
     sample_points,
 )
+from .mask_pieces import MaskPiece, group_levels, group_masks, mask_ious
 from .structures import MaskProbs, SOLOPredictions, SOLOTargets
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -110,11 +108,7 @@ class SOLOCriterion:
         self.mask_points = mask_points
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
-        # Neighbouring levels whose masks have one size are handled in one call: (stride, levels).
-        levels = groupby(
-            range(len(mask_strides)), key=lambda level: (mask_strides[level], by_level * level)
-        )
-        self.mask_groups = [(stride, list(group)) for (stride, _), group in levels]
+        self.groups = group_levels(mask_strides, by_level)
 
     def __call__(
         self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
@@ -168,7 +162,7 @@ class SOLOCriterion:
         """Sum of the mask losses of all positive cells, and the IoU of every mask (P,)."""
         total: list[Tensor] = []
         ious: dict[int, Tensor] = {}  # by the first of their positives
-        for stride, pieces in self._pieces(predictions, targets, mask_probs).items():
+        for stride, pieces in group_masks(self.groups, predictions, targets, mask_probs).items():
             masks = targets.masks[stride]
             length = max(1, budgets.MASK_LOSS_PIXELS // max(1, masks[:1].numel()))
             # All images at once, as a GPU wants it, unless their masks are too many pixels.
@@ -189,22 +183,7 @@ class SOLOCriterion:
         in_order = [ious[start] for start in sorted(ious)]
         return torch.stack(total).sum(), torch.cat(in_order) if in_order else total[0].new_zeros(0)
 
-    def _pieces(
-        self, predictions: SOLOPredictions, targets: SOLOTargets, mask_probs: MaskProbs
-    ) -> dict[int, list[_Piece]]:
-        """Positives by the stride of their masks; those of a piece are made in one call."""
-        pieces: dict[int, list[_Piece]] = {}
-        start = 0
-        for image, counts in enumerate(targets.counts):
-            for stride, levels in self.mask_groups:
-                stop = start + sum(counts[level] for level in levels)
-                probs_of = partial(mask_probs, predictions, image, levels=levels)
-                positives = targets.cells[start:stop], targets.instances[start:stop]
-                pieces.setdefault(stride, []).append(_Piece(start, *positives, probs_of))
-                start = stop
-        return pieces
-
-    def _loss_of(self, pieces: list[_Piece], masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_of(self, pieces: list[MaskPiece], masks: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the losses of some masks, and their IoU if the category loss has a use for it.
 
         Without cells masks are still made: an empty sum keeps every parameter in the graph, without
@@ -213,38 +192,8 @@ class SOLOCriterion:
         probs = torch.cat([piece.probs_of(piece.cells) for piece in pieces])
         wanted = masks[torch.cat([piece.rows for piece in pieces])]
         wanted = wanted if wanted.dtype == torch.bool else wanted.float()
-        ious = _ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
+        ious = mask_ious(probs.detach(), wanted) if self.by_quality else probs.new_zeros(0)
         if 0 < self.mask_points < probs[:1].numel():
             points = sample_points(probs, wanted, self.mask_points)
             probs, wanted = (x.flatten(1).gather(1, points)[:, None] for x in (probs, wanted))
         return self.mask_loss(probs, wanted).sum(), ious
-
-
-class _Piece(NamedTuple):
-    """Positives of one image whose masks are made in one call.
-
-    Attributes:
-        start: of the first, among all positives.
-        cells: flat indices (K,), K may be 0.
-        rows: of the mask targets (K,).
-        probs_of: makes soft masks of cells.
-    """
-
-    start: int
-    cells: Tensor
-    rows: Tensor
-    probs_of: Callable[[Tensor], Tensor]
-
-    def split(self, length: int) -> list[_Piece]:
-        """Split into pieces of at most so many positives, one at least."""
-        starts = range(self.start, self.start + max(1, len(self.cells)), length)
-        parts = zip(starts, self.cells.split(length), self.rows.split(length), strict=True)
-        return [_Piece(*part, self.probs_of) for part in parts]
-
-
-def _ious(probs: Tensor, targets: Tensor) -> Tensor:
-    """IoU (K,) of masks, foreground being above 1/2."""
-    found, wanted = probs > 0.5, targets if targets.dtype == torch.bool else targets > 0.5
-    overlap = mask_areas(found & wanted)
-    union = mask_areas(found) + mask_areas(wanted) - overlap
-    return overlap.float() / union.clamp(min=1)

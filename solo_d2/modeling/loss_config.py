@@ -1,4 +1,4 @@
-"""Check the keys of losses and of their targets."""
+"""Check the keys of losses, of their targets, and of what assigns these."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ LOSS_NAMES: dict[str, Rule] = {
     "MODEL.SOLO.MASK_LOSS": choice(lambda: MASK_LOSSES),
     "MODEL.SOLO.MASK_TARGETS": choice(MASK_TARGETS),
     "MODEL.SOLO.CATEGORY_LOSS": choice(CATEGORY_LOSSES),
+    "MODEL.SOLO.ASSIGNER": choice(("center", "dynamic_soft")),
 }
 """What the names of losses may be."""
 
@@ -24,6 +25,11 @@ LOSS_CHOICES = (
             "quality_focal": ("MODEL.SOLO.FOCAL_LOSS_GAMMA",),
             "rank_sort": (),
         },
+    ),
+    # Every config sets SCALE_RANGES; that they have no effect would not be worth an error.
+    Choice(
+        "MODEL.SOLO.ASSIGNER",
+        lambda: {"center": ("MODEL.SOLO.CENTER_REGION",), "dynamic_soft": ()},
     ),
 )
 """Keys that one loss uses and another does not."""

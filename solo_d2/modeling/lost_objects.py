@@ -10,6 +10,12 @@ from torch import Tensor
 _logger = logging.getLogger(__name__)
 
 
+_CAUSE = (
+    "their size is outside of MODEL.SOLO.SCALE_RANGES, or smaller objects have their cells; finer "
+    "MODEL.SOLO.NUM_GRIDS or other ranges help"
+)
+
+
 class LostObjects:
     """Counts the objects of a training that no cell learns, and warns of them once.
 
@@ -19,15 +25,17 @@ class LostObjects:
     Args:
         batches: after which to warn.
         share: of the objects, above which to warn.
+        cause: why there are such objects, and what helps.
 
     Attributes:
         seen: objects so far.
         lost: how many of them no cell learnt, a scalar on the device.
     """
 
-    def __init__(self, batches: int = 100, share: float = 0.02) -> None:
+    def __init__(self, batches: int = 100, share: float = 0.02, cause: str = _CAUSE) -> None:
         self.batches = batches
         self.share = share
+        self.cause = cause
         self.seen = 0
         self.lost: Tensor | None = None
 
@@ -46,10 +54,9 @@ class LostObjects:
         self.batches -= 1
         if self.batches == 0 and int(self.lost) > self.share * self.seen:
             _logger.warning(
-                "%d of the first %d objects (%.0f %%) belong to no cell and are not learnt: their "
-                "size is outside of MODEL.SOLO.SCALE_RANGES, or smaller objects have their cells; "
-                "finer MODEL.SOLO.NUM_GRIDS or other ranges help",
+                "%d of the first %d objects (%.0f %%) belong to no cell and are not learnt: %s",
                 int(self.lost),
                 self.seen,
                 100 * int(self.lost) / self.seen,
+                self.cause,
             )

@@ -7,8 +7,8 @@ cells, I objects of the whole batch, (H, W) the canvas, i.e. the padded input of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,9 @@ MaskProbs = Callable[..., Tensor]
 """`SOLOHead.mask_probs`, for those who call it without knowing the head."""
 
 
+_Targets = TypeVar("_Targets", bound="SOLOTargets")
+
+
 @dataclass
 class SOLOTargets:
     """Training targets of one batch.
@@ -85,19 +88,15 @@ class SOLOTargets:
     images: Tensor
     masks: dict[int, Tensor]
 
-    def to(self, device: torch.device) -> SOLOTargets:
+    def to(self: _Targets, device: torch.device) -> _Targets:
         """Return the targets on a device, for which, coming from the host, nobody waits."""
         pinned = device.type == "cuda" and self.labels.device.type == "cpu"
 
-        def move(x: Tensor) -> Tensor:
+        def move(x: Any) -> Any:
+            if isinstance(x, dict):
+                return {key: move(value) for key, value in x.items()}
+            if not isinstance(x, Tensor):
+                return x
             return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
 
-        return SOLOTargets(
-            labels=move(self.labels),
-            cells=move(self.cells),
-            instances=move(self.instances),
-            counts=self.counts,
-            classes=move(self.classes),
-            images=move(self.images),
-            masks={stride: move(masks) for stride, masks in self.masks.items()},
-        )
+        return replace(self, **{x.name: move(getattr(self, x.name)) for x in fields(self)})

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import BitMasks, Instances, PolygonMasks
+from detectron2.structures import Instances
 from torch import Tensor
 
 from ..layers import (
@@ -21,9 +21,10 @@ from ..layers import (
     profiles_to_boxes,
     profiles_to_centroids,
 )
+from .bitmaps import bitmaps_of, lies_on_host
 from .grid import GridSpec
 from .lost_objects import LostObjects
-from .structures import SOLOTargets
+from .structures import MaskProbs, SOLOPredictions, SOLOTargets
 
 MASK_TARGETS = ("binary", "coverage")
 """The values of `MODEL.SOLO.MASK_TARGETS`."""
@@ -136,7 +137,7 @@ class SOLOTargetAssigner:
             ValueError: a class index outside [0, C) or masks larger than the canvas.
         """
         masks = [x.gt_masks for x in instances if x.has("gt_masks")]
-        if self.on_host and all(_lies_on_host(x) for x in masks):
+        if self.on_host and all(lies_on_host(x) for x in masks):
             return self._assign(instances, canvas, torch.device("cpu")).to(device)
         return self._assign(instances, canvas, device)
 
@@ -146,23 +147,36 @@ class SOLOTargetAssigner:
         """As a call, but on `device`."""
         objects = self._gather(instances, canvas, device)
         classes, num_images = objects.classes, len(instances)
-        owner = self.claim(_measure(objects, canvas), num_images)  # (N, T)
+        owner = self.claim(measure(objects, canvas), num_images)  # (N, T)
         self.lost_objects.add(owner, len(classes))
         claimed = owner >= 0
         padded = torch.cat([classes, classes.new_full((1,), self.num_classes)])
         labels = padded[owner]  # -1 picks the background behind the last object
         image_of, cells = claimed.nonzero(as_tuple=True)
-        key = image_of * self.grid.num_levels + self.grid.levels(cells)
-        counts = torch.bincount(key, minlength=num_images * self.grid.num_levels)
         return SOLOTargets(
             labels=labels,
             cells=cells,
             instances=owner[claimed],
-            counts=counts.view(num_images, -1).tolist(),
+            counts=self._count(image_of, cells, num_images),
             classes=classes,
             images=objects.images,
             masks=objects.masks,
         )
+
+    def _count(self, images: Tensor, cells: Tensor, num_images: int) -> list[list[int]]:
+        """Count cells by image and level."""
+        key = images * self.grid.num_levels + self.grid.levels(cells)
+        counts = torch.bincount(key, minlength=num_images * self.grid.num_levels)
+        return counts.view(num_images, -1).tolist()
+
+    def match(
+        self,
+        targets: SOLOTargets,
+        predictions: SOLOPredictions,  # noqa: ARG002 - for a subclass that looks at them
+        mask_probs: MaskProbs,  # noqa: ARG002
+    ) -> SOLOTargets:
+        """Choose the positive cells by what is predicted; here they are known without it."""
+        return targets
 
     def _gather(
         self, instances: list[Instances], canvas: tuple[int, int], device: torch.device
@@ -185,7 +199,7 @@ class SOLOTargetAssigner:
         for count, objects in zip(counts, instances, strict=True):
             if count:
                 chosen = slice(start, start + count)
-                bitmaps = self._pad(_bitmaps(objects).to(device), canvas)
+                bitmaps = self._pad(bitmaps_of(objects).to(device), canvas)
                 height, width = bitmaps.shape[-2:]
                 rows[chosen, :height], columns[chosen, :width] = mask_profiles(bitmaps)
                 for stride, small in masks.items():
@@ -256,17 +270,7 @@ class SOLOTargetAssigner:
         on_level = (scale[:, None] >= bounds[:, 0]) & (scale[:, None] <= bounds[:, 1])
         on_level &= (objects.areas > 0)[:, None]  # (I, L)
 
-        touched = (
-            self._touched(objects.centers[:, i], objects.sizes[:, i], objects.canvases[..., i])
-            for i in range(2)
-        )
-        (columns, in_columns), (rows, in_rows) = touched
-        starts = torch.tensor(self.grid.starts, device=device)[:, None, None]
-        sizes = torch.tensor(self.grid.num_grids, device=device)[:, None, None]
-        cells = starts + rows[..., :, None] * sizes + columns[..., None, :]  # (I, L, 3, 3)
-        cells = cells + objects.images[:, None, None, None] * self.grid.num_cells
-        valid = on_level[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]
-
+        cells, valid = self._claims(objects, on_level)
         # One pass without order: the greatest rank wins, and ranks grow as areas shrink.
         by_area = objects.areas.argsort(descending=True, stable=True)
         rank = torch.empty_like(by_area)
@@ -281,6 +285,28 @@ class SOLOTargetAssigner:
         )
         lookup = torch.cat([by_area, by_area.new_full((1,), -1)])  # rank -1 picks the last: -1
         return lookup[winner[:-1]].view(num_images, self.grid.num_cells)
+
+    def _claims(self, objects: Measures, on_level: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the 3x3 cells around the centres of objects that their centre regions touch.
+
+        Args:
+            objects: of all images.
+            on_level: whether objects are assigned on levels (I, L), or (I, 1) for all of them.
+
+        Returns:
+            Cells (I, L, 3, 3) in a count over all images, and which of them are claimed.
+        """
+        touched = (
+            self._touched(objects.centers[:, i], objects.sizes[:, i], objects.canvases[..., i])
+            for i in range(2)
+        )
+        (columns, in_columns), (rows, in_rows) = touched
+        starts = torch.tensor(self.grid.starts, device=on_level.device)[:, None, None]
+        sizes = torch.tensor(self.grid.num_grids, device=on_level.device)[:, None, None]
+        cells = starts + rows[..., :, None] * sizes + columns[..., None, :]  # (I, L, 3, 3)
+        cells = cells + objects.images[:, None, None, None] * self.grid.num_cells
+        valid = on_level[..., None, None] & in_rows[..., :, None] & in_columns[..., None, :]
+        return cells, valid
 
     def _touched(self, center: Tensor, size: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
         """Along one axis: the three cells around each centre, and which the centre region touches.
@@ -305,7 +331,7 @@ class SOLOTargetAssigner:
         return cells.clamp(min=0).minimum(grids[:, None] - 1).long(), touched
 
 
-def _measure(objects: _Objects, canvas: tuple[int, int]) -> Measures:
+def measure(objects: _Objects, canvas: tuple[int, int]) -> Measures:
     """Measure objects by their profiles."""
     profiles = objects.rows, objects.columns
     boxes = profiles_to_boxes(*profiles).double()
@@ -317,19 +343,3 @@ def _measure(objects: _Objects, canvas: tuple[int, int]) -> Measures:
         centers=profiles_to_centroids(*profiles).nan_to_num(),
         canvases=boxes.new_tensor(canvas[::-1]),
     )
-
-
-def _lies_on_host(masks: BitMasks | PolygonMasks | Tensor) -> bool:
-    return isinstance(masks, PolygonMasks) or masks.device.type == "cpu"
-
-
-def _bitmaps(instances: Instances) -> Tensor:
-    """Ground-truth masks (I, h, w) of one image, boolean."""
-    if not instances.has("gt_masks"):
-        raise ValueError("objects without gt_masks; SOLO learns from masks, set MODEL.MASK_ON True")
-    masks = instances.gt_masks
-    if isinstance(masks, PolygonMasks):
-        height, width = instances.image_size
-        masks = BitMasks.from_polygon_masks(masks, height, width)
-    tensor = masks.tensor if isinstance(masks, BitMasks) else masks
-    return tensor.bool()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..aux_semantic import AuxSemanticBranch
 from ..criterion import SOLOCriterion
+from ..dynamic_assigner import DynamicSoftAssigner
 from ..grid import MAX_STRIDE, GridSpec
 from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_features
 from ..model_config import check_model_config
@@ -64,7 +65,7 @@ class SOLO(Inference):
     stuff_category_ids: tuple[int, ...] = ()
 
     assigner_class: ClassVar[type[SOLOTargetAssigner]] = SOLOTargetAssigner
-    """Assigner class that `from_config` instantiates."""
+    """Assigner class that `from_config` instantiates for `MODEL.SOLO.ASSIGNER` "center"."""
 
     supports_tta: ClassVar[bool] = True
     """Instances are all that is wanted, and those of several scales can be joined."""
@@ -123,13 +124,7 @@ class SOLO(Inference):
         return {
             "backbone": backbone,
             "head": head,
-            "assigner": cls.assigner_class(
-                grid,
-                node.NUM_CLASSES,
-                node.CENTER_REGION,
-                tuple(mask_strides),
-                node.MASK_TARGETS,
-            ),
+            "assigner": cls._build_assigner(node, grid, head, tuple(mask_strides)),
             "criterion": SOLOCriterion(
                 num_classes=node.NUM_CLASSES,
                 category_loss=node.CATEGORY_LOSS,
@@ -151,6 +146,23 @@ class SOLO(Inference):
         }
 
     @classmethod
+    def _build_assigner(
+        cls, node: CfgNode, grid: GridSpec, head: SOLOHead, strides: tuple[int, ...]
+    ) -> SOLOTargetAssigner:
+        if node.ASSIGNER == "center":
+            return cls.assigner_class(
+                grid, node.NUM_CLASSES, node.CENTER_REGION, strides, node.MASK_TARGETS
+            )
+        return DynamicSoftAssigner(
+            grid,
+            node.NUM_CLASSES,
+            strides,
+            node.MASK_TARGETS,
+            level_strides=head.mask_strides,
+            by_level=not head.one_mask_source,
+        )
+
+    @classmethod
     def check_config(cls, cfg: CfgNode) -> None:
         """Check the part of a config that the model is built from; see `check_model_config`.
 
@@ -163,6 +175,12 @@ class SOLO(Inference):
             raise ValueError(
                 f'MODEL.SOLO.HEAD {name} needs MODEL.META_ARCHITECTURE "SoftSOLO", got '
                 f"{cfg.MODEL.META_ARCHITECTURE!r}"
+            )
+        assigner = cfg.MODEL.SOLO.ASSIGNER
+        if assigner != "center" and cls.assigner_class is not SOLOTargetAssigner:
+            raise ValueError(
+                f'MODEL.SOLO.ASSIGNER must be "center" with {cls.__name__}, which has an assigner '
+                f"of its own, got {assigner!r}"
             )
 
     @property
@@ -240,6 +258,7 @@ class SOLO(Inference):
             )
         canvas = images.tensor.shape[-2:]
         targets = self.assigner([x["instances"] for x in batched_inputs], canvas, self.device)
+        targets = self.assigner.match(targets, predictions, self.head.mask_probs)
         losses = self.criterion(predictions, targets, self.head.mask_probs)
         if self.aux_semantic is not None:
             losses.update(self.aux_semantic.losses(features, targets))
