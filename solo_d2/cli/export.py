@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.arguments import add_import_argument, parse_arguments
+from ..engine.arguments import command_parser, parse_arguments
 
 if TYPE_CHECKING:
     from ..export import ExportReport
@@ -30,22 +30,10 @@ FORMATS = ("onnx", "openvino", "pt2", "torchscript")
 
 def make_parser(prog: str = "solo-d2 export") -> argparse.ArgumentParser:
     """Return the parser of the command line, which leaves config overrides to others."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [options] [KEY VALUE ...]",
-        epilog="KEY VALUE ... at the end override the config, such as "
-        "MODEL.SOLO.SCORE_THRESH_TEST 0.2",
-    )
+    example = "MODEL.SOLO.SCORE_THRESH_TEST 0.2"
+    parser = command_parser(prog, __doc__, "[options]", example)
     add = parser.add_argument
     add("--config-file", required=True, metavar="CONFIG", help="YAML file or model zoo name")
-    add(
-        "--weights",
-        metavar="FILE",
-        help="checkpoint instead of the config's MODEL.WEIGHTS, or of a training's config.yaml "
-        "instead of model_best.pth or model_final.pth beside it",
-    )
     add(
         "--output",
         required=True,
@@ -71,7 +59,6 @@ def make_parser(prog: str = "solo-d2 export") -> argparse.ArgumentParser:
     )
     add("--precision", help="f32 (default); of OpenVINO also bf16 and f16")
     add("--no-check", action="store_true", help="do not compare the file's results")
-    add_import_argument(parser)
     return parser
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "reproduce": "compare a published model's AP with what it has here",
     "convert": "convert weights of other projects, or a dataset to another format",
     "export": "write a model for ONNX Runtime or OpenVINO",
+    "benchmark": "compare the ways to run a model: time, size, parity, AP",
     "zoo": "list published models, or download some",
     "scenes": "build a dataset of generated scenes",
 }
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """Return the text of ``solo-d2 --help``."""
-    lines = [f"  {verb:10}{text}" for verb, text in VERBS.items()]
+    lines = [f"  {verb:11}{text}" for verb, text in VERBS.items()]
     return "\n".join(
         [
             "usage: solo-d2 VERB [options] [KEY VALUE ...]",

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.arguments import add_import_argument, parse_arguments
+from ..engine.arguments import command_parser, parse_arguments
 from .saving import add_save_arguments, check_save_arguments, saving
 
 if TYPE_CHECKING:
@@ -39,25 +39,13 @@ DEFAULT_OUTPUT = "output/predictions"
 
 def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
     """Return the parser of the command line, which leaves config overrides to others."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [options] [KEY VALUE ...]",
-        epilog="KEY VALUE ... at the end override the config, such as INPUT.MIN_SIZE_TEST 640",
-    )
+    parser = command_parser(prog, __doc__, "[options]", "INPUT.MIN_SIZE_TEST 640")
     add = parser.add_argument
     add(
         "--config-file",
         required=True,
         metavar="CONFIG",
         help="YAML file or model zoo name; or a file of solo-d2 export",
-    )
-    add(
-        "--weights",
-        metavar="FILE",
-        help="checkpoint instead of the config's MODEL.WEIGHTS, or of a training's config.yaml "
-        "instead of model_best.pth or model_final.pth beside it",
     )
     add(
         "--allow-partial",
@@ -113,7 +101,6 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         "count from 1, frames of a video from 0, and category ids are those that the weights bring "
         "along, or labels from 0",
     )
-    add_import_argument(parser)
     return parser
 
 

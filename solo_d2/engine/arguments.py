@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..data.arguments import add_data_arguments
 
-__all__ = ["add_import_argument", "argument_parser", "parse_arguments"]
+__all__ = ["add_import_argument", "argument_parser", "command_parser", "parse_arguments"]
 
 
 def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -74,6 +74,32 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("opts", nargs="*", default=[], help=argparse.SUPPRESS)
     add_schedule_arguments(parser)
     add_data_arguments(parser)
+    return parser
+
+
+def command_parser(prog: str, doc: str | None, usage: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser for a model, with `--weights`, whose config `KEY VALUE` pairs override.
+
+    Args:
+        prog: Name of the command.
+        doc: Its description, with line breaks.
+        usage: What stands between its name and the pairs.
+        epilog: An example of a pair.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"%(prog)s {usage} [KEY VALUE ...]",
+        epilog=f"KEY VALUE ... at the end override the config, such as {epilog}",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="checkpoint instead of the config's MODEL.WEIGHTS, or of a training's config.yaml "
+        "instead of model_best.pth or model_final.pth beside it",
+    )
+    add_import_argument(parser)
     return parser
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .._version import __version__
 from ..io.growing import check_output
+from ..io.paths import printable
 from ..model_zoo import model_zoo
 from ..modeling import SOLO
 from ..modeling.fixed import decay_of
@@ -27,6 +28,7 @@ from .graph import FullGraph, RawGraph, example, exportable
 from .info import KINDS, LAYOUT, ExportInfo
 from .packages import versions
 from .parity import Parity, RawParity
+from .reading import open_exported
 from .writers import WRITERS, Dims, Recording, Save
 
 
@@ -81,6 +83,7 @@ def export_model(
     check: bool = True,
     cfg: CfgNode | None = None,
     images: Sequence[Tensor] = (),
+    onnx: str | PathLike[str] | None = None,
 ) -> ExportReport:
     """Export a model for another runtime.
 
@@ -100,6 +103,8 @@ def export_model(
         cfg: The config that the model was built from.
         images: For the check, (3, H, W) in the model's channel order and range 0 to 255, with
             sides that the divisor divides; by default generated ones.
+        onnx: For OpenVINO: a file that was written of the same model with the same arguments, to
+            convert instead of recording the model again, which takes most of the time.
 
     Returns:
         What was written, and what the check has found.
@@ -123,10 +128,13 @@ def export_model(
     chosen.check(model, precision)
     copy = exportable(model)
     graph = FullGraph(copy, max_candidates) if kind == "full" else RawGraph(copy)
-    plan = _Plan(chosen, kind, size, batch, max_candidates, precision)
+    source = None if onnx is None else Path(onnx)
+    plan = _Plan(chosen, kind, size, batch, max_candidates, precision, source)
     with torch.no_grad():
         save, outputs = _write(graph.eval(), plan, copy.size_divisibility)
         info = _describe(copy, cfg, plan, outputs)
+        if source is not None:
+            _check_source(source, info)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             draft = Path(folder, target.name)
@@ -158,6 +166,18 @@ class _Plan:
     batch: int | None
     max_candidates: int
     precision: str
+    source: Path | None
+
+
+def _check_source(source: Path, info: ExportInfo) -> None:
+    """Check that an ONNX file holds what is to be written."""
+    found = open_exported(source)[1]
+    same = replace(found, precision=info.precision, tools=info.tools, parity=info.parity)
+    if source.suffix != ".onnx" or same != info:
+        raise ValueError(
+            f"{printable(source)} is no .onnx file of this model with these arguments; leave onnx "
+            "out"
+        )
 
 
 def _check_arguments(
@@ -232,7 +252,7 @@ def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save
         count = len(graph(image))
         outputs = (*outputs, *(f"mask_input_{i}" for i in range(count - len(outputs))))
     return WRITERS[plan.format.name](
-        Recording(graph, image, dims, outputs, plan.precision)
+        Recording(graph, image, dims, outputs, plan.precision, plan.source)
     ), outputs
 
 

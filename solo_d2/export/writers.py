@@ -30,6 +30,7 @@ class Recording(NamedTuple):
         dims: Sides of the input that may change; {} for none.
         outputs: Names of the outputs.
         precision: In which the program is to be run.
+        source: An ONNX file of the graph, to be converted; None to record it.
     """
 
     graph: nn.Module
@@ -37,6 +38,7 @@ class Recording(NamedTuple):
     dims: Dims
     outputs: tuple[str, ...]
     precision: str
+    source: Path | None = None
 
 
 def to_onnx(recording: Recording) -> Save:
@@ -54,7 +56,10 @@ def to_onnx(recording: Recording) -> Save:
 def to_openvino(recording: Recording) -> Save:
     """Make an OpenVINO program, by way of ONNX: .xml and .bin."""
     ov = need("openvino", "format openvino")
-    model = ov.Core().read_model(_onnx_program(recording).SerializeToString())
+    source = recording.source
+    model = ov.Core().read_model(
+        _onnx_program(recording).SerializeToString() if source is None else source
+    )
 
     def save(path: Path, metadata: str) -> None:
         model.set_rt_info(metadata, [METADATA_KEY])

@@ -223,6 +223,42 @@ def test_a_missing_exporter_is_named_with_its_extra(tmp_path, monkeypatch):
         export_model(tiny_model(), tmp_path / "m.onnx", cfg=tiny_config())
 
 
+def test_a_benchmark_lists_every_way_with_its_measures_or_a_reason(home, tmp_path):
+    done = call(
+        main,
+        *("benchmark", home / "config.yaml", "--data", home / "data", "--rounds", 1),
+        *("--runtime", "pytorch", "torchscript", "tensorrt", "--json", tmp_path / "table.json"),
+        *("--max-candidates", 500, "--keep", tmp_path / "files", "TEST.DETECTIONS_PER_IMAGE", 50),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "timing, 1 rounds of 3 images" in done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert [x["runtime"] for x in rows] == ["pytorch", "torchscript", "tensorrt"]
+    pytorch, exported, tensorrt = rows
+    assert pytorch["ms"] > 0 and exported["ms"] > 0 and pytorch["reason"] is None
+    assert pytorch["ap"] == pytest.approx(exported["ap"], abs=0.1)
+    assert exported["parity"]["missing"] == 0 and exported["parity"]["score"] < 1e-3
+    file = tmp_path / "files/f32/model.torchscript"
+    assert exported["mib"] == file.stat().st_size / 2**20
+    assert load_exported(file).info.max_instances == 50
+    assert tensorrt["ms"] is None and "give it the .onnx file" in tensorrt["reason"]
+    table = [x for x in done.stdout.splitlines() if x.startswith("|")]
+    assert len(table) == 5 and {x.count("|") for x in table} == {9}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rounds", "0"], "--rounds, --images, --threads and --max-candidates must be at least"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--size", "480"], "--size expects HEIGHTxWIDTH"),
+    ],
+)
+def test_a_benchmark_of_a_bad_argument_is_one_line(home, tmp_path, words, said):
+    done = call(main, "benchmark", home / "config.yaml", "--runtime", "tensorrt", *words)
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -15,7 +15,7 @@ from export_builders import CASES, export_case, one_input, photo
 from head_builders import HEADS
 
 from solo_d2 import SOLOPredictor
-from solo_d2.export import export_model, load_exported, open_exported, writers
+from solo_d2.export import export_model, load_exported, open_exported
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -34,15 +34,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     options = {"cfg": cfg, "batch": None, "max_candidates": 300}
     reports = [export_model(model, folder / "m.onnx", **options)]
-    reports.append(converted(folder / "m.onnx", model, **options))
+    reports.append(export_model(model, folder / "m.xml", onnx=folder / "m.onnx", **options))
     return SOLOPredictor(cfg, model=model, device="cpu"), folder, reports
-
-
-def converted(file, model, **options):
-    """Export a model to OpenVINO from its ONNX file: recording it again would take ten seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_onnx_program", lambda recording: onnx.load(file))
-        return export_model(model, file.with_suffix(".xml"), **options)
 
 
 def check_same(one, other):
@@ -208,7 +201,15 @@ def both(folder, model, **options):
     """Reports of an export to ONNX and to OpenVINO."""
     pytest.importorskip("openvino")
     onnx_report = export_model(model, folder / "m.onnx", **options)
-    return onnx_report, converted(folder / "m.onnx", model, **options)
+    return onnx_report, export_model(model, folder / "m.xml", onnx=folder / "m.onnx", **options)
+
+
+def test_another_file_is_not_converted_for_a_model(files, tmp_path):
+    predictor, folder, _ = files
+    for options in ({"max_candidates": 200}, {"batch": 2}, {"size": (96, 128)}):
+        options = {"batch": None, "max_candidates": 300, **options}
+        with pytest.raises(ValueError, match=r"m\.onnx is no \.onnx file of this model with these"):
+            export_model(predictor, tmp_path / "m.xml", onnx=folder / "m.onnx", **options)
 
 
 @pytest.mark.parametrize("case", sorted(set(HEADS) - {"dynamic"}))  # of which `files` has all
