@@ -5,13 +5,11 @@ from __future__ import annotations
 from functools import partial
 from types import MethodType
 
-from detectron2.structures import Instances
 from torch import Tensor
 
 from solo_d2.modeling.mattes import resize_mattes
 from solo_d2.modeling.meta_arch import SOLO
-from solo_d2.modeling.output import make_instances, resize_masks
-from solo_d2.modeling.postprocessing import Frame, suppress
+from solo_d2.modeling.postprocessing import Frame
 from solo_d2.modeling.structures import SOLOPredictions
 
 
@@ -21,22 +19,21 @@ def keep_soft_masks(model: SOLO) -> None:
     They are its mask probabilities, enlarged to the input's size and resized to the output's; the
     other fields stay as they are.
     """
-    model.fixed = False
-    model.inference_single_image = MethodType(_inference_single_image, model)
+    model.resize_instances = MethodType(_resize_instances, model)
 
 
-def _inference_single_image(
+def _resize_instances(
     self: SOLO,
     predictions: SOLOPredictions,
     image: int,
-    scores: Tensor,
+    cells: Tensor,
+    probs: Tensor,
     frame: Frame,
     output_size: tuple[int, int],
-) -> Instances:
-    view = self.view(predictions, image, scores, frame)
-    scores, labels, cells = suppress(view.candidates, self.settings)
-    probs = view.cell_masks(cells)
-    masks, boxes = resize_masks(probs, *frame, output_size, self.settings.mask_thresh)
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     enlarged = partial(self.head.mask_probs, predictions, image, size=frame.canvas)
     mattes = resize_mattes(enlarged, cells, frame.image, output_size)
-    return make_instances(scores, labels, masks, boxes, pred_mattes=mattes)
+    masks, boxes, _ = SOLO.resize_instances(
+        self, predictions, image, cells, probs, frame, output_size
+    )
+    return masks, boxes, {"pred_mattes": mattes}

@@ -201,20 +201,39 @@ def test_whole_models_find_the_same(name):
         assert found[0]["panoptic_seg"][1] == expected[0]["panoptic_seg"][1]
 
 
-def test_a_batch_waits_twice(monkeypatch):
-    _, _, model = pair("dynamic")
-    waits = []
-    for name in ("tolist", "cpu", "item"):
+class Waits(TorchDispatchMode):
+    """Notes what looks at values, beside `tolist` and `cpu`, which are no operators on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names += [wait for wait in WAITS if wait in str(function)]
+        return function(*args, **(kwargs or {}))
+
+    def noting(self, name):
         method = getattr(torch.Tensor, name)
-        count = lambda self, name=name, method=method: (waits.append(name), method(self))[1]  # noqa: E731
-        monkeypatch.setattr(torch.Tensor, name, count)
+        return lambda tensor: (self.names.append(name), method(tensor))[1]
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dynamic", "decoupled_dynamic", "soft"])
+def test_a_whole_batch_waits_twice(name, monkeypatch):
+    model = lively_model(name)
     model.fixed = True
     # A CPU resizes window by window, for which it looks at values.
     monkeypatch.setattr(inference, "resize_masks", output.interpolate_masks)
-    inputs = [{"image": torch.rand(3, 64, 96) * 255} for _ in range(3)]
-    with torch.no_grad():
-        model(inputs)
-    assert waits == ["tolist", "cpu"]
+    waits = Waits()
+    for method in ("tolist", "cpu", "item", "numpy"):
+        monkeypatch.setattr(torch.Tensor, method, waits.noting(method))
+    inputs = [{"image": torch.rand(3, 64, 96) * 255, "height": 90, "width": 70} for _ in range(3)]
+    images = model.preprocess_image(inputs)  # Detectron2 pads by sizes, which lie on the host
+    with torch.no_grad(), waits:
+        predictions = model.predict(model.backbone(images.tensor), images)
+        found = model.inference(predictions, images, inputs)
+    assert min(len(x["instances"]) for x in found) > 5
+    # What is behind `cpu` lies on the host: whether all masks of an image have a pixel.
+    assert waits.names == ["tolist", "cpu", *["_local_scalar_dense"] * 3]
 
 
 def test_images_with_too_many_candidates_are_visited():
