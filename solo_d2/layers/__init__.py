@@ -5,6 +5,7 @@ from .coord import append_coords
 from .deform_conv import DeformConv2d, deform_conv
 from .downsampling import downsample_masks, mask_coverage
 from .dynamic_conv import dynamic_conv, in_one_type
+from .encoded_masks import EncodedMasks, dense_masks, mask_crops
 from .focal import category_focal_loss, quality_focal_loss
 from .losses import (
     binary_mask_loss,
@@ -30,10 +31,12 @@ from .points import sample_points
 from .ranking import rank_sort_loss
 from .resize import align_to_grid, resize_bilinear
 from .rle import encode_masks
+from .sparse_nms import encoded_matrix_nms
 
 __all__ = [
     "MASK_NMS",
     "DeformConv2d",
+    "EncodedMasks",
     "align_to_grid",
     "append_coords",
     "binarize",
@@ -41,11 +44,13 @@ __all__ = [
     "capturing",
     "category_focal_loss",
     "deform_conv",
+    "dense_masks",
     "dice_bce_loss",
     "dice_loss",
     "downsample_masks",
     "dynamic_conv",
     "encode_masks",
+    "encoded_matrix_nms",
     "exporting",
     "fast_nms",
     "focal_mask_loss",
@@ -54,6 +59,7 @@ __all__ = [
     "mae_loss",
     "mask_areas",
     "mask_coverage",
+    "mask_crops",
     "mask_occupancy",
     "mask_profiles",
     "masks_to_boxes",

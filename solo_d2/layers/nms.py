@@ -82,9 +82,7 @@ def matrix_nms(
         >>> matrix_nms(masks, labels, scores)  # 0.8 · exp(-1 / 0.5)
         tensor([0.9000, 0.1083])
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"matrix_nms expects a kernel of {KERNELS}, got {kernel!r}")
-    _check_sigma("matrix_nms", sigma)
+    check_kernel("matrix_nms", kernel, sigma)
     overlaps = _overlaps("matrix_nms", masks, labels, scores)
     if len(scores) == 0 and not exporting():
         return scores
@@ -104,13 +102,26 @@ def matrix_decay(overlaps: Tensor, *, kernel: str = "gaussian", sigma: float = 0
     """
     # Eq. 8: how far i itself is suppressed, by its most overlapping predecessor.
     most = overlaps.amax(-2)[..., None]
+    return pair_decay(overlaps, most, kernel=kernel, sigma=sigma).amin(-2)
+
+
+def pair_decay(overlaps: Tensor, most: Tensor, *, kernel: str, sigma: float) -> Tensor:
+    """Factors of Matrix NMS by which one mask decays another (Eq. 9, before the minimum).
+
+    Args:
+        overlaps: IoU of a mask with one that stands lower.
+        most: the largest IoU of the former with one that stands higher still.
+        kernel: as for `matrix_nms`.
+        sigma: likewise.
+
+    Returns:
+        Of the shape that `overlaps` and `most` have together.
+    """
     if kernel == "gaussian":
-        decay = torch.exp((most.square() - overlaps.square()) / sigma)
-    else:
-        # Three equal masks make 0 / 0 here; the floor makes it 0, and the first of them, which
-        # nothing suppresses, gives the third the factor 0 as well.
-        decay = (1 - overlaps) / (1 - most).clamp(min=torch.finfo(overlaps.dtype).eps)
-    return decay.amin(-2)
+        return torch.exp((most.square() - overlaps.square()) / sigma)
+    # Three equal masks make 0 / 0 here; the floor makes it 0, and the first of them, which
+    # nothing suppresses, gives the third the factor 0 as well.
+    return (1 - overlaps) / (1 - most).clamp(min=torch.finfo(overlaps.dtype).eps)
 
 
 def fast_nms(masks: Tensor, labels: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -250,6 +261,13 @@ def higher_overlaps(masks: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
     places = torch.arange(scores.shape[-1], device=scores.device)
     higher = (before > after) | ((before == after) & (places[:, None] < places))
     return pairwise_mask_iou(masks, labels) * higher
+
+
+def check_kernel(function: str, kernel: str, sigma: float) -> None:
+    """Raise a `ValueError` unless Matrix NMS has such a kernel."""
+    if kernel not in KERNELS:
+        raise ValueError(f"{function} expects a kernel of {KERNELS}, got {kernel!r}")
+    _check_sigma(function, sigma)
 
 
 def _check_sigma(function: str, sigma: float) -> None:

@@ -57,6 +57,62 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
     return encoded
 
 
+def encode_crop(crop: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> str:
+    """Encode a mask of which only a window is known, without an image of its size.
+
+    Args:
+        crop: boolean (h, w), which holds all of the mask.
+        corner: (x, y) of the crop's top left pixel in the image.
+        size: (H, W) of the image.
+
+    Returns:
+        The counts, as of `encode_masks`.
+
+    Example:
+        >>> import numpy as np
+        >>> encode_crop(np.array([[True, True]]), (1, 1), (3, 4))  # two pixels of the middle row
+        '41202'
+    """
+    height, width = size
+    # Down the columns, each with a blank pixel at its ends: where runs begin and where they end.
+    steps = np.diff(np.pad(crop.T, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    begins, ends = (
+        (corner[0] + columns) * height + corner[1] + rows
+        for columns, rows in (np.nonzero(steps == step) for step in (1, -1))
+    )
+    # A run to the foot of the image goes on at the head of the next column.
+    first, last = np.ones((2, len(begins)), bool)
+    first[1:] = last[:-1] = begins[1:] != ends[:-1]
+    changes = np.stack([begins[first], ends[last]], axis=1).ravel()
+    runs = np.diff(changes, prepend=0, append=height * width)
+    runs = runs[: len(runs) - (runs[-1] == 0)]
+    rle = mask_util.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return str(rle["counts"].decode("ascii"))
+
+
+def decode_crop(counts: str, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """Decode the window of a mask that its box holds, without an image of its size.
+
+    Args:
+        counts: as of `encode_masks`.
+        box: (x0, y0, x1, y1), which holds all of the mask; right and bottom edge exclusive.
+        size: (H, W) of the image.
+
+    Returns:
+        Boolean (y1 - y0, x1 - x0).
+
+    Example:
+        >>> decode_crop("41202", (1, 1, 3, 2), (3, 4))
+        array([[ True,  True]])
+    """
+    (x0, y0, x1, y1), (height, width) = box, size
+    text = _add_to_first(counts.encode("ascii"), -x0 * height)
+    if x1 < width:
+        text = _add_to_last(text, (x1 - width) * height)
+    columns = mask_util.decode({"size": [height, x1 - x0], "counts": text})
+    return columns[y0:y1].view(np.bool_)
+
+
 def _encode(mask: np.ndarray, first: int, last: int) -> bytes:
     """Counts of a mask (H, W) from its columns [first, last), which hold all of the object."""
     height, width = mask.shape

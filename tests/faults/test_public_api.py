@@ -49,11 +49,11 @@ PUBLIC = {
     "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator EVALUATORS
         LVISInstanceEvaluator MattingEvaluator PanopticEvaluator SOFIEvaluator SemanticEvaluator
         build_evaluator""",
-    "solo_d2.layers": """DeformConv2d MASK_NMS align_to_grid append_coords binarize
-        binary_mask_loss capturing category_focal_loss deform_conv dice_bce_loss dice_loss
-        downsample_masks
-        dynamic_conv encode_masks exporting fast_nms focal_mask_loss hard_nms in_one_type mae_loss
-        mask_areas mask_coverage mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
+    "solo_d2.layers": """DeformConv2d EncodedMasks MASK_NMS align_to_grid append_coords binarize
+        binary_mask_loss capturing category_focal_loss deform_conv dense_masks dice_bce_loss
+        dice_loss downsample_masks dynamic_conv encode_masks encoded_matrix_nms exporting fast_nms
+        focal_mask_loss hard_nms in_one_type mae_loss mask_areas mask_coverage mask_crops
+        mask_occupancy mask_profiles masks_to_boxes matrix_nms matte_loss
         pairwise_intersection pairwise_mask_iou point_nms profiles_to_boxes profiles_to_centroids
         quality_focal_loss
         rank_sort_loss resize_bilinear sample_points soft_nms""",

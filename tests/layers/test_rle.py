@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solo_d2.layers import encode_masks
-from solo_d2.layers.rle import _number, _value
+from solo_d2.layers.rle import _number, _value, decode_crop, encode_crop
 
 
 def reference(masks):
@@ -34,6 +34,21 @@ def windows(draw):
 @given(windows())
 def test_text_is_that_of_pycocotools(masks):
     assert encode_masks(masks) == reference(masks)
+
+
+@given(windows(), st.integers(0, 3))
+def test_a_crop_is_encoded_as_its_whole_mask_and_decoded_again(masks, spare):
+    _, height, width = masks.shape
+    for mask, expected in zip(masks.numpy(), reference(masks), strict=True):
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        x0, y0, x1, y1 = 0, 0, 0, 0
+        if len(rows):
+            x0, y0 = max(columns[0] - spare, 0), max(rows[0] - spare, 0)
+            x1, y1 = min(columns[-1] + 1 + spare, width), min(rows[-1] + 1 + spare, height)
+        crop, size = mask[y0:y1, x0:x1], (height, width)
+        assert encode_crop(crop, (x0, y0), size) == expected["counts"]
+        found = decode_crop(expected["counts"], (x0, y0, x1, y1), size)
+        assert np.array_equal(found, crop)
 
 
 def test_empty_full_and_single_pixel_masks():
