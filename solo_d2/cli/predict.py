@@ -79,6 +79,16 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
     add(
+        "--tiles",
+        nargs="?",
+        type=int,
+        const=True,
+        metavar="SIZE",
+        help="for images of thousands of pixels: look at them through windows of SIZE pixels "
+        "(default: INPUT.MIN_SIZE_TEST), and through larger ones for large objects; "
+        "TEST.TILES.DETECTIONS_PER_IMAGE limits what is found",
+    )
+    add(
         "--compile",
         action="store_true",
         help="replay recorded CUDA graphs, one for every input size; the first image of a size "
@@ -137,6 +147,7 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
         stuff_names=(names and names.stuff) or None,
         category_ids=None if names is None else names.thing_ids,
         stuff_category_ids=None if names is None else names.stuff_ids,
+        tiles=args.tiles,
         compile=args.compile,
     )
 

@@ -49,6 +49,16 @@ def _check_sizes(cfg: CfgNode) -> None:
         )
 
 
+def _check_tiles(cfg: CfgNode) -> None:
+    tiles = cfg.TEST.get("TILES")  # None: a config of Detectron2's keys alone
+    if tiles is None or not tiles.ENABLED:
+        return
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError("TEST.TILES and TEST.AUG are both enabled; leave one of them disabled")
+    if not tiles.SIZE and not cfg.INPUT.MIN_SIZE_TEST:
+        raise ValueError("TEST.TILES.SIZE must be >= 1 with INPUT.MIN_SIZE_TEST 0, got 0")
+
+
 def _check_crop(cfg: CfgNode) -> None:
     crop = cfg.INPUT.CROP
     if not crop.ENABLED:
@@ -131,7 +141,7 @@ def _check_sync_norm(cfg: CfgNode, processes: int) -> None:
 
 
 COMBINATIONS: tuple[Callable[[CfgNode], None], ...] = (
-    *(_check_schedule, _check_sizes, _check_crop, _check_recipe, _check_classes),
+    *(_check_schedule, _check_sizes, _check_tiles, _check_crop, _check_recipe, _check_classes),
 )
 """Raise a `ValueError` for a config that cannot run."""
 

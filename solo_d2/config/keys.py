@@ -211,6 +211,20 @@ def _add_evaluation(cfg: CN) -> None:
     # Find out where AP is lost, and write it to diagnosis.md beside the results.
     cfg.TEST.DIAGNOSE = False
 
+    # Look at images through windows, for those of thousands of pixels (docs/prediction.md).
+    cfg.TEST.TILES = CN()
+    cfg.TEST.TILES.ENABLED = False
+    # Side of the smallest windows in pixels of the image; each is resized by INPUT.MIN_SIZE_TEST. 0
+    # stands for that size, so that pixels stay as they are.
+    cfg.TEST.TILES.SIZE = 0
+    # Share of its side that a window has in common with the next one. What is larger than this is
+    # looked for in windows twice as large, and so on up to the whole image.
+    cfg.TEST.TILES.OVERLAP = 0.25
+    # Windows of one size that go through the network together.
+    cfg.TEST.TILES.BATCH_SIZE = 4
+    # Instances of an image in all; TEST.DETECTIONS_PER_IMAGE holds for every window.
+    cfg.TEST.TILES.DETECTIONS_PER_IMAGE = 5000
+
 
 def _add_solver(node: CN) -> None:
     # "SGD" as in the paper, or "ADAMW", which needs fewer iterations on small data. BASE_LR,

@@ -90,11 +90,13 @@ def validate_config(cfg: CfgNode, *, processes: int | None = None) -> None:
         if get(cfg, "MODEL.SOLO") is None:
             raise ValueError("MODEL.SOLO is missing; call solo_d2.add_solo_config(cfg) first")
         architecture.check_config(cfg)
-    if cfg.TEST.AUG.ENABLED and not getattr(architecture, "supports_tta", True):
-        raise ValueError(
-            "TEST.AUG.ENABLED must be False with MODEL.META_ARCHITECTURE "
-            f"{cfg.MODEL.META_ARCHITECTURE}, got True"
-        )
+    # Detectron2's own models have several scales of their own, but no tight boxes.
+    for node, others in (("TEST.AUG", True), ("TEST.TILES", False)):
+        if get(cfg, f"{node}.ENABLED") and not getattr(architecture, "supports_tta", others):
+            raise ValueError(
+                f"{node}.ENABLED must be False with MODEL.META_ARCHITECTURE "
+                f"{cfg.MODEL.META_ARCHITECTURE}, got True"
+            )
     for check in COMBINATIONS:
         check(cfg)
     if processes is not None:

@@ -31,6 +31,7 @@ from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
 from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
+from ..modeling.tiles import TiledModel
 from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
@@ -119,7 +120,8 @@ class SOLOTrainer(ResumableTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """Build the evaluator that the dataset's metadata ask for."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        limit = cfg.TEST.DETECTIONS_PER_IMAGE
+        counted = cfg.TEST.TILES if cfg.TEST.TILES.ENABLED else cfg.TEST
+        limit = counted.DETECTIONS_PER_IMAGE
         return build_evaluator(
             dataset_name,
             str(folder),
@@ -132,13 +134,15 @@ class SOLOTrainer(ResumableTrainer):
     def test(
         cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
-        """Evaluate on all of `DATASETS.TEST`.
+        """Evaluate on all of `DATASETS.TEST`, with windows if `TEST.TILES` asks for them.
 
         Raises:
             ValueError: The model has other classes than a dataset.
         """
         for name in cfg.DATASETS.TEST:
             check_names(model, name)
+        if cfg.TEST.TILES.ENABLED:
+            cfg, model = _without_resizing(cfg), TiledModel(cfg, model)
         return super().test(cfg, model, evaluators)
 
     @classmethod
@@ -154,10 +158,7 @@ class SOLOTrainer(ResumableTrainer):
         """
         _logger.info("Testing with test-time augmentation ...")
         augmented = SOLOWithTTA(cfg, model)
-        # The scales are made of the image itself, not of one that has been resized already.
-        native = cfg.clone()
-        native.defrost()
-        native.INPUT.MIN_SIZE_TEST = 0
+        native = _without_resizing(cfg)
         native.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "TTA")  # do not overwrite plain results
         results = cls.test(native, augmented)
         return {f"{name}_TTA": value for name, value in results.items()}
@@ -244,6 +245,14 @@ def _mapper_class(cfg: CfgNode) -> type[SOLODatasetMapper]:
         if isinstance(architecture, type) and issubclass(architecture, base):
             return mapper
     return SOLODatasetMapper
+
+
+def _without_resizing(cfg: CfgNode) -> CfgNode:
+    """The config for a loader whose images are resized by what wraps the model."""
+    native = cfg.clone()
+    native.defrost()
+    native.INPUT.MIN_SIZE_TEST = 0
+    return native
 
 
 def _on_cuda(cfg: CfgNode) -> bool:

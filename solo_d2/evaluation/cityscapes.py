@@ -18,6 +18,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from PIL import Image
 
+from ..layers import dense_masks
 from ._numpy import numpy_name
 from .predictions import ByImage, check_instances
 
@@ -98,7 +99,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
             found = check_instances(output["instances"], image, size, len(self._classes))
             found = self._found.finite(stem, found).to("cpu")
             self._found.add(stem, None)
-            masks = found.pred_masks.numpy().view(np.uint8)
+            masks = dense_masks(found.pred_masks).numpy().view(np.uint8)
             lines = []
             for mask, label, score in zip(masks, found.pred_classes, found.scores, strict=True):
                 # The lines are split at blanks, and a city may have one.

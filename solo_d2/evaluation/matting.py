@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 
 from ..io.alpha import annotation_matte
 from ..io.json_file import save_json
+from ..layers import dense_masks
 from .matting_metrics import METRICS, matting_errors, sofi_errors, unknown_region
 from .predictions import ByImage, check_instances, results_file
 from .records import image_size, records_by_id, records_of
@@ -245,7 +246,7 @@ def _objects(record: dict[str, Any]) -> list[dict[str, Any]]:
 def predicted_mattes(found: Instances) -> list[np.ndarray]:
     """Mattes (H, W) float32 of instances: soft ones, or else the binary masks."""
     field = "pred_mattes" if found.has("pred_mattes") else "pred_masks"
-    return list(found.get(field).float().numpy())
+    return list(dense_masks(found.get(field)).float().numpy())
 
 
 def target_matte(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
+from ..layers import dense_masks
+
 __all__ = ["InstanceColors", "instance_colors", "stuff_colors"]
 
 _GOLDEN = 0.618033988749895  # steps of the hue circle that stay far from one another
@@ -83,7 +85,7 @@ class InstanceColors:
         if tuple(instances.image_size) != self._size:
             self._forget_objects()
             self._size = tuple(instances.image_size)
-        masks = _coarse(instances.pred_masks)
+        masks = _coarse(dense_masks(instances.pred_masks))
         classes = instances.pred_classes.cpu()
         ids = torch.full((len(classes),), -1)
         seen = torch.zeros(len(self._ids), dtype=torch.bool)

@@ -6,16 +6,20 @@ are the colours.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
 from ..io.paths import printable
 from ..io.results import panoptic_things
+from ..layers import mask_crops
+from ..layers.encoded_masks import Crop
 from .colors import instance_colors, stuff_colors
 
 __all__ = ["draw_instances", "draw_panoptic", "drawable"]
@@ -67,8 +71,8 @@ def draw_instances(
         The drawing, uint8 BGR, shape (H, W, 3).
     """
     colors = instance_colors(range(len(instances))) if colors is None else colors
-    masks = instances.pred_masks.cpu().numpy()
-    return _draw(image, masks, _labels(instances, class_names), colors, alpha)
+    crops = mask_crops(instances.pred_masks)
+    return _draw(image, crops, _labels(instances, class_names), colors, alpha)
 
 
 def draw_panoptic(
@@ -95,28 +99,28 @@ def draw_panoptic(
     """
     ids, segments = panoptic_seg[0].cpu().numpy(), panoptic_seg[1]
     stuff = [segment for segment in segments if not segment["isthing"]]
-    masks = [ids == segment["id"] for segment in stuff]
+    masks = torch.from_numpy(ids == np.array([x["id"] for x in stuff])[:, None, None])
     kinds = [segment["category_id"] for segment in stuff]
     names = list(stuff_names or [])
     texts = [drawable(names[kind]) if kind < len(names) else f"stuff {kind}" for kind in kinds]
     things = panoptic_things(*panoptic_seg)
     colors = instance_colors(range(len(things))) if colors is None else colors
     # In one go: segments do not overlap, and no mask may be painted over a label.
-    masks += list(things.pred_masks.cpu().numpy())
+    crops = itertools.chain(mask_crops(masks), mask_crops(things.pred_masks))
     texts += _labels(things, class_names)
-    return _draw(image, masks, texts, np.concatenate([stuff_colors(kinds), colors]), alpha)
+    return _draw(image, crops, texts, np.concatenate([stuff_colors(kinds), colors]), alpha)
 
 
 def _draw(
     image: np.ndarray,
-    masks: Iterable[np.ndarray],
+    masks: Iterable[Crop],
     labels: Sequence[str],
     colors: np.ndarray,
     alpha: float,
 ) -> np.ndarray:
-    """Masks (H, W) on a copy of the image, the largest below, and labels above all of them."""
+    """Crops of masks on a copy of the image, the largest below, and labels above all of them."""
     canvas = image.copy()
-    crops = [_crop(mask) for mask in masks]
+    crops = [(x, y, np.ascontiguousarray(mask)) for x, y, mask in masks]
     areas = np.array([int(np.count_nonzero(mask)) for _, _, mask in crops])
     order = [int(k) for k in np.argsort(-areas, kind="stable") if areas[k]]
     for k in order:
@@ -124,12 +128,6 @@ def _draw(
     for k in order:  # after all masks, so that none is painted over
         _draw_label(canvas, *crops[k], labels[k], colors[k])
     return canvas
-
-
-def _crop(mask: np.ndarray) -> tuple[int, int, np.ndarray]:
-    """Left and top edge of the mask's box, and the mask within the box."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return x, y, np.ascontiguousarray(mask[y : y + height, x : x + width])
 
 
 def _draw_mask(

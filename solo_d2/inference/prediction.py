@@ -15,6 +15,7 @@ from ..io.image import write_image
 from ..io.json_file import save_json
 from ..io.polygons import mask_to_polygons
 from ..io.results import coco_category_ids, instances_to_coco_results
+from ..layers import dense_masks, mask_crops
 from .drawing import draw_instances, draw_panoptic
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ class Prediction(dict[str, Any]):
         Returns:
             For each of the K instances its polygons (P, 2), x and y in pixels.
         """
-        masks = self.instances.pred_masks.cpu().numpy()
-        return [mask_to_polygons(mask, tolerance) for mask in masks]
+        return [
+            [polygon + np.array([x, y]) for polygon in mask_to_polygons(crop, tolerance)]
+            for x, y, crop in mask_crops(self.instances.pred_masks)
+        ]
 
     def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
         """Return the instances as entries of a COCO results file.
@@ -114,6 +117,7 @@ class Prediction(dict[str, Any]):
 
         Raises:
             ImportError: supervision is not installed.
+            MemoryError: Masks of tiled inference do not fit as an array.
         """
         try:
             import supervision
@@ -122,7 +126,7 @@ class Prediction(dict[str, Any]):
         instances = self.instances.to("cpu")
         return supervision.Detections(
             xyxy=instances.pred_boxes.tensor.numpy().reshape(-1, 4),
-            mask=instances.pred_masks.numpy(),
+            mask=dense_masks(instances.pred_masks).numpy(),
             confidence=instances.scores.numpy(),
             class_id=instances.pred_classes.numpy(),
             data={"class_name": np.array(self.names, dtype=str)},

@@ -20,11 +20,11 @@ from ..checkpoint import load_weights
 from ..config import resolve_device, validate_config
 from ..export import ExportedModel, is_exported, load_exported
 from ..io.image_input import ImageLike, to_bgr
-from ..layers.images import resize_image, resized_shape
+from ..layers.images import resize_image
 from ..model_zoo.model_zoo import load_config
 from ..modeling import cuda_graphs
-from ..modeling.test_time_augmentation import SOLOWithTTA
 from .prediction import Prediction
+from .tiling import set_tiles, wrap
 from .trained import weights_beside
 
 __all__ = ["SOLOPredictor"]
@@ -38,7 +38,8 @@ class SOLOPredictor:
     Adds to the model: the config by name, weights, the device, resizing by `MIN_SIZE_TEST`,
     `MAX_SIZE_TEST` and `RESIZE_FILTER` of `cfg.INPUT`, the channel order of its `FORMAT`, and
     a score threshold; with `cfg.TEST.AUG.ENABLED` the scales of `cfg.TEST.AUG` instead of the
-    one of `cfg.INPUT`. The model is in eval mode and runs under `torch.inference_mode`.
+    one of `cfg.INPUT`; with `cfg.TEST.TILES.ENABLED` through windows. The model is in eval mode
+    and runs under `torch.inference_mode`.
 
     Args:
         cfg_or_name: A config node, the path of a YAML file, a name of `solo_d2.model_zoo`, or a
@@ -57,6 +58,9 @@ class SOLOPredictor:
             bring along.
         stuff_category_ids: The dataset's id of each of `stuff_names`.
         image_format: Order of the channels of arrays, "BGR" as OpenCV has it, or "RGB".
+        tiles: Look at images through windows of this many pixels (`cfg.TEST.TILES.SIZE`), see
+            `TiledModel`; True for windows of the size in `cfg`, None for what `cfg` says. Masks are
+            `EncodedMasks` then.
         compile: Replay recorded CUDA graphs, one for every input size, see `solo_d2.compile`.
 
     Attributes:
@@ -92,11 +96,13 @@ class SOLOPredictor:
         category_ids: Sequence[Any] | None = None,
         stuff_category_ids: Sequence[Any] | None = None,
         image_format: str = "BGR",
+        tiles: int | None = None,
         compile: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
         self.cfg, weights, model = _find_model(cfg_or_name, weights, model)
+        set_tiles(self.cfg, tiles)
         validate_config(self.cfg)
         if image_format not in ("BGR", "RGB"):
             raise ValueError(f'image_format must be "BGR" or "RGB", got {image_format!r}.')
@@ -119,8 +125,7 @@ class SOLOPredictor:
         self.model = model.to(self.device).eval()
         if compile:
             _compile(self.model, augmented=self.cfg.TEST.AUG.ENABLED)
-        if self.cfg.TEST.AUG.ENABLED:
-            self.model = SOLOWithTTA(self.cfg, self.model)
+        self.model, self._network_shape = wrap(self.cfg, self.model)
 
     @property
     def max_value(self) -> float:
@@ -197,15 +202,6 @@ class SOLOPredictor:
                 for index, output in zip(members, self.model(inputs), strict=True):
                     outputs[index] = self._above_threshold(output)
         return outputs
-
-    def _network_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Size (height, width) of the image that the model gets."""
-        if self.cfg.TEST.AUG.ENABLED:  # the model makes its scales of the image itself
-            return height, width
-        if isinstance(self.model, ExportedModel) and self.model.info.size is not None:
-            return self.model.network_shape(height, width)  # one size, whatever the config says
-        short, longest = self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MAX_SIZE_TEST
-        return resized_shape((height, width), short, longest)
 
     def _to_input(self, image: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
         height, width = image.shape[:2]

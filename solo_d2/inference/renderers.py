@@ -13,6 +13,7 @@ import numpy as np
 from detectron2.structures import Instances
 
 from ..io.results import panoptic_things
+from ..layers import dense_masks
 from .colors import InstanceColors
 from .drawing import draw_instances, draw_panoptic
 from .effects import (
@@ -126,7 +127,7 @@ class MatteChoice:
         if not self._warned:
             self._warned = True
             _logger.warning("this model has no mattes, only masks: edges are hard")
-        return found.pred_masks.numpy().astype(np.float32)
+        return dense_masks(found.pred_masks).numpy().astype(np.float32)
 
     def colors(self, image: np.ndarray, matte: np.ndarray) -> np.ndarray | None:
         """Return the colours of the foreground, uint8 BGR (H, W, 3), if they are estimated."""

@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ..layers import encode_masks, masks_to_boxes
+from ..layers.encoded_masks import rle_of_masks
 from .json_file import JsonListWriter, save_json
 
 __all__ = [
@@ -47,6 +48,8 @@ class EncodedInstances:
     def of(cls, instances: Instances) -> EncodedInstances:
         """Encode `pred_masks`, `pred_classes` and `scores` of any device.
 
+        Masks may be `EncodedMasks`, which stay as they are.
+
         Boxes are the `pred_boxes` (XYXY), or else those of the masks.
         """
         given = instances.has("pred_boxes")
@@ -59,7 +62,7 @@ class EncodedInstances:
             labels=instances.pred_classes.cpu().numpy().astype(np.int64),
             scores=instances.scores.cpu().double().numpy(),
             boxes=boxes,
-            counts=[rle["counts"] for rle in encode_masks(instances.pred_masks)],
+            counts=[rle["counts"] for rle in rle_of_masks(instances.pred_masks)],
         )
 
     def __len__(self) -> int:
