@@ -7,6 +7,7 @@ in one of them; what is larger is whole in a window of a later level.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,11 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_CENTRE = 3 / 8
-"""Distance of an object's centre from a border within the image, as a share of the overlap.
-
-Half of the overlap would leave each object to one window, and none where two windows see its centre
-a pixel apart; this leaves an eighth on both sides, where NMS between windows decides.
+_BOTH = 1 / 8
+"""How far beyond the middle of what two windows share an object belongs to both, as a share of the
+overlap: they may see its centre some pixels apart. There NMS between windows decides.
 """
 
 _LARGE = 3 / 4
@@ -66,6 +65,16 @@ class Level:
         height, width = self.size
         return [Window(x, y, x + width, y + height) for y in self.rows for x in self.columns]
 
+    @property
+    def _insets(self) -> list[float]:
+        """Distance of centres from borders within the image, horizontal and vertical."""
+        insets = []
+        for starts, length in ((self.columns, self.size[1]), (self.rows, self.size[0])):
+            # Windows that are evenly spread over the image may share more than the overlap.
+            step = max((b - a for a, b in itertools.pairwise(starts)), default=0)
+            insets.append((length - step) / 2 - _BOTH * self.overlap)
+        return insets
+
     def owned(self, boxes: Tensor, window: Window, margin: tuple[float, float]) -> Tensor:
         """Find the objects in a window that belong to it: whole, and not another window's.
 
@@ -89,7 +98,7 @@ class Level:
             [window.x0 > 0, window.y0 > 0, window.x1 < self.image[1], window.y1 < self.image[0]]
         )
         whole = (distance >= distance.new_tensor([*margin, *margin])) | (inner == 0)
-        nearest = (centre >= _CENTRE * self.overlap) | (inner == 0)
+        nearest = (centre >= distance.new_tensor(self._insets * 2)) | (inner == 0)
         large = torch.maximum(x1 - x0, y1 - y0) >= self.smallest
         return whole.all(1) & nearest.all(1) & large
 

@@ -84,8 +84,10 @@ def test_what_belongs_to_a_window_by_hand():
             [40.0, 0, 60, 100],  # at the image's borders, not at those within it
             [1, 40, 30, 60],  # at the left border
             [2, 40, 30, 60],  # a margin away from it
-            [3, 40, 11, 60],  # its centre is nearer than 3/8 of 20 pixels
-            [3, 40, 12, 60],
+            # Windows that begin 75 pixels apart share 25. Their middle is 12.5 pixels away from
+            # the border, and what is an eighth of 20 nearer belongs to this window, too.
+            [3, 40, 16.9, 60],
+            [3, 40, 17, 60],
         ]
     )
     assert level.owned(boxes, window, (2.0, 0.0)).tolist() == [True, False, True, False, True]
