@@ -135,6 +135,8 @@ def test_the_tables_hold_every_key():
     added.add("TEST.DIAGNOSE")  # tests/evaluation/test_diagnosis.py
     added.add("TEST.AUG.MIN_SHARE")  # tests/modeling/test_test_time_augmentation.py
     added.add("TEST.BOUNDARY_AP")  # tests/evaluation/test_boundary.py
+    tiles = ("ENABLED", "SIZE", "OVERLAP", "BATCH_SIZE", "DETECTIONS_PER_IMAGE")
+    added |= {f"TEST.TILES.{key}" for key in tiles}  # tests/modeling/test_tiles.py
     added |= {f"INPUT.LSJ.{key}" for key in ("ENABLED", "MIN_SCALE", "MAX_SCALE", "SIZE")}
     paste = ("ENABLED", "PROB", "NUM_OBJECTS", "SCALES", "MIN_VISIBLE")
     added |= {f"INPUT.COPY_PASTE.{key}" for key in paste}  # both: tests/data/test_recipe.py

@@ -213,3 +213,27 @@ def test_wrong_options_end_with_code_2(main, work, capsys, line):
 def test_when_every_input_fails_the_code_is_1(main, work):
     (work / "bad.png").write_bytes(b"")
     assert run(main, "--input bad.png --output out") == 1
+
+
+def test_windows_over_a_large_image(work, main, capsys):
+    image = np.random.default_rng(1).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    cv2.imwrite("large.png", cv2.resize(image, (170, 130)))
+    line = "--input large.png --output out --save-json r.json --confidence-threshold 0 --tiles"
+    assert run(main, line, "64", "TEST.TILES.DETECTIONS_PER_IMAGE", "120") == 0
+    found = json.loads((work / "r.json").read_text())
+    assert len(found) == 120
+    assert {tuple(entry["segmentation"]["size"]) for entry in found} == {(130, 170)}
+    areas = mask_util.area([entry["segmentation"] for entry in found])
+    boxes = np.array([entry["bbox"] for entry in found])
+    assert (areas <= boxes[:, 2] * boxes[:, 3]).all()
+    assert (boxes[:, :2] + boxes[:, 2:]).max(0).tolist() == [170, 130]
+    assert cv2.imread("out/large.png").shape == (130, 170, 3)
+    # Without a size the windows have that of the network's input, which is the same here.
+    before = (work / "r.json").read_bytes()
+    assert run(main, line, "TEST.TILES.DETECTIONS_PER_IMAGE", "120") == 0
+    assert (work / "r.json").read_bytes() == before
+    capsys.readouterr()
+    assert run(main, line, "0") == 2
+    assert "tiles must be the side of a window in pixels or True, got 0" in capsys.readouterr().err
+    assert run(main, line, "64", "TEST.AUG.ENABLED", "True") == 2
+    assert "TEST.TILES and TEST.AUG are both enabled" in capsys.readouterr().err

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from builders import SOFT, noise_input, tiny_config, tiny_model
-from detectron2.structures import Boxes, Instances
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
 from torch import nn
 
 from solo_d2 import SOLOPredictor
 from solo_d2.config import validate_config
+from solo_d2.engine import SOLOTrainer
 from solo_d2.layers import EncodedMasks
 from solo_d2.layers.images import resize_image
 from solo_d2.modeling import PanopticSOLO, SoftSOLO
@@ -239,3 +241,47 @@ def test_results_of_the_predictor_are_those_of_a_tensor_of_masks():
 def test_a_size_that_is_not_positive_is_refused(tiles):
     with pytest.raises(ValueError, match=f"tiles must be the side of a window .*, got {tiles}"):
         SOLOPredictor(tiles_config(), model=BrightObjects(), device="cpu", tiles=tiles)
+
+
+# Evaluation
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    """A dataset of one image with 140 objects of one class; returns its name."""
+    boxes = [[x, y, x + 14, y + 14] for y in range(5, 200, 20) for x in range(5, 280, 20)]
+    image = np.zeros((206, 290, 3), np.uint8)
+    for x0, y0, x1, y1 in boxes:
+        image[y0:y1, x0:x1, 0] = 200
+    cv2.imwrite(str(tmp_path / "crowd.png"), image)
+    annotations = [
+        {
+            "bbox": [float(value) for value in box],
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": 0,
+            "iscrowd": 0,
+            "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],
+        }
+        for box in boxes
+        for x0, y0, x1, y1 in [box]
+    ]
+    size = {"file_name": str(tmp_path / "crowd.png"), "height": 206, "width": 290, "image_id": 1}
+    DatasetCatalog.register("crowd", lambda: [{**size, "annotations": annotations}])
+    MetadataCatalog.get("crowd").set(thing_classes=["a", "b", "c"], evaluator_type="coco")
+    yield "crowd"
+    DatasetCatalog.remove("crowd")
+    MetadataCatalog.remove("crowd")
+
+
+def test_more_than_a_hundred_objects_of_an_image_count_in_evaluation(crowd, tmp_path):
+    few = ("DATASETS.TEST", (crowd,), "DATALOADER.NUM_WORKERS", 0, "OUTPUT_DIR", str(tmp_path))
+    model = BrightObjects()
+    found = SOLOTrainer.test(tiles_config(*few), model)["segm"]
+    assert found["AP"] == pytest.approx(100)
+    assert max(len(batch) // 2 for batch in model.seen) == 4
+    # The first 60 of 140 objects: a recall of 42 of the 101 points from 0 to 1.
+    limited = tiles_config(*few, "TEST.TILES.DETECTIONS_PER_IMAGE", 60)
+    limited = SOLOTrainer.test(limited, model)["segm"]
+    assert limited["AP"] == pytest.approx(100 * 43 / 101)
+    plain = SOLOTrainer.test(tiles_config(*few, "TEST.TILES.ENABLED", False), model)["segm"]
+    assert plain["AP"] < 50  # the objects are four pixels wide
