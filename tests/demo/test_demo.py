@@ -215,25 +215,32 @@ def test_when_every_input_fails_the_code_is_1(main, work):
     assert run(main, "--input bad.png --output out") == 1
 
 
-def test_windows_over_a_large_image(work, main, capsys):
+@pytest.mark.parametrize("side", ["64", ""])
+def test_windows_over_a_large_image(work, main, side):
     image = np.random.default_rng(1).integers(0, 256, (13, 17, 3), dtype=np.uint8)
     cv2.imwrite("large.png", cv2.resize(image, (170, 130)))
-    line = "--input large.png --output out --save-json r.json --confidence-threshold 0 --tiles"
-    assert run(main, line, "64", "TEST.TILES.DETECTIONS_PER_IMAGE", "120") == 0
+    line = f"--input large.png --output out --save-json r.json --tiles {side} "
+    line += "--confidence-threshold 0"
+    assert run(main, line, "TEST.TILES.DETECTIONS_PER_IMAGE", "9") == 0
     found = json.loads((work / "r.json").read_text())
-    assert len(found) == 120
-    assert {tuple(entry["segmentation"]["size"]) for entry in found} == {(130, 170)}
-    areas = mask_util.area([entry["segmentation"] for entry in found])
-    boxes = np.array([entry["bbox"] for entry in found])
-    assert (areas <= boxes[:, 2] * boxes[:, 3]).all()
-    assert (boxes[:, :2] + boxes[:, 2:]).max(0).tolist() == [170, 130]
+    assert len(found) == 9
+    for entry in found:
+        assert entry["segmentation"]["size"] == [130, 170]
+        assert mask_util.toBbox(entry["segmentation"]).tolist() == entry["bbox"]
     assert cv2.imread("out/large.png").shape == (130, 170, 3)
-    # Without a size the windows have that of the network's input, which is the same here.
-    before = (work / "r.json").read_bytes()
-    assert run(main, line, "TEST.TILES.DETECTIONS_PER_IMAGE", "120") == 0
-    assert (work / "r.json").read_bytes() == before
-    capsys.readouterr()
-    assert run(main, line, "0") == 2
-    assert "tiles must be the side of a window in pixels or True, got 0" in capsys.readouterr().err
-    assert run(main, line, "64", "TEST.AUG.ENABLED", "True") == 2
-    assert "TEST.TILES and TEST.AUG are both enabled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--tiles 0", "tiles must be the side of a window in pixels or True, got 0"),
+        ("--tiles 16", "TEST.TILES.SIZE must be 0 or an integer >= 32, got 16"),
+        ("--tiles 64 TEST.TILES.OVERLAP 1.0", "TEST.TILES.OVERLAP must be a number in [0, 0.9]"),
+        ("--tiles TEST.AUG.ENABLED True", "TEST.TILES and TEST.AUG are both enabled"),
+        ("--tiles INPUT.MIN_SIZE_TEST 0", "TEST.TILES.SIZE must be >= 1 with INPUT.MIN_SIZE_TEST"),
+    ],
+)
+def test_windows_that_make_no_sense_are_named(work, main, capsys, line, message):
+    assert run(main, f"--input photos {line}") == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert message in error
