@@ -136,6 +136,21 @@ def test_without_a_validation_set_a_tenth_is_set_aside(tmp_path):
     assert metadata.thing_classes == ["cup"] and metadata.evaluator_type == "coco"
 
 
+def test_a_dataset_of_any_format_is_found_and_a_tenth_is_set_aside(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for k in range(3):
+        Image.new("RGB", (30, 20)).save(tmp_path / "images" / f"{k}.png")
+        (tmp_path / "labels" / f"{k}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5")
+    (tmp_path / "data.yaml").write_text("names: [cup]\ntrain: images")
+    for place in (tmp_path, tmp_path / "data.yaml", f"yolo:{tmp_path}"):
+        names = register_named_data(arguments("--data", place), panoptic=False)
+        assert [len(DatasetCatalog.get(names[key])) for key in ("TRAIN", "TEST")] == [2, 1]
+        assert MetadataCatalog.get(names["TEST"]).thing_classes == ["cup"]
+    names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
+    assert len(DatasetCatalog.get(names["TEST"])) == 3 and "TRAIN" not in names
+
+
 def test_the_same_images_are_set_aside_when_the_dataset_grows(tmp_path):
     write_coco(tmp_path / "a.json", tmp_path / "images", count=20)
     write_coco(tmp_path / "b.json", tmp_path / "images", count=21)
