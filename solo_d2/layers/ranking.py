@@ -64,7 +64,7 @@ class _RankSortSum(torch.autograd.Function):
         own = flat[positives]
         rank, sorting, pull = _sort(own, quality.to(dtype))
         # Far below all positives these are negatives without effect.
-        others = flat.index_fill(0, positives, own.min() - 4 * DELTA)
+        others = flat.index_copy(0, positives, (own.min() - 4 * DELTA).expand_as(own))
         false, grad = _compare(others, own, rank)
         ranking = false / (rank + false)
         grad.index_copy_(0, positives, pull - ranking - sorting)
