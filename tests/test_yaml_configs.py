@@ -30,11 +30,19 @@ def solo_yaml_files():
     return [name for name in yaml_files() if Path(name).parts[0] not in parts]
 
 
+SMALL = {
+    "resnet50d.ra2_in1k": "test_resnet",
+    "convnextv2_tiny.fcmae_ft_in22k_in1k": "test_convnext2",
+}
+"""Models of timm, and small ones of their kind."""
+
+
 def shrunken(name):
     """A config with everything that it switches on or off, a fraction of its size."""
     cfg = load_config(CONFIGS / name)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.MODEL.TIMM.NAME = SMALL.get(cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.NAME)
     resnet = cfg.MODEL.RESNETS
     if "resnet" in cfg.MODEL.BACKBONE.NAME and resnet.DEPTH >= 50:
         resnet.DEPTH, resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = 50, 16, 32
