@@ -184,12 +184,16 @@ ALLOWED = {
     "data": ["layers", "io", "data"],
     "data.datasets": ["layers", "io", "data.datasets"],
     "evaluation": ["layers", "io", "evaluation"],
+    "check": [
+        *("config", "layers", "io", "modeling", "data", "evaluation", "check"),
+        "inference.drawing",
+    ],
     "checkpoint": ["config", "layers", "io", "checkpoint"],
     "checkpoint.foreign": ["config", "io", "checkpoint.foreign", "checkpoint.info"],
     "engine.arguments": ["data.arguments", "config"],
     "engine": [
         *("config", "layers", "io", "checkpoint", "modeling", "data", "evaluation", "model_zoo"),
-        *("solver", "export", "_version", "engine"),
+        *("solver", "export", "check", "_version", "engine"),
     ],
     "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],

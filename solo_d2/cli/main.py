@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a model, also on data of your own in one command",
     "eval": "evaluate a model on a dataset",
     "reproduce": "compare a published model's AP with what it has here",
+    "check": "find out before training what a model can learn of a dataset",
     "convert": "convert weights of other projects, or a dataset to another format",
     "export": "write a model for ONNX Runtime or OpenVINO",
     "benchmark": "compare the ways to run a model: time, size, parity, AP",

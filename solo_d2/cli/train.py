@@ -137,17 +137,22 @@ def complete(args: argparse.Namespace) -> None:
     if args.eval_only:
         args.config_file = args.config_file or _config_beside(args)
         return
-    if not args.config_file:
-        import torch
-
-        args.config_file = CONFIGS["cuda" if torch.cuda.is_available() else "cpu"]
-        print(f"config: {args.config_file} (another one: --config-file)")
+    args.config_file = args.config_file or default_config()
     if args.data and args.epochs is None and "SOLVER.MAX_ITER" not in named:
         args.epochs = EPOCHS
     if args.data and args.weights is None and "MODEL.WEIGHTS" not in named:
         from ..model_zoo.checkpoints import has_published_weights
 
         args.weights = "published" if has_published_weights(args.config_file) else None
+
+
+def default_config() -> str:
+    """Choose and tell the config of a command that names none."""
+    import torch
+
+    name = CONFIGS["cuda" if torch.cuda.is_available() else "cpu"]
+    print(f"config: {name} (another one: --config-file)")
+    return name
 
 
 def _config_beside(args: argparse.Namespace) -> str:

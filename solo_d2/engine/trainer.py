@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from ..check.training import learnable
 from ..checkpoint import Require
 from ..checkpoint.files import EMA_KEY
 from ..config import validate_config
@@ -29,7 +30,7 @@ from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
 from ..data.loader import TrainLoader
 from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
-from ..modeling.meta_arch import PanopticSOLO, SoftSOLO, is_panoptic
+from ..modeling.meta_arch import SOLO, PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..modeling.tiles import TiledModel
 from ..solver import build_optimizer
@@ -162,6 +163,15 @@ class SOLOTrainer(ResumableTrainer):
         native.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "TTA")  # do not overwrite plain results
         results = cls.test(native, augmented)
         return {f"{name}_TTA": value for name, value in results.items()}
+
+    def train(self) -> Any:
+        """Train, and say at first what can be learnt of the data; see `ResumableTrainer.train`."""
+        if comm.is_main_process() and isinstance(self.data_loader, TrainLoader):
+            network, records = self.checkpointer.model, self.data_loader.images.records
+            text = learnable(self.cfg, network, records) if isinstance(network, SOLO) else ""
+            if text:
+                _logger.info("%s", text)
+        return super().train()
 
     def resume_or_load(self, resume: bool = True, *, allow_partial: bool = False) -> None:
         """Go on with the last whole checkpoint of the output folder, or load `MODEL.WEIGHTS`.

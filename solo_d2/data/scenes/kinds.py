@@ -44,6 +44,18 @@ class Kind:
         return kind.from_arguments(args)
 
 
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--objects", nargs=2, type=int, default=(1, 8), metavar=("LOW", "HIGH"),
+        help="shapes that a scene has at least and at most (1 8)",
+    )  # fmt: skip
+    add(
+        "--radii", nargs=2, type=float, default=(0.04, 0.35), metavar=("LOW", "HIGH"),
+        help="their radii, as shares of the shorter side (0.04 0.35)",
+    )  # fmt: skip
+
+
 def _add_stamps(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sofi", action="store_true", help="few objects, large and well visible, for mattes")
@@ -78,6 +90,7 @@ KINDS = {
         "shapes.ShapesSource",
         "textured shapes over textures; no images needed",
         (500, 100, (160, 208)),
+        _add_shapes,
     ),
     "stamps": Kind(
         "stamps.StampsSource",

@@ -29,6 +29,7 @@ from .kinds import KINDS
 __all__ = ["SHAPES", "ShapesSource", "make_shapes_scene"]
 
 FORMAT = 1  # goes up when the same parameters give other data
+OBJECTS, RADII = (1, 8), (0.04, 0.35)
 SHAPES = ("circle", "square", "triangle", "star", "ring")
 
 
@@ -91,13 +92,20 @@ def _layer(rng: np.random.Generator, height: int, width: int, radius: float) -> 
     return Layer(np.concatenate([rgb, alpha[..., None]], axis=2), x, y, category)
 
 
-def _scene(rng: np.random.Generator, height: int, width: int, objects: tuple[int, int]) -> Scene:
+def _scene(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    objects: tuple[int, int],
+    radii: tuple[float, float] = RADII,
+) -> Scene:
     background = np.rint(_texture(rng, height, width) * 255).astype(np.uint8)
     count = int(rng.integers(objects[0], objects[1] + 1))
     short = min(height, width)
-    low = min(max(0.04 * short, 5.0), 0.35 * short)
-    radii = np.sort(np.exp(rng.uniform(math.log(low), math.log(0.35 * short), count)))[::-1]
-    layers = [_layer(rng, height, width, float(radius)) for radius in radii]
+    largest = radii[1] * short
+    low = math.log(min(max(radii[0] * short, 5.0), largest))
+    drawn = np.sort(np.exp(rng.uniform(low, math.log(largest), count)))[::-1]
+    layers = [_layer(rng, height, width, float(radius)) for radius in drawn]
     return compose(background, layers, min_visible=0.4, min_pixels=24)
 
 
@@ -135,12 +143,16 @@ class ShapesSource(SceneSource):
 
     Attributes:
         size: (height, width) of a scene in pixels, at least 16 each.
+        objects: smallest and largest number of shapes to try.
+        radii: smallest and largest radius, as a share of the shorter side; none is below 5 pixels.
 
     Raises:
-        ValueError: The size is too small.
+        ValueError: The size is too small, or a range is empty.
     """
 
     size: tuple[int, int] = (160, 208)
+    objects: tuple[int, int] = OBJECTS
+    radii: tuple[float, float] = RADII
 
     kind = "shapes"
     defaults = KINDS["shapes"].defaults
@@ -152,28 +164,39 @@ class ShapesSource(SceneSource):
             raise ValueError(
                 "a shapes scene needs at least 16x16 pixels, got {}x{}".format(*self.size)
             )
+        if not 1 <= self.objects[0] <= self.objects[1]:
+            raise ValueError(f"--objects must be 1 <= LOW <= HIGH, got {self.objects}")
+        if not 0 < self.radii[0] <= self.radii[1] <= 1:
+            raise ValueError(f"--radii must be 0 < LOW <= HIGH <= 1, got {self.radii}")
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> ShapesSource:
         """See `SceneSource`."""
-        return cls(args.size)
+        return cls(args.size, tuple(args.objects), tuple(args.radii))
 
     def request(self, counts: Mapping[str, int], seed: int) -> dict[str, Any]:
         """See `SceneSource`."""
-        return {
+        request = {
             "kind": "shapes", "format": FORMAT, "counts": counts, "seed": seed, "size": self.size,
         }  # fmt: skip
+        # As datasets had it before there were these options.
+        others = {"objects": (self.objects, OBJECTS), "radii": (self.radii, RADII)}
+        return request | {key: value for key, (value, usual) in others.items() if value != usual}
 
     @classmethod
     def restore(cls, request: Mapping[str, Any], places: Mapping[str, Any]) -> ShapesSource:  # noqa: ARG003
         """See `SceneSource`."""
         height, width = request["size"]
-        return cls((height, width))
+        low, high = request.get("objects", OBJECTS)
+        smallest, largest = request.get("radii", RADII)
+        return cls((height, width), (low, high), (smallest, largest))
 
     def load(self, root: Path, seed: int, *, progress: bool) -> dict[str, Draw]:  # noqa: ARG002
         """See `SceneSource`."""
         height, width = self.size
-        draw = functools.partial(_scene, height=height, width=width, objects=(1, 8))
+        draw = functools.partial(
+            _scene, height=height, width=width, objects=self.objects, radii=self.radii
+        )
         return dict.fromkeys(SPLITS, draw)
 
 

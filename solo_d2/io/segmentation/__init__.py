@@ -2,9 +2,11 @@
 
 from .check import Segmentations, check_segmentations, decode_mask, mask_box
 from .encode import encode_mask, to_rle
+from .measures import MaskMeasures, measure_masks
 from .reasons import Problem, Reason
 
 __all__ = [
+    "MaskMeasures",
     "Problem",
     "Reason",
     "Segmentations",
@@ -12,5 +14,6 @@ __all__ = [
     "decode_mask",
     "encode_mask",
     "mask_box",
+    "measure_masks",
     "to_rle",
 ]

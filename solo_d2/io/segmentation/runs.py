@@ -10,7 +10,7 @@ from pycocotools import mask as mask_util
 
 from ..errors import shown
 
-__all__ = ["check_rles", "encode_runs", "size_problem"]
+__all__ = ["check_rles", "encode_runs", "read_runs", "size_problem"]
 
 # COCO writes a run in digits of five bits, lowest first, as text: another bit says that more
 # digits follow, and the offset makes them printable.
@@ -65,6 +65,22 @@ def encode_runs(runs: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     rle = mask_util.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
     # pycocotools stops merging and comparing masks at a run of no pixels behind the first run.
     return mask_util.encode(mask_util.decode(rle)) if (runs[1:] == 0).any() else rle
+
+
+def read_runs(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Read the runs of compressed RLEs that have been checked.
+
+    Args:
+        texts: at least one, none of them empty.
+
+    Returns:
+        The runs of all, int64, and where those of each text begin, (M,).
+    """
+    digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(_OFFSET)
+    last = np.cumsum([len(text) for text in texts])
+    first = np.concatenate([[0], last[:-1]])
+    values, begin, _ = _numbers(digits, np.flatnonzero(digits & _MORE == 0), first)
+    return _undo_differences(values, begin)[0], begin
 
 
 def size_problem(stated: Any, size: tuple[int, int]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +106,25 @@ def test_bad_command_lines_fail_with_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["shapes", "--output", str(tmp_path), "--size", "64"])
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+def test_scenes_have_as_many_shapes_of_such_sizes_as_asked_for():
+    source = ShapesSource((96, 128), objects=(20, 30), radii=(0.06, 0.08))
+    draw = source.load(Path(), 0, progress=False)["train"]
+    for seed in range(3):
+        masks = draw(np.random.default_rng(seed)).masks
+        assert 8 <= len(masks) <= 30  # those that others would hide are left out
+        assert all(max(mask.any(0).sum(), mask.any(1).sum()) <= 17 for mask in masks)
+
+
+def test_only_what_differs_from_the_usual_stands_in_the_request():
+    usual, other = ShapesSource(), ShapesSource(objects=(2, 3), radii=(0.1, 0.2))
+    assert {"objects", "radii"}.isdisjoint(usual.request({}, 0))
+    for source in (usual, other):
+        assert ShapesSource.restore(source.request({}, 0), {}) == source
+
+
+@pytest.mark.parametrize("values", [{"objects": (0, 3)}, {"objects": (3, 2)}, {"radii": (0, 0.5)}])
+def test_an_empty_range_of_shapes_is_refused(values):
+    with pytest.raises(ValueError, match=f"--{next(iter(values))}"):
+        ShapesSource(**values)
