@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from solo_d2.io import charts
-from solo_d2.io.page import Page, beside, code, image, paragraph, table
+from solo_d2.io.page import Page, beside, code, image, matrix, paragraph, table
 
 
 class Balance(HTMLParser):
@@ -71,6 +71,13 @@ def test_numbers_stand_on_the_right_and_what_is_unknown_is_a_dash():
     assert "<td class='n'>1.3</td>" in text and text.count("<td class='n'>–</td>") == 2
     assert "<td>a</td>" in text
     assert "<td class='n'>1.260</td>" in table(["AP"], [[np.float32(1.26)]], digits=3)
+
+
+def test_a_matrix_is_shaded_by_the_share_of_its_row_and_has_no_zeros():
+    text = matrix(["a", "<b>"], ["c", "d"], np.array([[3, 1], [0, 0]]))
+    cells = re.findall(r"rgb\(37 99 235 / ([0-9.]+)\)'>(\d*)</td>", text)
+    assert cells == [("0.45", "3"), ("0.15", "1"), ("0.00", ""), ("0.00", "")]
+    assert "<th>&lt;b&gt;</th>" in text
 
 
 def test_an_image_keeps_its_shape_and_is_never_made_larger():
