@@ -40,7 +40,7 @@ def line_chart(
     parts = _axes(x, y, _ticks(x_range), x_range, y_range)
     if diagonal:
         ends = (_point((x_range[k], y_range[k]), x_range, y_range) for k in (0, 1))
-        parts.append(f"<polyline class='grid' stroke-dasharray='4 4' points='{' '.join(ends)}'/>")
+        parts.append(f"<polyline class='dash' stroke-dasharray='4 4' points='{' '.join(ends)}'/>")
     for k, points in enumerate(series.values()):
         known = [p for p in points if not (math.isnan(p[0]) or math.isnan(p[1]))]
         path = " ".join(_point(p, x_range, y_range) for p in known)

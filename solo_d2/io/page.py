@@ -40,6 +40,7 @@ figure { margin: .6rem 0; } figcaption { font-size: .85rem; max-width: 40rem; }
 img { display: block; max-width: 100%; border-radius: 3px; }
 svg { display: block; max-width: 100%; height: auto; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--faint); } svg .grid { stroke: var(--line); }
+svg .dash { stroke: var(--faint); fill: none; }
 """ + "".join(
     f"svg .s{k} {{ stroke: var(--s{k}); }} .f{k} {{ fill: var(--s{k}); color: var(--s{k}); }}\n"
     for k in range(6)
