@@ -1,0 +1,78 @@
+"""Commands in the documentation: verbs, options and config keys are those that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+from commands import call
+from detectron2.config import CfgNode, get_cfg
+
+from solo_d2.cli import main as cli
+from solo_d2.config import add_solo_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", ROOT / "configs/README.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+TEMPLATE = re.compile(r"[A-Z]+|\.\.\.|\[.*|.*\]|<.*")  # KEY, VALUE, VERB, DIR, ...
+
+
+def commands(text):
+    """Return the words of every `solo-d2` command in the blocks of a page."""
+    found = []
+    for _, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            match = re.match(r" *(?:\$ )?(solo-d2|python train_net\.py) (\S.*)", line)
+            if match:
+                words = shlex.split(match[2].split(" | ")[0], comments=True)
+                found.append(words if match[1] == "solo-d2" else ["train", *words])
+    return found
+
+
+@cache
+def known_options(verb, kind=None):
+    done = call(cli.main, verb, *filter(None, [kind]), "--help")
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", done.stdout))
+
+
+def exists(key):
+    node = get_cfg()
+    add_solo_config(node)
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def wrong(words):
+    """Return what of a command there is not."""
+    verb, *rest = words
+    if verb.startswith("-") or TEMPLATE.fullmatch(verb):
+        return []
+    if verb not in cli.VERBS:
+        return [verb]
+    kind = rest[0] if verb == "scenes" and rest and not rest[0].startswith("-") else None
+    options = {word.split("=")[0] for word in rest if re.match(r"--?[A-Za-z]", word)}
+    keys = {word for word in rest if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)}
+    return sorted(options - known_options(verb, kind)) + [key for key in keys if not exists(key)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_options_and_keys_that_there_are(page):
+    errors = {" ".join(words): wrong(words) for words in commands(page.read_text("utf-8"))}
+    assert {text: bad for text, bad in errors.items() if bad} == {}
+
+
+def test_what_there_is_not_is_found():
+    text = "```bash\nsolo-d2 predict --model a --input b \\\n  MODEL.SOLO.NO_KEY 1 # text\n```\n"
+    ((verb, *rest),) = commands(text)
+    assert wrong([verb, *rest]) == ["--model", "MODEL.SOLO.NO_KEY"]
+    assert wrong(["forecast"]) == ["forecast"]
+    assert wrong(["predict", "--input", "a", "MODEL.SOLO.NMS_TYPE", "hard"]) == []
+    assert wrong(["scenes", "stamps", "--train", "1"]) == []
+    assert wrong(["scenes", "stamps", "--trains", "1"]) == ["--trains"]
