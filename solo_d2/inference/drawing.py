@@ -7,6 +7,7 @@ are the colours.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -141,15 +142,24 @@ def _draw_mask(
     outlines, _ = cv2.findContours(
         mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
     )
-    line = max(1, round(min(canvas.shape[:2]) / 400))
+    line = max(1, round(_side(canvas, mask) / 400))
     cv2.drawContours(canvas, outlines, -1, color.tolist(), line, cv2.LINE_AA)
+
+
+def _side(canvas: np.ndarray, mask: np.ndarray) -> float:
+    """Side in pixels that lines and letters are in proportion to.
+
+    It is the image's, or five times the object's: of a small object in an image of thousands of
+    pixels they would hide more than they say.
+    """
+    return min(*canvas.shape[:2], 5 * math.sqrt(mask.size))
 
 
 def _draw_label(
     canvas: np.ndarray, x: int, y: int, mask: np.ndarray, text: str, color: np.ndarray
 ) -> None:
     """A filled tag in the middle of the mask, above one that it would cover, inside the image."""
-    scale = max(0.4, min(canvas.shape[:2]) / 1000)
+    scale = max(0.4, _side(canvas, mask) / 1000)
     line = max(1, round(scale * 1.5))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
     rows, columns = np.nonzero(mask)

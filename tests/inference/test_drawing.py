@@ -112,3 +112,17 @@ def test_ground_truth_without_scores_is_labelled_by_class_alone():
     assert _labels(instances, ["cat", "dog"]) == ["dog 50%"]
     instances.remove("scores")
     assert _labels(instances, ["cat", "dog"]) == ["dog"]
+
+
+def test_lines_and_labels_are_in_proportion_to_small_objects_of_large_images():
+    image = np.zeros((3000, 3000, 3), np.uint8)
+    masks = torch.zeros((2, 3000, 3000), dtype=torch.bool)
+    masks[0, 1000:1030, 1000:1030] = True  # a thousandth of the image
+    masks[1, 2000:2900, 2000:2900] = True
+    drawn = [
+        draw_instances(image, Instances((3000, 3000), pred_masks=x, pred_classes=torch.zeros(1)))
+        for x in masks.split(1)
+    ]
+    areas = [int((x.max(2) > 0).sum()) for x in drawn]
+    assert 30**2 < areas[0] < 10 * 30**2  # its label has letters of ten pixels
+    assert areas[1] > 900**2 + 4 * 900  # an outline of eight pixels, half of it outside
