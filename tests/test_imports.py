@@ -198,7 +198,7 @@ ALLOWED = {
     "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
     "report": [
-        *("io", "evaluation", "inference.drawing", "report"),
+        *("io", "evaluation", "check", "inference.drawing", "report"),
     ],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),

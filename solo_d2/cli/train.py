@@ -87,7 +87,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
         exported = load_exported(cfg.MODEL.WEIGHTS)
         exported.check_config(cfg)
         results: dict[str, Any] = trainer.test(cfg, exported)
-        _write_report(report, cfg)
+        _write_report(report)
         return results
     model = trainer.build_model(cfg)
     name_classes(model, cfg.DATASETS.TEST[0])
@@ -97,7 +97,7 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
             "%s has no EMA weights (SOLVER.EMA): its own are evaluated", cfg.MODEL.WEIGHTS
         )
     results = trainer.test(cfg, model)
-    _write_report(report, cfg)
+    _write_report(report)
     if cfg.TEST.AUG.ENABLED:
         results |= trainer.test_with_TTA(cfg, model)
     return results
@@ -116,15 +116,14 @@ def _plan_report(args: argparse.Namespace, cfg: CfgNode) -> ReportPlan | None:
         return None
     from ..report import plan_report
 
-    temperature = cfg.MODEL.SOLO.SCORE_TEMPERATURE
-    return plan_report(cfg.DATASETS.TEST, args.report, args.report_against, temperature)
+    return plan_report(cfg, args.report, args.report_against)
 
 
-def _write_report(report: ReportPlan | None, cfg: CfgNode) -> None:
+def _write_report(report: ReportPlan | None) -> None:
     from detectron2.utils import comm
 
     if report is not None and comm.is_main_process():
-        report.write(cfg.OUTPUT_DIR)
+        report.write()
 
 
 def complete(args: argparse.Namespace) -> None:

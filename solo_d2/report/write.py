@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..evaluation.build import EVALUATORS
@@ -18,6 +18,7 @@ from ..io.paths import not_a_file, printable
 from .measure import measure, to_json
 from .pages import make_page
 from .runs import read_dataset, read_results
+from .unlearnable import find_unlearnable
 
 __all__ = ["ReportPlan", "plan_report"]
 
@@ -31,18 +32,15 @@ class ReportPlan:
     Attributes:
         folders: where it goes, by dataset.
         against: results to compare with, if any.
-        temperature: `MODEL.SOLO.SCORE_TEMPERATURE` of the evaluation.
+        cfg: of the evaluation.
     """
 
     folders: dict[str, Path]
     against: Path | None
-    temperature: float
+    cfg: CfgNode
 
-    def write(self, output_dir: str) -> None:
-        """Write the report of every dataset.
-
-        Args:
-            output_dir: of the evaluation, `OUTPUT_DIR`.
+    def write(self) -> None:
+        """Write the report of every dataset, of the results in `OUTPUT_DIR`.
 
         Raises:
             ValueError: There are no detections, or the results to compare with are of another
@@ -50,28 +48,28 @@ class ReportPlan:
             OSError: It cannot be written.
         """
         for name, folder in self.folders.items():
-            file = Path(output_dir, "inference", name, COCOInstanceEvaluator.results_file)
+            file = Path(self.cfg.OUTPUT_DIR, "inference", name, COCOInstanceEvaluator.results_file)
             dataset = read_dataset(name)
-            runs = [measure(dataset, read_results(file, dataset), "this run", file)]
+            reasons = find_unlearnable(self.cfg, dataset)
+            runs = [measure(dataset, read_results(file, dataset), "this run", file, reasons)]
             if self.against is not None:
                 other = read_results(self.against, dataset)
                 runs.append(measure(dataset, other, "the other run", self.against))
             folder.mkdir(parents=True, exist_ok=True)
             save_json(folder / "report.json", to_json(runs[0], dataset))
-            make_page(dataset, runs, self.temperature).save(folder / "index.html")
+            make_page(dataset, runs, self.cfg.MODEL.SOLO.SCORE_TEMPERATURE).save(
+                folder / "index.html"
+            )
             _logger.info("Saved the report to %s", folder / "index.html")
 
 
-def plan_report(
-    names: Sequence[str], folder: str, against: str | None, temperature: float
-) -> ReportPlan:
+def plan_report(cfg: CfgNode, folder: str, against: str | None) -> ReportPlan:
     """Check, before an evaluation, that its report can be made.
 
     Args:
-        names: of the datasets; several have a folder each.
+        cfg: of the evaluation; of several datasets each has a folder.
         folder: of the report.
         against: results in COCO's format, or the JSON of another report.
-        temperature: of the scores of the model.
 
     Raises:
         ValueError: hotcoco is missing, a dataset is not scored by COCO's rules, there is no such
@@ -79,6 +77,7 @@ def plan_report(
     """
     if hotcoco is None:
         raise ValueError("--report needs hotcoco; install it: pip install hotcoco")
+    names = cfg.DATASETS.TEST
     for name in names:
         kind = MetadataCatalog.get(name).get("evaluator_type")
         if COCOInstanceEvaluator not in EVALUATORS.get(kind, ()):
@@ -95,4 +94,4 @@ def plan_report(
     folders = {name: root / name if len(names) > 1 else root for name in names}
     for place in folders.values():
         check_output(place / "index.html")
-    return ReportPlan(folders, None if against is None else Path(against), temperature)
+    return ReportPlan(folders, None if against is None else Path(against), cfg)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import training_runs as runs
+from builders import tiny_config
 from commands import call
 from evaluation_builders import CATEGORY_IDS, SIZE, feed, random_scene, write_scenes
 
@@ -20,6 +21,7 @@ from solo_d2.io.segmentation import encode_mask
 from solo_d2.report import overlays, plan_report, write
 from solo_d2.report.matches import ImageFacts, best_threshold, match, why_missed
 from solo_d2.report.runs import read_dataset, read_results
+from solo_d2.report.unlearnable import BEATEN, DROPPED, OUTSIDE, find_unlearnable
 
 pytestmark = pytest.mark.skipif(coco.hotcoco is None, reason="needs hotcoco")
 
@@ -33,6 +35,14 @@ def square(x, y, side):
 
 
 A, B, C, D = square(4, 4, 20), square(40, 4, 40), square(4, 50, 40), square(60, 60, 36)
+
+
+def config(name, output, temperature=1.0):
+    """That of an evaluation whose results lie in a folder."""
+    return tiny_config(
+        *("DATASETS.TEST", (name,), "OUTPUT_DIR", str(output)),
+        *("MODEL.SOLO.SCORE_TEMPERATURE", temperature, "INPUT.MIN_SIZE_TEST", 0),
+    )
 
 
 def evaluated(folder, name, scenes, **options):
@@ -50,9 +60,9 @@ def run(tmp_path_factory):
     rng = np.random.default_rng(5)
     scenes = [random_scene(rng) for _ in range(25)]
     metrics, file = evaluated(folder, "scenes", scenes, crowds=0.2)
-    plan_report(["scenes"], folder / "first", None, 1.0).write(folder)
+    plan_report(config("scenes", folder), folder / "first", None).write()
     first = folder / "first" / "report.json"
-    plan_report(["scenes"], folder / "both", first, 0.5).write(folder)
+    plan_report(config("scenes", folder, 0.5), folder / "both", first).write()
     return folder, metrics, json.loads(first.read_text()), file
 
 
@@ -137,7 +147,7 @@ def test_where_two_runs_differ_is_shown(tmp_path):
     content = json.loads(first.read_text())
     content[1]["segmentation"] = encode_mask(B)
     (tmp_path / "other.json").write_text(json.dumps(content))
-    plan_report(["one"], tmp_path / "r", tmp_path / "other.json", 1.0).write(tmp_path / "a")
+    plan_report(config("one", tmp_path / "a"), tmp_path / "r", tmp_path / "other.json").write()
     text = (tmp_path / "r" / "index.html").read_text()
     assert "F1 is higher in 0 images and lower in 1, 1 are equal." in text
     assert "F1 1.00 → 0.00" in text
@@ -164,6 +174,21 @@ def test_reasons_of_missed_objects(tmp_path):
     assert why_missed(dataset, matches, 0.2)["low score"]["all"] == 0
     known = why_missed(dataset, matches, 0.5, {4: "no cell of its own"})
     assert known["no cell of its own"]["all"] == 1 and known["not found"]["all"] == 0
+
+
+def test_objects_that_the_grid_loses_are_named(tmp_path):
+    """Two cells a side, 80 x 64 pixels each, and objects up to 60 pixels."""
+    large, tiny = square(0, 0, 100), square(120, 90, 2)
+    scenes = [([(A, 0), (B, 0), (large, 0)], []), ([(tiny, 0)], [])]
+    evaluated(tmp_path, "lost", scenes)
+    cfg = config("lost", tmp_path)
+    cfg.MODEL.SOLO.NUM_GRIDS = [2] * 5
+    cfg.MODEL.SOLO.SCALE_RANGES = [[1, 60]] * 5
+    assert find_unlearnable(cfg, read_dataset("lost")) == {
+        2: BEATEN,  # by the smaller one, whose centre is in the same cell
+        3: OUTSIDE,
+        4: DROPPED,
+    }
 
 
 def test_facts_of_an_image():
@@ -194,7 +219,7 @@ def test_missed_objects_and_false_detections_are_red(tmp_path, monkeypatch):
 def test_an_image_that_is_gone_is_a_line(tmp_path):
     evaluated(tmp_path, "gone", [([(A, 0)], [(B, 0, 0.9)])])
     (tmp_path / "0.png").write_bytes(b"")
-    plan_report(["gone"], tmp_path / "r", None, 1.0).write(tmp_path)
+    plan_report(config("gone", tmp_path), tmp_path / "r", None).write()
     text = (tmp_path / "r" / "index.html").read_text()
     assert "<img" not in text and "0.png: " in text
 
@@ -231,15 +256,15 @@ def test_other_files_are_refused_in_a_line(run, tmp_path, content, message):
 
 def test_what_a_report_needs_is_said_before_the_evaluation(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"--report-against .*none.json: .*report.json"):
-        plan_report(["scenes"], tmp_path, tmp_path / "none.json", 1.0)
+        plan_report(config("scenes", tmp_path), tmp_path, tmp_path / "none.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file/r/index.html: cannot be written"):
-        plan_report(["scenes"], tmp_path / "file" / "r", None, 1.0)
+        plan_report(config("scenes", tmp_path), tmp_path / "file" / "r", None)
     with pytest.raises(ValueError, match="scored by those of None; leave it out"):
-        plan_report(["unknown"], tmp_path, None, 1.0)
+        plan_report(config("unknown", tmp_path), tmp_path, None)
     monkeypatch.setattr(write, "hotcoco", None)
     with pytest.raises(ValueError, match="--report needs hotcoco; install it"):
-        plan_report(["scenes"], tmp_path, None, 1.0)
+        plan_report(config("scenes", tmp_path), tmp_path, None)
 
 
 def test_the_command_writes_both_files(tmp_path):
