@@ -75,8 +75,8 @@ def _refine_whole(probs: Tensor, guided: GuidedFilter, boxes: Tensor) -> Tensor:
     inside = inside & _near(boxes[:, 0::2], 2 * width)[:, None]
     # Four values of a pixel at stride 2 are worked on at once.
     length = chunk_length((4 * height, 4 * width), probs.device)
-    for chunk in torch.arange(count).split(length):
-        part = slice(int(chunk[0]), int(chunk[-1]) + 1)
+    for start in range(0, count, length):
+        part = slice(start, start + length)
         refined[part] = guided(probs[part], *whole) * inside[part]
     return refined
 

@@ -101,7 +101,18 @@ def test_a_window_round_the_box_is_all_that_is_computed_on_a_cpu(monkeypatch):
         monkeypatch.setitem(budgets.MASK_PIXELS, "cpu", length)
         whole = refinement._refine_whole(probs, guided, boxes)
         torch.testing.assert_close(windows, whole, atol=1e-6, rtol=0)
-    assert refine_masks(probs[:0], guide, 0.5).shape == (0, 40, 52)
+    for nothing in (
+        refine_masks(probs[:0], guide, 0.5),
+        refinement._refine_whole(probs[:0], guided, boxes[:0]),
+    ):
+        assert nothing.shape == (0, 40, 52)
+
+
+def test_a_model_in_half_precision_refines_in_single():
+    probs, guide = masks_and_guide()
+    found = refine_masks(probs, guide.half(), 0.5)
+    assert found.dtype == torch.float32
+    assert ((found > 0.5) ^ (refine_masks(probs, guide, 0.5) > 0.5)).float().mean() < 0.01
 
 
 def test_what_a_network_calls_a_unit_is_nothing_to_the_guide():
