@@ -15,13 +15,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..engine.arguments import command_parser, parse_arguments
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..export import ExportReport
     from ..inference.predictor import SOLOPredictor
+    from ..modeling import SOLO
 
 __all__ = ["main", "make_parser"]
 
@@ -57,7 +60,8 @@ def make_parser(prog: str = "solo-d2 export") -> argparse.ArgumentParser:
         metavar="K",
         help="(cell, class) pairs looked at, the best by category score (default: %(default)s)",
     )
-    add("--precision", help="f32 (default); of OpenVINO also bf16 and f16")
+    add("--precision", help="f32 (default); of OpenVINO also bf16, f16, and int8 with --calibrate")
+    add("--calibrate", metavar="DIR", help="folder of images for int8, of which 64 are looked at")
     add("--no-check", action="store_true", help="do not compare the file's results")
     return parser
 
@@ -68,6 +72,8 @@ def export(args: argparse.Namespace) -> ExportReport:
     from ..export.formats import format_of
 
     size, batch = read_size(args.size), read_batch(args.batch)
+    if args.calibrate is not None and size is not None:
+        raise ValueError("--calibrate takes images of any size; leave --size out")
     format_of(args.output, args.format)  # before the model is built
     predictor = make_predictor(args)
     print(f"writing {args.output}, which takes about half a minute", file=sys.stderr)
@@ -81,6 +87,7 @@ def export(args: argparse.Namespace) -> ExportReport:
         max_candidates=args.max_candidates,
         precision=args.precision,
         check=not args.no_check,
+        calibration=() if args.calibrate is None else read_images(predictor, args.calibrate),
     )
 
 
@@ -97,6 +104,30 @@ def make_predictor(args: argparse.Namespace) -> SOLOPredictor:
     if weights is None and "MODEL.WEIGHTS" not in args.opts[::2]:
         weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
     return SOLOPredictor(cfg, weights=weights, device="cpu")
+
+
+def read_images(predictor: SOLOPredictor, folder: str, most: int = 64) -> list[Tensor]:
+    """Read images of a folder as the network gets them, (3, H, W), padded with the mean colour."""
+    import torch
+    import torch.nn.functional as F
+
+    from ..inference.inputs import find_images
+    from ..io.image import read_image
+    from ..layers.images import resize_image, resized_shape
+
+    files, problems = find_images([folder])
+    if not files:
+        raise ValueError(" ".join(problems))
+    node, model = predictor.cfg.INPUT, cast("SOLO", predictor.model)
+    divisor, mean = model.size_divisibility, model.pixel_mean.cpu()
+    images = []
+    for file in files[:: -(-len(files) // most)]:
+        image = read_image(file, node.FORMAT)
+        shape = resized_shape(image.shape[:2], node.MIN_SIZE_TEST, node.MAX_SIZE_TEST)
+        pixels = torch.tensor(resize_image(image, shape, node.RESIZE_FILTER)).permute(2, 0, 1)
+        bottom, right = (-side % divisor for side in pixels.shape[1:])
+        images.append(F.pad(pixels - mean, (0, right, 0, bottom)) + mean)
+    return images
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:

@@ -21,13 +21,15 @@ PYTORCH, COMPILED, TENSORRT = "pytorch", "cuda-graph", "tensorrt"
 WAYS = (
     (PYTORCH, "f32"),
     (COMPILED, "f32"),
-    *((x.name, precision) for x in FORMATS.values() for precision in x.precisions),
+    *((x.name, p) for x in FORMATS.values() for p in x.precisions if p != "int8"),
+    ("openvino", "int8"),
     (TENSORRT, "f16"),
 )
 """Runtimes and precisions, in the order of the table."""
 
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
+_NO_CALIBRATION = "needs images: solo-d2 export --precision int8 --calibrate DIR"
 _NO_TENSORRT = "engines are built where TensorRT runs: give it the .onnx file of --size"
 
 
@@ -92,6 +94,8 @@ def _make(row: Row, predictor: SOLOPredictor, folder: Path, options: dict[str, A
         row.predictor = SOLOPredictor(predictor.cfg, weights=weights, device="cuda", compile=True)
     elif row.runtime == TENSORRT:
         raise ValueError(_NO_TENSORRT)
+    elif row.precision == "int8":
+        raise ValueError(_NO_CALIBRATION)
     else:
         onnx = folder / "model.onnx"
         if row.runtime == "openvino" and onnx.exists():  # recorded already

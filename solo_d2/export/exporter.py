@@ -84,6 +84,7 @@ def export_model(
     cfg: CfgNode | None = None,
     images: Sequence[Tensor] = (),
     onnx: str | PathLike[str] | None = None,
+    calibration: Sequence[Tensor] = (),
 ) -> ExportReport:
     """Export a model for another runtime.
 
@@ -97,7 +98,7 @@ def export_model(
         batch: Images at once; None for any number.
         max_candidates: K, the (cell, class) pairs that are looked at, the best by category score.
             An image with more candidates may lose instances, and is reported when it is run.
-        precision: "f32", or of OpenVINO also "bf16" and "f16".
+        precision: "f32", or of OpenVINO also "bf16", "f16" and "int8".
         check: Compare the file's results with the model's, at sizes that the exporter has not
             seen; nothing is written if they differ.
         cfg: The config that the model was built from.
@@ -105,6 +106,8 @@ def export_model(
             sides that the divisor divides; by default generated ones.
         onnx: For OpenVINO: a file that was written of the same model with the same arguments, to
             convert instead of recording the model again, which takes most of the time.
+        calibration: For int8: some dozens of images as of `images`, of the kind that the file will
+            see; ranges of values follow from them.
 
     Returns:
         What was written, and what the check has found.
@@ -122,6 +125,8 @@ def export_model(
     chosen = format_of(target, format)
     precision = precision or chosen.precisions[0]
     _check_arguments(kind, size, batch, max_candidates)
+    if (precision == "int8") != bool(calibration):
+        raise ValueError("precision int8 needs calibration images, and no other precision does")
     check_output(target)
     model, cfg = _resolve(model_or_name, cfg)
     _check_model(model, kind, size, batch)
@@ -129,7 +134,8 @@ def export_model(
     copy = exportable(model)
     graph = FullGraph(copy, max_candidates) if kind == "full" else RawGraph(copy)
     source = None if onnx is None else Path(onnx)
-    plan = _Plan(chosen, kind, size, batch, max_candidates, precision, source)
+    samples = tuple(x.float()[None].repeat(batch or 1, 1, 1, 1) for x in calibration)
+    plan = _Plan(chosen, kind, size, batch, max_candidates, precision, source, samples)
     with torch.no_grad():
         save, outputs = _write(graph.eval(), plan, copy.size_divisibility)
         info = _describe(copy, cfg, plan, outputs)
@@ -167,6 +173,7 @@ class _Plan:
     max_candidates: int
     precision: str
     source: Path | None
+    calibration: tuple[Tensor, ...]
 
 
 def _check_source(source: Path, info: ExportInfo) -> None:
@@ -252,7 +259,7 @@ def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save
         count = len(graph(image))
         outputs = (*outputs, *(f"mask_input_{i}" for i in range(count - len(outputs))))
     return WRITERS[plan.format.name](
-        Recording(graph, image, dims, outputs, plan.precision, plan.source)
+        Recording(graph, image, dims, outputs, plan.precision, plan.source, plan.calibration)
     ), outputs
 
 

@@ -83,7 +83,7 @@ FORMATS = {
             name="openvino",
             suffix=".xml",
             packages=("onnx", "onnxscript", "openvino"),
-            precisions=("f32", "bf16", "f16"),
+            precisions=("f32", "bf16", "f16", "int8"),
             cannot={"adaptive_max_pool": _ADAPTIVE, "DeformConv": _DEFORM},
             torch=(2, 7),
         ),

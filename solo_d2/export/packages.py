@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 
-def need(name: str, what: str) -> ModuleType:
-    """Import a package of the extra "export".
+def need(name: str, what: str, extra: str = "export") -> ModuleType:
+    """Import a package of an extra.
 
     Args:
         name: Of the package.
         what: That needs it, for the message.
+        extra: Its extra.
 
     Raises:
         ValueError: It is not installed, or cannot be loaded.
@@ -26,7 +27,7 @@ def need(name: str, what: str) -> ModuleType:
     except ImportError as error:
         raise ValueError(
             f'{what} needs the package {name}, which is not installed here: pip install "solo_d2'
-            '[export]"'
+            f'[{extra}]"'
         ) from error
 
 

@@ -11,8 +11,10 @@ from builders import tiny_model
 from commands import call, load_script
 from PIL import Image
 
+from solo_d2 import SOLOPredictor
 from solo_d2.checkpoint import save_checkpoint
 from solo_d2.checkpoint.convention import own_info
+from solo_d2.cli.export import read_images
 from solo_d2.cli.main import main
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.shapes import ShapesSource
@@ -178,6 +180,9 @@ def log(folder):
         (["--batch", "0"], "batch must be at least 1, got 0"),
         (["--max-candidates", "0"], "max_candidates must be at least 1, got 0"),
         (["--precision", "bf16"], "format torchscript is written in precision f32, got 'bf16'"),
+        (["--output", "m.xml", "--precision", "int8"], "precision int8 needs calibration images"),
+        (["--calibrate", ".", "--size", "64x96"], "takes images of any size; leave --size out"),
+        (["--calibrate", "nowhere"], "nowhere"),
         (["--output", "."], "the file's suffix must be one of"),
         (["MODEL.SOLO.NMS_TYPE", "hard"], 'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be'),
         (["MODEL.SOLO.REFINE_MASKS_TEST", "True"], "masks of exported files are not refined"),
@@ -221,6 +226,34 @@ def test_a_missing_exporter_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match=r'format onnx needs .* onnxscript.*"solo_d2\[export\]"'):
         export_model(tiny_model(), tmp_path / "m.onnx", cfg=tiny_config())
+
+
+def test_images_for_int8_are_those_that_the_network_sees(home, tmp_path):
+    predictor = SOLOPredictor(home / "config.yaml", device="cpu")
+    images = read_images(predictor, str(home / "data/val"))
+    assert [x.shape for x in images] == [(3, 64, 96)] * 3
+    Image.new("RGB", (40, 80), (250, 0, 0)).save(tmp_path / "red.png")
+    (image,) = read_images(predictor, str(tmp_path))  # 40x80 becomes 48x96, padded to 64x96
+    assert image.shape == (3, 96, 64)
+    assert torch.allclose(image[:, :, 48:], predictor.model.pixel_mean.expand(3, 96, 16), atol=1e-3)
+    assert image[2, :, :48].min() > 249  # BGR
+
+
+def test_calibration_without_int8_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="calibration images, and no other precision does"):
+        options = {"cfg": tiny_config(), "calibration": [torch.zeros(3, 64, 96)]}
+        export_model(tiny_model(), tmp_path / "m.torchscript", **options)
+
+
+@pytest.mark.exports
+def test_int8_finds_most_of_what_the_model_finds(home, tmp_path):
+    pytest.importorskip("nncf")
+    words = ("--precision", "int8", "--calibrate", home / "data/val")
+    config = home / "config.yaml"
+    done = call(main, "export", "--config-file", config, "--output", tmp_path / "m.xml", *words)
+    assert done.returncode == 0, done.stderr
+    assert "m.xml: openvino, full, int8" in done.stdout
+    assert load_exported(tmp_path / "m.xml").info.precision == "int8"
 
 
 def test_a_benchmark_lists_every_way_with_its_measures_or_a_reason(home, tmp_path):
