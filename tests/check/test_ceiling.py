@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from builders import SOFT
 from check_builders import ONE_LEVEL, network, records_of, rectangle
 
 from solo_d2.check.ceiling import best_possible_ap
+from solo_d2.check.measure import measure_objects
+from solo_d2.check.proposal import propose
 
 CLASSES = ["cup", "fork", "spoon"]
 
@@ -21,6 +24,13 @@ def test_masks_that_the_targets_hold_exactly_are_found_exactly(head):
     boxes = [rectangle((8, 8, 40, 40)), rectangle((44, 16, 60, 56), 2)]
     found = best(boxes, overrides=("MODEL.SOLO.HEAD", head))
     assert found["AP50"] == pytest.approx(100) and found["AP-cup"] > 80 and found["AP-spoon"] > 80
+
+
+def test_models_of_mattes_are_checked_too():
+    cfg, net = network(*SOFT)
+    records = records_of([(8, 8, 40, 40)])
+    assert best_possible_ap(cfg, net, records, CLASSES)["AP50"] == pytest.approx(100)
+    assert propose(cfg, net, measure_objects(records)).now.with_cell == 100
 
 
 def test_an_object_without_a_cell_is_missed():
