@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401 - registers its operators
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch.utils.flop_counter import FlopCounterMode
@@ -173,9 +175,17 @@ class _Finder:
         width, height = (max(divisor, divisor * round(x / divisor)) for x in canvas.mean(0))
         channels = len(network.pixel_mean)
         images = torch.zeros((1, channels, height, width), device="meta")
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
             network.predict(network.backbone(images), ImageList(images, []))
         return float(counter.get_total_flops())
+
+
+def _deformed(_: Any, weight: torch.Size, *__: Any, out_shape: torch.Size, **___: Any) -> int:
+    """Operations of a deformable convolution, those of a plain one of its shape."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+_COUNTED = {torch.ops.torchvision.deform_conv2d: _deformed}
 
 
 def with_settings(cfg: CfgNode, settings: Mapping[str, Any]) -> CfgNode:

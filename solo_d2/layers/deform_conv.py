@@ -5,6 +5,8 @@ Shapes: N images, C channels, K = k * k taps of a kernel, G offset groups, (H, W
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
@@ -54,7 +56,9 @@ def deform_conv(x: Tensor, prediction: Tensor, conv: nn.Conv2d, *, modulated: bo
         prediction, mask = torch.cat([first, second], dim=1), mask.sigmoid()
     # torchvision knows no bfloat16, and positions need more bits than either half type has.
     dtype = torch.promote_types(x.dtype, torch.float32)
-    with torch.autocast(x.device.type, enabled=False):
+    # Work is counted on the meta device, which knows no autocast.
+    counted = x.device.type == "meta"
+    with nullcontext() if counted else torch.autocast(x.device.type, enabled=False):
         out = deform_conv2d(
             x.to(dtype),
             prediction.to(dtype),

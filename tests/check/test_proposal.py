@@ -91,3 +91,12 @@ def test_the_limit_of_instances_has_room_for_the_objects(limit, proposed):
 )
 def test_moved_ranges_hold_all_sizes(shift, ends, expected):
     assert opened_ranges(((4, 96), (48, 192)), shift, *ends) == expected
+
+
+def test_deformable_convolutions_count_as_plain_ones():
+    cfg, net = network("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True])
+    advice = propose(cfg, net, objects_of([(0, 0, 3, 3)], size=(32, 32)))
+    assert advice.now.findable == 0  # and the costs of what would help are known
+    plain = propose(*network(), objects_of(PAIR)).cheaper
+    deformed = propose(cfg, net, objects_of(PAIR)).cheaper
+    assert plain.cost < deformed.cost < 1  # of more work in the backbone the grids are less
