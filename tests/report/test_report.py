@@ -59,16 +59,16 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     rng = np.random.default_rng(5)
     scenes = [random_scene(rng) for _ in range(25)]
-    metrics, file = evaluated(folder, "scenes", scenes, crowds=0.2)
-    plan_report(config("scenes", folder), folder / "first", None).write()
+    metrics, file = evaluated(folder, "reported_scenes", scenes, crowds=0.2)
+    plan_report(config("reported_scenes", folder), folder / "first", None).write()
     first = folder / "first" / "report.json"
-    plan_report(config("scenes", folder, 0.5), folder / "both", first).write()
+    plan_report(config("reported_scenes", folder, 0.5), folder / "both", first).write()
     return folder, metrics, json.loads(first.read_text()), file
 
 
 @pytest.fixture
 def matches(run):
-    dataset = read_dataset("scenes")
+    dataset = read_dataset("reported_scenes")
     return match(dataset, read_results(run[3], dataset))
 
 
@@ -239,8 +239,8 @@ def entry(**changes):
     [
         ({}, "expected a list of COCO results, or a report.json; got a json dict"),
         ([7], "entry 0: a result needs image_id.*; missing: image_id"),
-        ([entry(), entry(image_id=6)], "entry 1: the dataset scenes has no image_id 6"),
-        ([entry(category_id=1)], "the dataset scenes has no category_id 1"),
+        ([entry(), entry(image_id=6)], "entry 1: the dataset reported_scenes has no image_id 6"),
+        ([entry(category_id=1)], "the dataset reported_scenes has no category_id 1"),
         ([entry(category_id=[1])], "has no category_id"),
         ([entry(score=float("nan"))], r"the score must be a number in \[0, 1\], got nan"),
         ([entry(segmentation={"size": [2, 2], "counts": "4"})], "entry 0: "),
@@ -250,21 +250,21 @@ def entry(**changes):
 def test_other_files_are_refused_in_a_line(run, tmp_path, content, message):
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as caught:
-        read_results(tmp_path / "x.json", read_dataset("scenes"))
+        read_results(tmp_path / "x.json", read_dataset("reported_scenes"))
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_report_needs_is_said_before_the_evaluation(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"--report-against .*none.json: .*report.json"):
-        plan_report(config("scenes", tmp_path), tmp_path, tmp_path / "none.json")
+        plan_report(config("reported_scenes", tmp_path), tmp_path, tmp_path / "none.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file/r/index.html: cannot be written"):
-        plan_report(config("scenes", tmp_path), tmp_path / "file" / "r", None)
+        plan_report(config("reported_scenes", tmp_path), tmp_path / "file" / "r", None)
     with pytest.raises(ValueError, match="scored by those of None; leave it out"):
         plan_report(config("unknown", tmp_path), tmp_path, None)
     monkeypatch.setattr(write, "hotcoco", None)
     with pytest.raises(ValueError, match="--report needs hotcoco; install it"):
-        plan_report(config("scenes", tmp_path), tmp_path, None)
+        plan_report(config("reported_scenes", tmp_path), tmp_path, None)
 
 
 def test_the_command_writes_both_files(tmp_path):
