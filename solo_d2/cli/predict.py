@@ -52,17 +52,7 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         action="store_true",
         help="load what fits of the weights; the rest is random",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--input",
-        nargs="+",
-        metavar="PATH",
-        help='images, folders of images, or quoted globs ("**" goes into subfolders)',
-    )
-    source.add_argument("--video-input", metavar="FILE", help="a video file")
-    source.add_argument(
-        "--webcam", nargs="?", type=int, const=0, metavar="N", help="camera number (default: 0)"
-    )
+    _add_inputs(parser)
     add(
         "--output",
         metavar="PATH",
@@ -78,6 +68,30 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         "for each instead of one list; of panoptic models see docs/panoptic.md",
     )
     add("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
+    _add_ways(parser)
+    add_save_arguments(parser)
+    add("--no-draw", action="store_true", help="write no drawings, only --save-json and --save")
+    _add_names(parser)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help='images, folders of images, or quoted globs ("**" goes into subfolders)',
+    )
+    source.add_argument("--video-input", metavar="FILE", help="a video file")
+    source.add_argument(
+        "--webcam", nargs="?", type=int, const=0, metavar="N", help="camera number (default: 0)"
+    )
+
+
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    """Add the options of how the model runs."""
+    add = parser.add_argument
     add(
         "--tiles",
         nargs="?",
@@ -94,8 +108,11 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         help="replay recorded CUDA graphs, one for every input size; the first image of a size "
         "takes longer",
     )
-    add_save_arguments(parser)
-    add("--no-draw", action="store_true", help="write no drawings, only --save-json and --save")
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    """Add the options of names and ids."""
+    add = parser.add_argument
     add(
         "--class-names",
         metavar="FILE",
@@ -111,7 +128,6 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         "count from 1, frames of a video from 0, and category ids are those that the weights bring "
         "along, or labels from 0",
     )
-    return parser
 
 
 def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPredictor:

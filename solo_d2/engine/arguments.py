@@ -45,6 +45,23 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help="load what fits of MODEL.WEIGHTS, and log what is left random",
     )
     add(
+        "--verbose",
+        action="store_true",
+        help="show on the console, too, what goes to log.txt (train_net.py always does)",
+    )
+    _add_report_arguments(parser)
+    _add_launch_arguments(parser)
+    add_import_argument(parser)
+    add("opts", nargs="*", default=[], help=argparse.SUPPRESS)
+    add_schedule_arguments(parser)
+    add_data_arguments(parser)
+    return parser
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what an evaluation tells besides its figures."""
+    add = parser.add_argument
+    add(
         "--diagnose",
         action="store_true",
         help="find out where AP is lost: diagnosis.md beside the results (TEST.DIAGNOSE True)",
@@ -59,22 +76,17 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         metavar="FILE",
         help="compare with these COCO results, or with another report.json, in the report",
     )
-    add(
-        "--verbose",
-        action="store_true",
-        help="show on the console, too, what goes to log.txt (train_net.py always does)",
-    )
+
+
+def _add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add Detectron2's options of several devices and machines."""
+    add = parser.add_argument
     add("--num-gpus", type=int, default=1, metavar="N", help="per machine (default: 1)")
     add("--num-machines", type=int, default=1, metavar="N", help="default: 1")
     add("--machine-rank", type=int, default=0, metavar="N", help="of this machine, from 0 on")
     # As Detectron2's: a port that two users of one machine hardly share.
     port = 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
     add("--dist-url", default=f"tcp://127.0.0.1:{port}", metavar="URL", help="of the first machine")
-    add_import_argument(parser)
-    add("opts", nargs="*", default=[], help=argparse.SUPPRESS)
-    add_schedule_arguments(parser)
-    add_data_arguments(parser)
-    return parser
 
 
 def command_parser(prog: str, doc: str | None, usage: str, epilog: str) -> argparse.ArgumentParser:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+
+from ..layers import temperature as temperatures
 
 __all__ = ["Calibration", "apply_temperature", "calibrate", "measure_calibration"]
 
 BINS = 10
 TEMPERATURES = (0.2, 5.0)
 """Smallest and largest value of `MODEL.SOLO.SCORE_TEMPERATURE`."""
-
-_LEAST_SCORE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ def measure_calibration(scores: np.ndarray, true: np.ndarray) -> Calibration:
 
 def apply_temperature(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Divide the logits of scores by a temperature, as `MODEL.SOLO.SCORE_TEMPERATURE` does."""
-    return 1 / (1 + np.exp(-_logits(scores) / temperature))
+    found: np.ndarray = temperatures.apply_temperature(
+        torch.from_numpy(scores), temperature
+    ).numpy()
+    return found
 
 
 def calibrate(scores: np.ndarray, true: np.ndarray) -> float:
@@ -71,7 +75,7 @@ def calibrate(scores: np.ndarray, true: np.ndarray) -> float:
     Returns:
         The temperature; 1.0 without detections.
     """
-    logits = _logits(scores)
+    logits = temperatures.score_logits(torch.from_numpy(scores)).numpy()
     if not len(logits):
         return 1.0
     low, high = (1 / x for x in reversed(TEMPERATURES))
@@ -80,8 +84,3 @@ def calibrate(scores: np.ndarray, true: np.ndarray) -> float:
         slope = np.mean(logits * (true - 1 / (1 + np.exp(-middle * logits))))
         low, high = (middle, high) if slope > 0 else (low, middle)
     return 2 / (low + high)
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    known = np.clip(scores, _LEAST_SCORE, 1 - _LEAST_SCORE)
-    return np.log(known / (1 - known))

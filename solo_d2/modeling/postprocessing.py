@@ -25,15 +25,13 @@ from ..layers import (
     exporting,
     point_nms,
 )
+from ..layers.temperature import apply_temperature
 from .grid import GridSpec
 from .output import chunk_length, make_instances, resize_masks
 from .refinement import refine_masks
 
 MASK_STRIDE = 4
 """Masks are selected and suppressed at a quarter of the input's resolution."""
-
-_LEAST_SCORE = 1e-6
-"""Scores nearer to 0 or 1 count as this near: their logits are finite."""
 
 CellMasks = Callable[[Tensor], Tensor]
 """Soft masks (K, h, w) of cells (K,) of one image, at `MASK_STRIDE`."""
@@ -116,11 +114,7 @@ class InferenceSettings:
         Args:
             scores: in [0, 1], of any shape.
         """
-        if self.score_temperature == 1:
-            return scores
-        known = scores.clamp(_LEAST_SCORE, 1 - _LEAST_SCORE)
-        logits = known.log() - (1 - known).log()
-        return torch.where(scores > 0, (logits / self.score_temperature).sigmoid(), 0.0)
+        return apply_temperature(scores, self.score_temperature)
 
 
 class Candidates(NamedTuple):

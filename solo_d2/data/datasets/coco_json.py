@@ -118,9 +118,7 @@ def parse_coco(
     findings.check()
     reader.finish()
     if annotations and not reader.objects.all():
-        absent = [
-            name for name, count in zip(names.values(), reader.objects, strict=True) if not count
-        ]
+        absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
         findings.notes.append(f"classes without objects: {listed(absent)}")
     return CocoData(
         records=list(records.values()),
