@@ -91,6 +91,12 @@ def build_flat_cosine(cfg: CfgNode, optimizer: Optimizer) -> LRMultiplier:
     return LRMultiplier(optimizer, multiplier=multiplier, max_iter=solver.MAX_ITER)
 
 
+def below_pyramid(model: nn.Module) -> nn.Module:
+    """Return the network below a model's feature pyramid; without a pyramid the whole backbone."""
+    backbone = model.get_submodule("backbone")
+    return getattr(backbone, "bottom_up", backbone)
+
+
 def install() -> None:
     """Let Detectron2 build the same optimizer and schedules for configs of this package."""
     plain, plain_schedule = detectron2_solver.build_optimizer, detectron2_solver.build_lr_scheduler
@@ -126,6 +132,7 @@ def _warn_of_unknown_keys(cfg: CfgNode) -> None:
         "SOLVER.CHECKPOINTS_TO_KEEP": cfg.SOLVER.CHECKPOINTS_TO_KEEP,
         "VIS_PERIOD": cfg.VIS_PERIOD > 0,
         "SOLVER.EMA.ENABLED": cfg.SOLVER.EMA.ENABLED,
+        "SOLVER.FREEZE_BACKBONE_ITERS": cfg.SOLVER.FREEZE_BACKBONE_ITERS > 0,
         "INPUT.LSJ.ENABLED": cfg.INPUT.LSJ.ENABLED,
         "INPUT.COPY_PASTE.ENABLED": cfg.INPUT.COPY_PASTE.ENABLED,
     }
@@ -156,9 +163,7 @@ def _scale_backbone(
     groups: list[dict[str, Any]], model: nn.Module, base_lr: float, factor: float
 ) -> list[dict[str, Any]]:
     """Split parameter groups so that the network below the FPN learns `factor` times as fast."""
-    backbone = model.get_submodule("backbone")
-    backbone = getattr(backbone, "bottom_up", backbone)
-    inside = {id(parameter) for parameter in backbone.parameters()}
+    inside = {id(parameter) for parameter in below_pyramid(model).parameters()}
     scaled = []
     for group in groups:
         for is_inside in (True, False):

@@ -102,8 +102,12 @@ SOLO_KEYS = {
     "REFINE_MASKS_TEST": (True, result, ()),
 }
 
-# Each has a test of its own: below, tests/engine/test_ema.py and tests/faults/test_training.py.
-SOLVER_KEYS = ("OPTIMIZER", "BACKBONE_MULTIPLIER", "FLAT_SHARE", "EMA.ENABLED", "EMA.DECAY")
+# Each has a test of its own: below, tests/engine/test_ema.py, test_freezing.py beside it, and
+# tests/faults/test_training.py.
+SOLVER_KEYS = (
+    *("OPTIMIZER", "BACKBONE_MULTIPLIER", "FREEZE_BACKBONE_ITERS", "FLAT_SHARE"),
+    *("EMA.ENABLED", "EMA.DECAY"),
+)
 
 TIMM = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", "MODEL.TIMM.NAME", "test_efficientnet")
 TIMM_KEYS = {

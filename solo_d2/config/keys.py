@@ -236,6 +236,8 @@ def _add_solver(node: CN) -> None:
     node.CHECKPOINTS_TO_KEEP = 0
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     node.BACKBONE_MULTIPLIER = 1.0
+    # For so many iterations that network is not trained; the heads learn first.
+    node.FREEZE_BACKBONE_ITERS = 0
     # Share of the iterations before LR_SCHEDULER_NAME "WarmupFlatCosineLR" falls from BASE_LR.
     node.FLAT_SHARE = 0.5
     # Moving average of the weights: evaluated, and saved beside them for prediction.

@@ -37,6 +37,7 @@ from ..solver import build_optimizer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
 from .ema import AverageWeights, WeightAverage
+from .freezing import FreezeBackbone
 from .hooks import BestCheckpoint, DrawnImages
 from .loop import ResumableTrainer
 
@@ -81,7 +82,8 @@ class SOLOTrainer(ResumableTrainer):
             plain.defrost()
             plain.SOLVER.AMP.ENABLED = False
             plain.freeze()
-        with _ddp_on_any_device():
+        frozen = cfg.SOLVER.FREEZE_BACKBONE_ITERS > 0
+        with _ddp_on_any_device(find_unused_parameters=frozen):
             super().__init__(cfg, plain)
         if autocast:
             model = self._trainer.model
@@ -210,6 +212,9 @@ class SOLOTrainer(ResumableTrainer):
         if self.average is not None:
             added.insert(0, AverageWeights(self.average))
             position += 1
+        if self.cfg.SOLVER.FREEZE_BACKBONE_ITERS > 0:
+            added.insert(0, FreezeBackbone(plain.model, self.cfg.SOLVER.FREEZE_BACKBONE_ITERS))
+            position += 1
         if not comm.is_main_process():
             return added
         if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.TEST:
@@ -270,7 +275,7 @@ def _on_cuda(cfg: CfgNode) -> bool:
 
 
 @contextmanager
-def _ddp_on_any_device() -> Iterator[None]:
+def _ddp_on_any_device(*, find_unused_parameters: bool) -> Iterator[None]:
     """Let Detectron2 wrap a CPU model for several processes: it names a GPU in every case."""
 
     def create(model: nn.Module, **kwargs: Any) -> nn.Module:
@@ -278,6 +283,7 @@ def _ddp_on_any_device() -> Iterator[None]:
             return model
         if next(model.parameters()).is_cuda:
             kwargs.setdefault("device_ids", [comm.get_local_rank()])
+        kwargs.setdefault("find_unused_parameters", find_unused_parameters)
         return DistributedDataParallel(model, **kwargs)
 
     original = detectron2_defaults.create_ddp_model

@@ -191,6 +191,7 @@ def test_torchrun_trains_in_two_processes_and_merges_their_results(tmp_path):
     cfg = train_config(
         tmp_path / "out", "MODEL.SOLO.PRIOR_PROB", 0.5,
         "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.0, "SOLVER.AMP.ENABLED", True,
+        "SOLVER.FREEZE_BACKBONE_ITERS", 1,
     )  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(cfg.dump())
     command = [

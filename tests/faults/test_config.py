@@ -91,6 +91,7 @@ VALUES = [
     ("SOLVER.MAX_ITER", [0, -1, 1.5, "10", None, True], [1, np.int64(3)]),
     ("SOLVER.BASE_LR", [0.0, -0.1, NAN, INF, "0.1"], [1e-8, 1]),
     ("SOLVER.CHECKPOINTS_TO_KEEP", [-1, 1.5, None], [0, 1]),
+    ("SOLVER.FREEZE_BACKBONE_ITERS", [-1, 1.5], [0, 100]),
     ("SOLVER.BACKBONE_MULTIPLIER", [-1.0, INF], [0.0, 1.0]),
     ("SOLVER.MOMENTUM", [-0.1, 1.0], [0.0, 0.99]),
     ("SOLVER.WEIGHT_DECAY", [-1e-4, NAN, None], [0.0]),
