@@ -20,10 +20,9 @@ from solo_d2 import SOLOPredictor
 from solo_d2.inference.cli import load_class_names, split_overrides
 from solo_d2.inference.drawing import drawable
 from solo_d2.inference.failures import describe
-from solo_d2.inference.trained import weights_beside
+from solo_d2.inference.trained import load_trained
 from solo_d2.io.image import write_image
 from solo_d2.io.paths import refuse_overwriting
-from solo_d2.model_zoo.model_zoo import load_config
 
 GAP = 4  # pixels between tiles
 CAPTION = 18  # pixels of a line of text above a tile
@@ -100,10 +99,7 @@ def load_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
     """The model that `model_parser`'s arguments ask for; a bad output name fails before."""
     check_output(args.output)
     refuse_overwriting([args.output], [args.input])
-    cfg = load_config(args.config_file, overrides, trained=args.weights is None)
-    weights = args.weights
-    if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
-        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
+    cfg, weights = load_trained(args.config_file, overrides, args.weights)
     names = getattr(args, "class_names", None)
     return SOLOPredictor(
         cfg,

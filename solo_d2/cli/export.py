@@ -94,15 +94,11 @@ def export(args: argparse.Namespace) -> ExportReport:
 def make_predictor(args: argparse.Namespace) -> SOLOPredictor:
     """Return the model that the arguments name, with its config."""
     from ..inference.predictor import SOLOPredictor
-    from ..inference.trained import weights_beside
+    from ..inference.trained import load_trained
     from ..io.plugins import import_plugins
-    from ..model_zoo.model_zoo import load_config
 
     import_plugins(args.imports)
-    cfg = load_config(args.config_file, args.opts, trained=args.weights is None)
-    weights = args.weights
-    if weights is None and "MODEL.WEIGHTS" not in args.opts[::2]:
-        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
+    cfg, weights = load_trained(args.config_file, args.opts, args.weights)
     return SOLOPredictor(cfg, weights=weights, device="cpu")
 
 

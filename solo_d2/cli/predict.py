@@ -45,7 +45,8 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
         "--config-file",
         required=True,
         metavar="CONFIG",
-        help="YAML file or model zoo name; or a file of solo-d2 export",
+        help="YAML file, model folder, model zoo name, or hf://OWNER/NAME on the Hub; or a file "
+        "of solo-d2 export",
     )
     add(
         "--allow-partial",
@@ -134,23 +135,20 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
     """Return the predictor that the arguments ask for."""
     from ..inference.class_names import read_class_names
     from ..inference.predictor import SOLOPredictor
-    from ..inference.trained import weights_beside
+    from ..inference.trained import load_trained
     from ..io.paths import printable
     from ..io.plugins import import_plugins
     from ..model_zoo.model_zoo import load_config
 
     import_plugins(args.imports)
     model = load_model(args.config_file, args.weights)
-    cfg = load_config(
-        args.config_file if model is None else model.cfg, overrides, trained=args.weights is None
-    )
     if model is not None:
+        cfg, weights = load_config(model.cfg, overrides), None
         model.check_config(cfg)
-    weights = args.weights
-    if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
-        weights = weights_beside(args.config_file, cfg.MODEL.WEIGHTS)
-        if weights is not None:
-            print(f"weights: {printable(weights)}")
+    else:
+        cfg, weights = load_trained(args.config_file, overrides, args.weights)
+    if weights is not None and args.weights is None:
+        print(f"weights: {printable(weights)}")
     names = read_class_names(args.class_names) if args.class_names else None
     return SOLOPredictor(
         cfg,

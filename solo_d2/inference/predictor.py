@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
@@ -21,15 +20,17 @@ from ..config import resolve_device, validate_config
 from ..export import ExportedModel, is_exported, load_exported
 from ..io.image_input import ImageLike, to_bgr
 from ..layers.images import resize_image
+from ..model_zoo.folder import pretrained_model
+from ..model_zoo.hub import push_folder
 from ..model_zoo.model_zoo import load_config
 from ..modeling import cuda_graphs
+from .metadata import known_metadata, own_metadata
 from .prediction import Prediction
+from .pretrained import ModelCard, save_folder
 from .tiling import set_tiles, wrap
-from .trained import weights_beside
+from .trained import load_trained
 
 __all__ = ["SOLOPredictor"]
-
-_logger = logging.getLogger(__name__)
 
 
 class SOLOPredictor:
@@ -42,10 +43,12 @@ class SOLOPredictor:
     and runs under `torch.inference_mode`.
 
     Args:
-        cfg_or_name: A config node, the path of a YAML file, a name of `solo_d2.model_zoo`, or a
-            file that `solo_d2.export` wrote, which brings along all that the model needs.
-        weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`; of a training's config.yaml
-            model_best.pth or model_final.pth beside it.
+        cfg_or_name: A config node, the path of a YAML file or of a folder (of `save_pretrained` or
+            of a training), "hf://OWNER/NAME" on the Hugging Face Hub, a name of
+            `solo_d2.model_zoo`, or a file that `solo_d2.export` wrote, which brings along all
+            that the model needs.
+        weights: Checkpoint to load instead of `cfg.MODEL.WEIGHTS`; of a folder by default its
+            model.safetensors, model_best.pth or model_final.pth.
         device: "auto" (CUDA where there is one, else the CPU) or a torch device name.
         confidence_threshold: Keeps instances with a score of at least this, in [0, 1]; None
             keeps what the model returns.
@@ -113,7 +116,7 @@ class SOLOPredictor:
             self.cfg.MODEL.WEIGHTS = fspath(weights)
         self.confidence_threshold = confidence_threshold
         ids = {"thing": category_ids, "stuff": stuff_category_ids}
-        self.metadata = _metadata(self.cfg, class_names, stuff_names, ids)
+        self.metadata = known_metadata(self.cfg, class_names, stuff_names, ids)
         if model is None:
             model = build_model(self.cfg)
             named = class_names is not None
@@ -121,11 +124,69 @@ class SOLOPredictor:
                 model.class_names = tuple(class_names or ())
                 model.stuff_names = tuple(stuff_names or ())
             load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial, rename=named)
-        self.metadata = _own_metadata(model, self.metadata, named=class_names is not None)
-        self.model = model.to(self.device).eval()
+        self.metadata = own_metadata(model, self.metadata, named=class_names is not None)
+        self._network = model.to(self.device).eval()
         if compile:
-            _compile(self.model, augmented=self.cfg.TEST.AUG.ENABLED)
-        self.model, self._network_shape = wrap(self.cfg, self.model)
+            _compile(self._network, augmented=self.cfg.TEST.AUG.ENABLED)
+        self.model, self._network_shape = wrap(self.cfg, self._network)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | PathLike[str], *, revision: str | None = None, **options: Any
+    ) -> SOLOPredictor:
+        """Load a model by the name of a folder, of a repository on the Hub, or of the model zoo.
+
+        Of a repository only its config and its safetensors weights are fetched: data, no code.
+
+        Args:
+            name: A folder of `save_pretrained` or of a training; "OWNER/NAME" on the Hugging Face
+                Hub; or a checkpoint of `solo_d2.model_zoo`, such as "solo_d2/objects_lite0".
+            revision: Branch, tag or commit on the Hub.
+            **options: Of `SOLOPredictor`.
+
+        Raises:
+            ValueError: There is no such model, or it cannot be had or used.
+
+        Example:
+            >>> from solo_d2.testing import tiny_config
+            >>> SOLOPredictor(tiny_config()).save_pretrained("cups")
+            >>> SOLOPredictor.from_pretrained("cups", device="cpu").cfg.MODEL.SOLO.NUM_CLASSES
+            3
+        """
+        return cls(pretrained_model(name, revision), **options)
+
+    def save_pretrained(self, folder: str | PathLike[str], card: ModelCard | None = None) -> None:
+        """Write a model folder: config.yaml, model.safetensors, and a card for people (README.md).
+
+        Args:
+            folder: A new or empty one, or a model folder, whose config and weights are replaced
+                and whose card stays as it is.
+            card: What the card says beside what the model knows of itself.
+
+        Raises:
+            ValueError: The model is of an exported file, or the folder holds something else.
+            OSError: It cannot be written.
+        """
+        save_folder(folder, self._network, self.cfg, card or ModelCard())
+
+    def push_to_hub(self, repository: str, card: ModelCard | None = None, **options: Any) -> str:
+        """Push the model to the Hugging Face Hub, see `solo_d2.model_zoo.push_folder`.
+
+        Args:
+            repository: "OWNER/NAME"; a new one is private unless ``public=True``.
+            card: See `save_pretrained`.
+            **options: Of `push_folder`: public, revision, token, message.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            ValueError: See `save_pretrained`, or the Hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, repository.rpartition("/")[2])
+            self.save_pretrained(folder, card)
+            return push_folder(folder, repository, **options)
 
     @property
     def max_value(self) -> float:
@@ -242,10 +303,9 @@ def _find_model(
             raise ValueError(f"{fspath(cfg_or_name)} has its own weights; name no others.")
         exported = load_exported(cfg_or_name)
         return exported.cfg.clone(), None, exported
-    cfg = load_config(cfg_or_name, trained=weights is None and model is None)
-    if weights is None and model is None:
-        weights = weights_beside(cfg_or_name, cfg.MODEL.WEIGHTS)
-    return cfg, weights, model
+    if model is not None:
+        return load_config(cfg_or_name), weights, model
+    return *load_trained(cfg_or_name, weights=weights), None
 
 
 def _resolve_device(device: str, model: nn.Module | None) -> torch.device:
@@ -254,69 +314,3 @@ def _resolve_device(device: str, model: nn.Module | None) -> torch.device:
     if device not in ("auto", "cpu"):
         raise ValueError(f'exported files run on the device "cpu", got {device!r}.')
     return torch.device("cpu")
-
-
-def _metadata(
-    cfg: CfgNode,
-    class_names: Sequence[str] | None,
-    stuff_names: Sequence[str] | None,
-    ids: dict[str, Sequence[Any] | None],
-) -> Any:
-    """Metadata of the test set, or names alone; never names that cannot be the model's."""
-    classes = cfg.MODEL.SOLO.NUM_CLASSES if "SOLO" in cfg.MODEL else None
-    if class_names is not None:
-        if classes not in (None, len(class_names)):
-            raise ValueError(
-                f"{len(class_names)} class names given, MODEL.SOLO.NUM_CLASSES is {classes}."
-            )
-        # Not an entry of the catalog: that would share the names between predictors.
-        metadata = _Names()
-        for kind, names in (("thing", class_names), ("stuff", stuff_names)):
-            if names is not None:
-                metadata.tell(kind, names, ids[kind])
-        return metadata
-    if not len(cfg.DATASETS.TEST):
-        return _Names()
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-    known = len(metadata.get("thing_classes", []))
-    if known and classes not in (None, known):
-        _logger.warning(
-            "Class names left out: %s has %d classes, MODEL.SOLO.NUM_CLASSES is %d",
-            cfg.DATASETS.TEST[0],
-            known,
-            classes,
-        )
-        return _Names()
-    return metadata
-
-
-def _own_metadata(model: nn.Module, known: Any, *, named: bool) -> Any:
-    """`known`, unless the model says more: names, which `named` ones replace, and category ids."""
-    metadata, complete = _Names(), True
-    for kind, own, ids in (
-        ("thing", getattr(model, "class_names", ()), getattr(model, "category_ids", ())),
-        ("stuff", getattr(model, "stuff_names", ()), getattr(model, "stuff_category_ids", ())),
-    ):
-        have = known.get(f"{kind}_classes") or ()
-        names = list(have if named and have else own)
-        mapping = f"{kind}_dataset_id_to_contiguous_id"
-        given = known.get(mapping) if named else None
-        if names:
-            metadata.tell(kind, names, list(given) if given else ids)
-        told = hasattr(metadata, mapping) and not known.get(mapping)
-        complete = complete and (not names or list(have) == names) and not told
-    return known if complete else metadata
-
-
-class _Names(SimpleNamespace):
-    """What drawing needs of Detectron2's `Metadata`, without an entry in the catalog."""
-
-    def tell(self, kind: str, names: Sequence[str], ids: Sequence[Any] | None) -> None:
-        """Set the names of things or stuff, and their category ids where each has one."""
-        setattr(self, f"{kind}_classes", list(names))
-        if ids and len(ids) == len(names):
-            contiguous = {category: label for label, category in enumerate(ids)}
-            setattr(self, f"{kind}_dataset_id_to_contiguous_id", contiguous)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return getattr(self, key, default)

@@ -24,6 +24,7 @@ from ..config.rules import shorten
 from ..io.config_file import is_remote
 from ..io.configs import config_folder
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
+from .folder import find_model
 
 _PARTS = ("backbones", "heads", "schedules")
 """Folders of configs that are parts of others, and cannot be run."""
@@ -127,8 +128,8 @@ def load_config(
     """Read a config with all SOLO keys.
 
     Args:
-        name_or_path: The path of a YAML file, or else a name of `solo_d2.model_zoo`; or a config,
-            which is copied.
+        name_or_path: The path of a YAML file or of a model folder, "hf://OWNER/NAME" on the
+            Hugging Face Hub, or else a name of `solo_d2.model_zoo`; or a config, which is copied.
         overrides: KEY VALUE KEY VALUE ..., applied last.
         trained: For a name, let `MODEL.WEIGHTS` point to its published weights, unless it is
             overridden.
@@ -145,15 +146,20 @@ def load_config(
     if isinstance(name_or_path, CfgNode):
         cfg = name_or_path.clone()
         cfg.defrost()
-    elif os.path.isabs(name_or_path) or os.path.lexists(name_or_path):
-        cfg = get_cfg()
-        add_solo_config(cfg)
-        merge_file(cfg, name_or_path)
-    elif is_remote(str(name_or_path)) and not is_checkpoint_name(str(name_or_path)):
-        raise ValueError(f"a config must be a local file or a name, got {str(name_or_path)!r}")
     else:
         trained = trained and "MODEL.WEIGHTS" not in overrides[::2]
-        cfg = get_config(str(name_or_path), trained=trained)
+        cfg = _read_config(find_model(name_or_path), trained=trained)
     merge_overrides(cfg, overrides)
     validate_config(cfg)
     return cfg
+
+
+def _read_config(name: str, *, trained: bool) -> CfgNode:
+    if os.path.isabs(name) or os.path.lexists(name):
+        cfg = get_cfg()
+        add_solo_config(cfg)
+        merge_file(cfg, name)
+        return cfg
+    if is_remote(name) and not is_checkpoint_name(name):
+        raise ValueError(f"a config must be a local file or a name, got {name!r}")
+    return get_config(name, trained=trained)
