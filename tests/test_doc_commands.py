@@ -56,7 +56,8 @@ def wrong(words):
         return []
     if verb not in cli.VERBS:
         return [verb]
-    kind = rest[0] if verb == "scenes" and rest and not rest[0].startswith("-") else None
+    nested = verb == "scenes" or (verb == "zoo" and rest[:1] in (["save"], ["push"]))
+    kind = rest[0] if nested and rest and not rest[0].startswith("-") else None
     options = {word.split("=")[0] for word in rest if re.match(r"--?[A-Za-z]", word)}
     keys = {word for word in rest if re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+", word)}
     return sorted(options - known_options(verb, kind)) + [key for key in keys if not exists(key)]

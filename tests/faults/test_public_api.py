@@ -41,9 +41,9 @@ PUBLIC = {
         plan_schedule setup use_data""",
     "solo_d2.export": """ExportReport ExportedModel FORMATS export_model exported_config is_exported
         load_exported open_exported""",
-    "solo_d2.inference": "InferenceRun SOLOPredictor show_in_window",
+    "solo_d2.inference": "InferenceRun ModelCard SOLOPredictor show_in_window",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
-        load_config local_weights""",
+        load_config local_weights push_folder""",
     "solo_d2.testing": """check_head check_mask_loss check_nms tiny_config tiny_dataset
         tiny_results""",
     "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator EVALUATORS
@@ -235,6 +235,14 @@ def with_matting_model(monkeypatch):
     return {}
 
 
+def with_training(monkeypatch):
+    folder = Path("output/mine")
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(tiny_config().dump())
+    torch.save({"model": tiny_model().state_dict()}, folder / "model_final.pth")
+    return {}
+
+
 def with_model(monkeypatch):
     cfg = tiny_config("TEST.AUG.MIN_SIZES", (48, 64), "INPUT.MIN_SIZE_TEST", 48)
     return {"cfg": cfg, "model": tiny_model().eval(), "image": noise_input((50, 70))["image"]}
@@ -247,6 +255,10 @@ EXAMPLES = {
     ("docs/datasets.md", 0): (with_pictures, "list(classes) == ['cup', 'fork']"),
     ("docs/models.md", 0): (with_photo, "len(instances) >= 0"),
     ("docs/matting.md", 0): (with_matting_model, "instances.pred_mattes.shape[1:] == (50, 70)"),
+    ("docs/model_folders.md", 0): (
+        with_training,
+        "predictor.cfg.MODEL.SOLO.NUM_CLASSES == 3 and card.dataset == 'cups'",
+    ),
     ("docs/multi_scale.md", 0): (with_model, "outputs[0]['instances'].image_size == (50, 70)"),
 }
 EXTENDING = "docs/extending.md"
@@ -254,6 +266,7 @@ ELSEWHERE = {
     *((EXTENDING, i) for i in range(5)),  # below
     ("README.md", 1),  # above
     ("README.md", 2),
+    ("docs/model_folders.md", 1),  # tests/model_zoo/test_model_folders.py
     ("docs/export.md", 0),  # tests/export/test_traced.py
     ("configs/README.md", 0),  # tests/test_yaml_configs.py
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,15 @@ def test_a_config_of_the_hub_runs_no_code(hub, folder):
     hub.repositories["me/evil"] = {"main": {"config.yaml": evil, "model.safetensors": weights}}
     with pytest.raises(ValueError, match="not a usable config"):
         SOLOPredictor.from_pretrained("me/evil")
+
+
+def test_torch_hub_loads_from_a_clone(folder, predictor):
+    clone = str(Path(__file__).parents[2])
+    loaded = torch.hub.load(clone, "predictor", str(folder), source="local", device="cpu")
+    same_results(loaded, predictor)
+    network = torch.hub.load(clone, "model", "solo_d2/stamps_lite0", source="local", device="cpu")
+    assert not network.training
+    assert len(network.class_names) == network.head.num_classes
 
 
 def test_the_command_saves_and_pushes(hub, folder, tmp_path):
