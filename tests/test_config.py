@@ -149,6 +149,7 @@ def test_the_tables_hold_every_key():
     added.add("INPUT.MAX_VALUE")  # tests/faults/test_images.py
     added.add("INPUT.RESIZE_FILTER")  # tests/agreement/test_inputs.py
     added.add("DATALOADER.SKIP_UNREADABLE")  # tests/faults/test_training.py
+    added.add("SOLVER.ACCUMULATE_STEPS")  # tests/engine/test_accumulation.py
     added.add("SOLVER.CHECKPOINTS_TO_KEEP")  # tests/engine/test_checkpoints.py
     assert set(leaves(cfg)) - before == added
 

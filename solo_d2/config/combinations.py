@@ -105,10 +105,18 @@ def _check_classes(cfg: CfgNode) -> None:
 
 
 def _check_batch(cfg: CfgNode, processes: int) -> None:
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch % (cfg.SOLVER.REFERENCE_WORLD_SIZE or processes):
+    solver = cfg.SOLVER
+    batch, steps = solver.IMS_PER_BATCH, solver.get("ACCUMULATE_STEPS", 1)
+    processes = solver.REFERENCE_WORLD_SIZE or processes
+    if batch % (processes * steps):
+        parts = f"the {processes} processes" + (
+            f" times SOLVER.ACCUMULATE_STEPS {steps}" if steps > 1 else ""
+        )
+        below = batch - batch % (processes * steps)
+        near = [x for x in (below, below + processes * steps) if x]
         raise ValueError(
-            f"SOLVER.IMS_PER_BATCH must be a multiple of the {processes} processes, got {batch}"
+            f"SOLVER.IMS_PER_BATCH must be a multiple of {parts}, such as "
+            f"{' or '.join(map(str, near))}, got {batch}"
         )
 
 

@@ -234,6 +234,9 @@ def _add_solver(node: CN) -> None:
     # How many of the checkpoints of SOLVER.CHECKPOINT_PERIOD stay, the newest; 0: all of them.
     # model_best.pth and model_final.pth stay besides.
     node.CHECKPOINTS_TO_KEEP = 0
+    # Parts in which a process computes its share of SOLVER.IMS_PER_BATCH, one after the other, for
+    # cards that cannot hold it at once; the step is that of the whole batch (docs/scaling.md).
+    node.ACCUMULATE_STEPS = 1
     # Learning rate of the network below the feature pyramid, relative to BASE_LR.
     node.BACKBONE_MULTIPLIER = 1.0
     # For so many iterations that network is not trained; the heads learn first.

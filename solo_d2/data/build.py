@@ -61,6 +61,7 @@ def build_train_loader(
         SeededImages(records, mapper, seed, skip=cfg.DATALOADER.SKIP_UNREADABLE),
         ImageStream(indices, seed, factors, groups),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        parts=cfg.SOLVER.ACCUMULATE_STEPS,
         workers=cfg.DATALOADER.NUM_WORKERS,
         fingerprint=fingerprint,
     )

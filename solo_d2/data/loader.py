@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from detectron2.utils import comm
@@ -34,7 +35,8 @@ class TrainLoader:
     Args:
         images: loads them.
         stream: draws them.
-        batch_size: images of a step over all processes, a multiple of their number.
+        batch_size: images of a step over all processes, a multiple of their number times `parts`.
+        parts: in which a process computes its images; each holds images of one group.
         workers: processes that load images; 0 loads them here.
         fingerprint: of the data, by which a saved position is known to fit.
 
@@ -51,18 +53,20 @@ class TrainLoader:
         stream: ImageStream,
         *,
         batch_size: int,
+        parts: int = 1,
         workers: int = 0,
         fingerprint: str = "",
     ) -> None:
         processes = comm.get_world_size()
-        if batch_size < 1 or batch_size % processes:
+        if batch_size < 1 or batch_size % (processes * parts):
             raise ValueError(
-                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the {processes} processes, "
-                f"got {batch_size}"
+                f"SOLVER.IMS_PER_BATCH must be a positive multiple of the {processes} processes "
+                f"times {parts} parts, got {batch_size}"
             )
         self.images = images
         self.stream = stream
         self.batch_size = batch_size // processes
+        self.parts = parts
         self.workers = workers
         self.fingerprint = fingerprint
         self.position = Position()
@@ -111,15 +115,17 @@ class TrainLoader:
             )
 
     def _loader(self) -> DataLoader[Any]:
-        rank, processes = comm.get_rank(), comm.get_world_size()
+        own = slice(comm.get_rank() * self.parts, (comm.get_rank() + 1) * self.parts)
         behind = self._behind = deque()
-        steps = self.stream.steps(self.position, self.batch_size, processes)
+        steps = self.stream.steps(
+            self.position, self.batch_size // self.parts, comm.get_world_size() * self.parts
+        )
 
         # Without `self`: of a cycle, torch ends the processes too late, and waits 5 s for each.
         def draws() -> Iterator[Draw]:
             for batches, position in steps:
                 behind.append(position)
-                yield from batches[rank]
+                yield from chain.from_iterable(batches[own])
 
         # Two batches are in flight, however few workers there are.
         ahead = math.ceil(2 * self.batch_size / max(self.workers, 1))

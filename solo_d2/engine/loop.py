@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
@@ -50,6 +50,7 @@ class ResumableTrainer(DefaultTrainer):
 
     checkpointer: TrainingCheckpointer
     max_iter: int
+    _trainer: SimpleTrainer
 
     def __init__(self, cfg: CfgNode, plain: CfgNode) -> None:
         self._config = cfg

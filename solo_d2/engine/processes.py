@@ -99,13 +99,22 @@ def exit_code(error: BaseException) -> int | None:
     known = (OSError, FloatingPointError, MemoryError, torch.cuda.OutOfMemoryError)
     # A loading process died, or raised what cannot be raised again here.
     of_worker = isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
-    return 1 if of_worker or isinstance(error, known) else None
+    return 1 if of_worker or _is_of_another_process(error) or isinstance(error, known) else None
 
 
 def tell(error: BaseException, program: str) -> None:
     """Write the one line of an error; a signal has been told about already."""
-    if isinstance(error, Exception):
+    if _is_of_another_process(error):
+        text = f"another process of this training has died or is out of reach ({one_line(error)})"
+        sys.stderr.write(f"{program}: {text}\n")
+    elif isinstance(error, Exception):
         sys.stderr.write(f"{program}: {one_line(error)}\n")
+
+
+def _is_of_another_process(error: BaseException) -> bool:
+    """Return whether an exchange between processes failed; gloo's errors have no class."""
+    lost = isinstance(error, RuntimeError) and "gloo" in str(error)
+    return lost or isinstance(error, getattr(dist, "DistError", ()))
 
 
 def _run_spawned(main: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -34,6 +34,7 @@ from ..modeling.meta_arch import SOLO, PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..modeling.tiles import TiledModel
 from ..solver import build_optimizer
+from .accumulation import AccumulatingTrainer
 from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
 from .ema import AverageWeights, WeightAverage
@@ -90,6 +91,8 @@ class SOLOTrainer(ResumableTrainer):
             model.forward = functools.wraps(model.forward)(
                 torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)
             )
+        if cfg.SOLVER.ACCUMULATE_STEPS > 1:
+            self._trainer = AccumulatingTrainer(self._trainer, cfg.SOLVER.ACCUMULATE_STEPS)
         name_classes(self.checkpointer.model, cfg.DATASETS.TRAIN[0])
 
     @classmethod

@@ -73,9 +73,15 @@ class SOLOCriterion:
         by_level: request masks one level at a time. Use it for heads with mask features of every
             level: batching levels would sort the cells, with a host synchronisation.
 
+    Attributes:
+        num_positives: the number that the latest losses should be divided by, a scalar >= 0; they
+            were divided by it, or by 1 where it is less.
+
     Raises:
         ValueError: unknown loss.
     """
+
+    num_positives: Tensor
 
     def __init__(
         self,
@@ -124,12 +130,13 @@ class SOLOCriterion:
             ``loss_category`` and ``loss_mask``, scalars, weighted. Without any object both are
             finite and every parameter of the head receives a (zero) gradient.
         """
-        num_positives = self._num_positives(targets)
+        self.num_positives = self._num_positives(targets)
+        divisor = self.num_positives.clamp(min=1)
         mask_loss, ious = self._mask_loss(predictions, targets, mask_probs)
         category_loss = self._category_loss(predictions, targets, ious)
         return {
-            "loss_category": self.category_weight * category_loss / num_positives,
-            "loss_mask": self.mask_weight * mask_loss / num_positives,
+            "loss_category": self.category_weight * category_loss / divisor,
+            "loss_mask": self.mask_weight * mask_loss / divisor,
         }
 
     def _num_positives(self, targets: SOLOTargets) -> Tensor:
@@ -138,7 +145,7 @@ class SOLOCriterion:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(count)
             count /= dist.get_world_size()
-        return count.clamp(min=1)
+        return count
 
     def _category_loss(
         self, predictions: SOLOPredictions, targets: SOLOTargets, ious: Tensor

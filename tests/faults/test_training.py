@@ -88,6 +88,10 @@ REPEATED = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
              "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model", "SOLVER.BACKBONE_MULTIPLIER", 0.5),
             (0, 0), id="clipping, rate of the backbone",
         ),
+        pytest.param(
+            ("SOLVER.ACCUMULATE_STEPS", 2, "SOLVER.EMA.ENABLED", True, "SOLVER.AMP.ENABLED", True),
+            (0, 0), id="two parts, averaged weights",
+        ),
         pytest.param(("MODEL.TIMM.NORM_EVAL", False), (0, 0), id="running statistics"),
         pytest.param(SOFT, (0, 0), id="mattes"),
         pytest.param(
@@ -1273,6 +1277,18 @@ def test_fewer_processes_go_on_behind_the_images_seen(two):
     counts = [x["trainer"]["solo_d2"]["data"]["position"] for x in (before, after)]
     seen = [x["drawn"] - len(x["waiting"]) for x in counts]
     assert seen == [6 * 2, 8 * 2]
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_parts_each_are_one_with_four(two):
+    root, endings = two
+    assert (endings["accumulated"], endings["parts"]) == ([0, 0], [0])
+    together, alone = (
+        torch.load(root / name / "model_final.pth", weights_only=True)["model"]
+        for name in ("accumulated", "parts")
+    )
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-6)
 
 
 # Errors of the processes that load images, also of an evaluation

@@ -87,6 +87,9 @@ def main(root):
     shutil.copytree(root / "whole", root / "alone")
     keys = ("SOLVER.MAX_ITER", 8)
     endings["alone"] = train(root, "alone", overrides=keys, world=1, resume=True)
+    parts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATE_STEPS")
+    endings["accumulated"] = train(root, "accumulated", overrides=(*parts, 2))
+    endings["parts"] = train(root, "parts", overrides=(*parts, 4), world=1)
     sys.stdout.write(json.dumps(endings))
 
 
