@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 GPUS_PER_MACHINE = 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,8 +22,7 @@ LAST_BUCKET = 25 * 2**20
 """Bytes of DDP's last bucket: nothing is left to compute while it is exchanged."""
 
 
-@dataclass(frozen=True)
-class Costs:
+class Costs(NamedTuple):
     """What a step costs.
 
     Attributes:
