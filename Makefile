@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo demo-train matting test exports coverage lint format clean
+.PHONY: help setup dev demo demo-train matting docs test exports coverage lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -132,6 +132,10 @@ $(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
 	-$(soft_solo) --output $(@D)/blurred --blur  # 1 where a picture has no instance
 	-$(soft_solo) --output $(@D)/white --background white --class object
 	-$(soft_solo) --output $@
+
+docs: $(STAMP) ## build the documentation site, and check its links (in output/site)
+	$(PIP) install --quiet --constraint $(VENV)/constraints.txt -e ".[docs]"
+	$(BIN)/python tools/build_site.py
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test
 # One process per core with one thread each; in this process: make test PYTEST_ARGS="-n 0 ..."
