@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ class Done:
 
 def load_script(path):
     """Import a script below the repository, as a module of its own."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
+    name = Path(path).with_suffix("").as_posix().replace("/", "_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
