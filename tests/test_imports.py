@@ -200,6 +200,7 @@ ALLOWED = {
     "report": [
         *("io", "evaluation", "check", "inference.drawing", "report"),
     ],
+    "serve": ["io", "inference", "_version", "serve"],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),
         *("export", "inference"),

@@ -36,7 +36,7 @@ _REMEDY = (
     "Check the name and the network, or get the file otherwise and set MODEL.WEIGHTS to its path."
 )
 
-_PROVIDERS = {"solo": "solo_d2.model_zoo"}
+_PROVIDERS = {"solo": "solo_d2.model_zoo", "hf": "solo_d2.model_zoo"}
 """Scheme -> the module whose import registers it, as an entry point would; it stands above this."""
 
 _resolvers: dict[str, Callable[[str], Path]] = {}

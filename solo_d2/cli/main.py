@@ -19,6 +19,7 @@ VERBS = {
     "check": "find out before training what a model can learn of a dataset",
     "convert": "convert weights of other projects, or a dataset to another format",
     "export": "write a model for ONNX Runtime or OpenVINO",
+    "serve": "put a model on a page to try it, and behind HTTP",
     "benchmark": "compare the ways to run a model: time, size, parity, AP",
     "zoo": "list published models, or download some",
     "scenes": "build a dataset of generated scenes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator
 from os import PathLike, fspath
@@ -24,7 +25,9 @@ __all__ = [
     "IMAGE_FORMATS",
     "MAX_PIXELS",
     "ImageError",
+    "ImageTooLargeError",
     "can_write",
+    "decode_image",
     "open_image",
     "read_image",
     "read_size",
@@ -61,6 +64,10 @@ class ImageError(ValueError):
         self.reason = reason
 
 
+class ImageTooLargeError(ImageError):
+    """An image of more pixels than are decoded."""
+
+
 @contextlib.contextmanager
 def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
     """Open an image file of a listed format; every reader of images goes through this.
@@ -77,19 +84,56 @@ def open_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
             or larger than `MAX_PIXELS`.
     """
     name = fspath(path)
-    try:
+    with _explained(name):
         problem = not_a_file(name)
         if problem is not None:
             raise ImageError(name, _remedy(problem))
         # Not by name: Pillow would map the file, and turn some TIFF files into other pixels.
         with open(name, "rb") as file, _open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(name, _too_large(f"{image.width} x {image.height} pixels; "))
+            _check_size(image, name, MAX_PIXELS)
             yield image
+
+
+def decode_image(
+    data: bytes, name: str = "The image", *, max_pixels: int = MAX_PIXELS, max_value: float = 0
+) -> np.ndarray:
+    """Decode an image file that is in memory, as `read_image` does a file.
+
+    Args:
+        data: Content of a file of `IMAGE_FORMATS`.
+        name: Of the image, for messages.
+        max_pixels: Largest width * height, compared before anything is decoded.
+        max_value: See `read_image`.
+
+    Returns:
+        uint8 BGR (H, W, 3).
+
+    Raises:
+        ImageTooLargeError: It has more pixels.
+        ImageError: See `open_image`.
+    """
+    with _explained(name), _open(io.BytesIO(data)) as image:
+        _check_size(image, name, max_pixels)
+        return np.ascontiguousarray(rgb_array(image, name, max_value)[:, :, ::-1])
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever decoding raises into an `ImageError`."""
+    try:
+        yield
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit
+        raise ImageTooLargeError(name, _too_large()) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing trips over
         raise ImageError(name, _explain(error)) from error
+
+
+def _check_size(image: Image.Image, name: str, limit: int) -> None:
+    if image.width * image.height > limit:
+        size = f"{image.width} x {image.height} pixels; "
+        raise ImageTooLargeError(name, _too_large(size, limit))
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -193,16 +237,14 @@ def _remedy(problem: str) -> str:
     return f"{problem}, expected an image file. Leave it out."
 
 
-def _too_large(size: str = "") -> str:
-    return f"too large ({size}limit {MAX_PIXELS} pixels). Scale or crop it first."
+def _too_large(size: str = "", limit: int = MAX_PIXELS) -> str:
+    return f"too large ({size}limit {limit} pixels). Scale or crop it first."
 
 
 def _explain(error: Exception) -> str:
     """What is wrong with a file, and what to do."""
     if isinstance(error, PermissionError):
         return "may not be read. Check its permissions."
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_large()  # Pillow's own limit, which is the same unless somebody changed it
     if isinstance(error, MemoryError):
         return "too large for the memory that is left. Scale or crop it first."
     if isinstance(error, UnidentifiedImageError):

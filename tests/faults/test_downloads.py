@@ -280,7 +280,7 @@ def test_other_schemes_are_refused_by_name(monkeypatch, tmp_path, scheme):
         ValueError, match=re.escape(f"not read through {scheme.lower()}://")
     ) as caught:
         load_weights(nn.Linear(3, 2), f"{scheme}://host/a.pth")
-    assert "detectron2, http, https, solo" in str(caught.value)
+    assert "detectron2, hf, http, https, solo" in str(caught.value)
 
 
 def test_published_weights_are_known_whatever_is_imported():
