@@ -12,6 +12,8 @@ EXTRAS ?= eval,matting,stamps,timm,video
 DEV_EXTRAS ?= dev,export,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+WEB_MODEL ?= solo_d2/objects_lite0
+OUT ?= output/web
 DEMO_PHOTOGRAPHS ?= astronaut.png chelsea.png coffee.png motorcycle_left.png rocket.jpg
 MATTING_ARGS ?=
 MATTING_ROWS ?=
@@ -23,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP_FILES := pyproject.toml solo_d2/install_detectron2.py solo_d2/_detectron2_fixes.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo demo-train matting docs test exports coverage lint format clean
+.PHONY: help setup dev demo demo-train web matting docs test exports coverage lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -88,6 +90,9 @@ demo: $(STAMP) ## masks on photographs, with a model that comes along (results i
 demo-train: $(STAMP) ## train, evaluate and draw a small SOLOv2 (results in output/demo)
 	$(BIN)/python demo/quickstart.py --setup-seconds $$(cat $(VENV)/.setup-seconds) $(DEMO_ARGS)
 
+web: $(DEV_STAMP) ## write a page that finds instances in the browser (folder: OUT=output/web)
+	$(BIN)/solo-d2 web $(WEB_MODEL) --output $(OUT)
+
 # What is there already is not made again. MATTING_ARGS are config overrides of all trainings,
 # MATTING_ROWS rows of Table S4 to train besides. On idle cores: make -j2 matting OMP_NUM_THREADS=1
 MATTING := output/matting
@@ -146,7 +151,7 @@ test: $(DEV_STAMP) ## run the tests
 	$(TESTS) $(PYTEST_ARGS)
 
 exports: $(DEV_STAMP) ## export every head to every format, and compare (takes ten minutes)
-	$(TESTS) -m exports tests/export $(PYTEST_ARGS)
+	$(TESTS) -m exports tests/export tests/web $(PYTEST_ARGS)
 
 coverage: $(DEV_STAMP) ## run the tests and list the lines that none of them reaches (takes longer)
 	$(TESTS) --cov $(PYTEST_ARGS)

@@ -110,6 +110,7 @@ def test_importing_registers_classes_and_nothing_else():
         "solo_d2.modeling.heads",
         "solo_d2.inference",
         "solo_d2.report",
+        "solo_d2.web",
     ],
 )
 def test_public_names_exist(module):
@@ -197,6 +198,7 @@ ALLOWED = {
     ],
     "export": ["config", "io", "layers", "modeling", "model_zoo", "_version", "export"],
     "model_zoo": ["config", "io", "checkpoint", "model_zoo"],
+    "web": ["io", "export", "web"],
     "report": [
         *("io", "evaluation", "check", "inference.drawing", "report"),
     ],

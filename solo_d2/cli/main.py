@@ -20,6 +20,7 @@ VERBS = {
     "convert": "convert weights of other projects, or a dataset to another format",
     "export": "write a model for ONNX Runtime or OpenVINO",
     "serve": "put a model on a page to try it, and behind HTTP",
+    "web": "write a page that finds instances in the browser",
     "benchmark": "compare the ways to run a model: time, size, parity, AP",
     "zoo": "list published models, or download some",
     "scenes": "build a dataset of generated scenes",

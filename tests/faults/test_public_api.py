@@ -44,6 +44,7 @@ PUBLIC = {
     "solo_d2.inference": "InferenceRun ModelCard SOLOPredictor show_in_window",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
         load_config local_weights push_folder""",
+    "solo_d2.web": "bundle",
     "solo_d2.testing": """check_head check_mask_loss check_nms tiny_config tiny_dataset
         tiny_results""",
     "solo_d2.evaluation": """COCOInstanceEvaluator CityscapesInstanceEvaluator EVALUATORS
@@ -267,6 +268,7 @@ ELSEWHERE = {
     ("README.md", 1),  # above
     ("README.md", 2),
     ("docs/model_folders.md", 1),  # tests/model_zoo/test_model_folders.py
+    ("docs/browser.md", 0),  # tests/web/test_bundle.py
     ("docs/export.md", 0),  # tests/export/test_traced.py
     ("configs/README.md", 0),  # tests/test_yaml_configs.py
 }
