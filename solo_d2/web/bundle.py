@@ -47,6 +47,9 @@ def bundle(
     Raises:
         ValueError: The model cannot be used, or `runtime` is another file.
         OSError: The runtime cannot be fetched, or the folder not be written.
+
+    Example:
+        >>> sizes = bundle("mine.onnx", "web/", name="My model")         # doctest: +SKIP
     """
     path, folder = Path(model), Path(output)
     info = _read_info(path)
