@@ -21,6 +21,7 @@ MODULES = [
     "solo_d2.model_zoo",
     "solo_d2.modeling",
     "solo_d2.testing",
+    "solo_d2.web",
 ]
 
 
