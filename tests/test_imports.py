@@ -111,6 +111,7 @@ def test_importing_registers_classes_and_nothing_else():
         "solo_d2.inference",
         "solo_d2.report",
         "solo_d2.web",
+        "solo_d2.tracking",
     ],
 )
 def test_public_names_exist(module):
@@ -203,9 +204,10 @@ ALLOWED = {
         *("io", "evaluation", "check", "inference.drawing", "report"),
     ],
     "serve": ["io", "inference", "_version", "serve"],
+    "tracking": ["layers", "tracking"],
     "inference": [
         *("config", "layers", "io", "checkpoint", "modeling", "data.datasets", "model_zoo"),
-        *("export", "inference"),
+        *("export", "tracking", "inference"),
     ],
 }
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.arguments import command_parser, parse_arguments
+from .films import add_film_arguments, check_film_arguments, drawing_run, saving_tracks
 from .saving import add_save_arguments, check_save_arguments, saving
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, default=1, metavar="N", help="images at once (default: 1)")
     _add_ways(parser)
+    add_film_arguments(parser)
     add_save_arguments(parser)
-    add("--no-draw", action="store_true", help="write no drawings, only --save-json and --save")
+    add("--no-draw", action="store_true", help="write no drawings, only the files of --save...")
     _add_names(parser)
     return parser
 
@@ -84,7 +86,11 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help='images, folders of images, or quoted globs ("**" goes into subfolders)',
     )
-    source.add_argument("--video-input", metavar="FILE", help="a video file")
+    source.add_argument(
+        "--video-input",
+        metavar="FILE",
+        help="a video file, a folder of frames, or the address of a stream (http, https, rtsp)",
+    )
     source.add_argument(
         "--webcam", nargs="?", type=int, const=0, metavar="N", help="camera number (default: 0)"
     )
@@ -163,6 +169,7 @@ def make_predictor(args: argparse.Namespace, overrides: Sequence[str]) -> SOLOPr
         stuff_category_ids=None if names is None else names.stuff_ids,
         tiles=args.tiles,
         compile=args.compile,
+        kernels=args.track is not None,
     )
 
 
@@ -188,9 +195,7 @@ def make_run(
     make_predictor: PredictorMaker = make_predictor,
 ) -> InferenceRun:
     """Return the run that the arguments ask for."""
-    from ..inference.runner import InferenceRun
-
-    return InferenceRun(make_predictor(args, overrides), draw=not args.no_draw)
+    return drawing_run(args, make_predictor(args, overrides))
 
 
 def plan_images(args: argparse.Namespace) -> Job:
@@ -248,7 +253,7 @@ def check_outputs(
     refuse_overwriting(outputs, beside)
     if args.save_json:
         check_results_file(args.save_json, [*inputs, *beside], outputs)
-    elif args.no_draw and not args.save:
+    elif args.no_draw and not (args.save or args.save_tracks):
         raise ValueError("--no-draw without --save-json or --save leaves nothing to do.")
 
 
@@ -258,6 +263,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     from ..io.paths import printable
     from ..io.results_file import ResultsFile
 
+    check_film_arguments(args)
     job = plan_images(args) if args.input else plan_video(args)
     folders = check_save_arguments(args, args.output or DEFAULT_OUTPUT)
     run = make_run(args, overrides)
@@ -265,14 +271,16 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     run.sink = results
     whole = False
     try:
-        with saving(run, folders, args.tolerance):
+        with saving(run, folders, args.tolerance), saving_tracks(args, run):
             job(run)
-        whole = run.interrupted is None or args.webcam is not None
+        whole = run.interrupted is None or run.live
     finally:
         finish_results(args, run, results, whole)
         if run.video_file is not None and not whole:
             print(f"the video so far: {printable(run.video_file)}", file=sys.stderr)
     print(f"{run.found} instances found, {len(run.failures)} inputs skipped")
+    if run.frames:
+        print(f"{run.frames} frames, {run.frame_rate:.1f} per second")
     if not args.no_draw and (args.input or args.video_input or args.output):
         print(f"images: {printable(args.output or DEFAULT_OUTPUT)}")
     if isinstance(run.interrupted, Interrupted):

@@ -23,16 +23,22 @@ from ..layers import mask_crops
 from ..layers.encoded_masks import Crop
 from .colors import instance_colors, stuff_colors
 
-__all__ = ["draw_instances", "draw_panoptic", "drawable"]
+__all__ = ["STYLES", "draw_instances", "draw_panoptic", "drawable"]
+
+STYLES = ("masks", "outlines", "boxes", "cutout")
+"""How instances are drawn."""
 
 _LONGEST_NAME = 40  # characters of a class name
 
 
 def _labels(instances: Instances, class_names: Sequence[str] | None) -> list[str]:
-    """Class name (or number) of every instance, and its score in percent if it has one."""
+    """Number of the track, class name (or number), and score in percent, of what there is."""
     names = list(class_names or [])
     labels = instances.pred_classes.tolist()
     texts = [drawable(names[label]) if label < len(names) else f"class {label}" for label in labels]
+    if instances.has("track_ids"):
+        ids = instances.track_ids.tolist()
+        texts = [f"#{number} {text}" for number, text in zip(ids, texts, strict=True)]
     if not instances.has("scores"):
         return texts
     scores = instances.scores.tolist()
@@ -54,8 +60,9 @@ def draw_instances(
     class_names: Sequence[str] | None = None,
     colors: np.ndarray | None = None,
     alpha: float = 0.45,
+    style: str = "masks",
 ) -> np.ndarray:
-    """Draw masks, outlines and labels.
+    """Draw instances and labels.
 
     With OpenCV, ten to twenty times as fast as Detectron2's `Visualizer` (which draws the
     same instances, if its style is wanted). Before OpenCV 5 labels other than ASCII show as "?".
@@ -65,15 +72,25 @@ def draw_instances(
         image: uint8 BGR, shape (H, W, 3); not changed.
         instances: At the size (H, W), on any device; ground truth has no scores.
         class_names: Names in the order of the labels; numbers are written where there is none.
-        colors: BGR in [0, 255], shape (K, 3); by default `instance_colors` of 0 to K - 1.
+        colors: BGR in [0, 255], shape (K, 3); by default `instance_colors` of the `track_ids`, or
+            of 0 to K - 1.
         alpha: Opacity of the masks, in [0, 1].
+        style: One of `STYLES`: masks with outlines, "outlines" alone, "boxes" of the masks, or
+            "cutout", the objects alone on white.
 
     Returns:
         The drawing, uint8 BGR, shape (H, W, 3).
+
+    Raises:
+        ValueError: There is no such style.
     """
-    colors = instance_colors(range(len(instances))) if colors is None else colors
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}, got {style!r}.")
+    if colors is None:
+        tracked = instances.has("track_ids")
+        colors = instance_colors(instances.track_ids.tolist() if tracked else range(len(instances)))
     crops = mask_crops(instances.pred_masks)
-    return _draw(image, crops, _labels(instances, class_names), colors, alpha)
+    return _draw(image, crops, _labels(instances, class_names), colors, alpha, style)
 
 
 def draw_panoptic(
@@ -118,31 +135,51 @@ def _draw(
     labels: Sequence[str],
     colors: np.ndarray,
     alpha: float,
+    style: str = "masks",
 ) -> np.ndarray:
     """Crops of masks on a copy of the image, the largest below, and labels above all of them."""
-    canvas = image.copy()
+    canvas = np.full_like(image, 255) if style == "cutout" else image.copy()
     crops = [(x, y, np.ascontiguousarray(mask)) for x, y, mask in masks]
     areas = np.array([int(np.count_nonzero(mask)) for _, _, mask in crops])
     order = [int(k) for k in np.argsort(-areas, kind="stable") if areas[k]]
     for k in order:
-        _draw_mask(canvas, *crops[k], colors[k], alpha)
-    for k in order:  # after all masks, so that none is painted over
+        if style == "cutout":
+            _copy(image, canvas, *crops[k])
+        else:
+            _draw_object(canvas, *crops[k], colors[k], alpha, style)
+    for k in order if style != "cutout" else ():  # after all masks: none is painted over
         _draw_label(canvas, *crops[k], labels[k], colors[k])
     return canvas
 
 
-def _draw_mask(
-    canvas: np.ndarray, x: int, y: int, mask: np.ndarray, color: np.ndarray, alpha: float
+def _copy(image: np.ndarray, canvas: np.ndarray, x: int, y: int, mask: np.ndarray) -> None:
+    window = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
+    cv2.copyTo(image[window], mask.view(np.uint8), canvas[window])
+
+
+def _draw_object(
+    canvas: np.ndarray,
+    x: int,
+    y: int,
+    mask: np.ndarray,
+    color: np.ndarray,
+    alpha: float,
+    style: str,
 ) -> None:
-    region = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
-    tint = np.empty_like(region)
-    tint[:] = color
-    cv2.addWeighted(region, 1 - alpha, tint, alpha, 0, dst=tint)
-    cv2.copyTo(tint, mask.view(np.uint8), region)
+    if style == "masks":
+        region = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
+        tint = np.empty_like(region)
+        tint[:] = color
+        cv2.addWeighted(region, 1 - alpha, tint, alpha, 0, dst=tint)
+        cv2.copyTo(tint, mask.view(np.uint8), region)
+    line = max(1, round(_side(canvas, mask) / 400))
+    if style == "boxes":
+        corner = (x + mask.shape[1] - 1, y + mask.shape[0] - 1)
+        cv2.rectangle(canvas, (x, y), corner, color.tolist(), 2 * line)
+        return
     outlines, _ = cv2.findContours(
         mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
     )
-    line = max(1, round(_side(canvas, mask) / 400))
     cv2.drawContours(canvas, outlines, -1, color.tolist(), line, cv2.LINE_AA)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 import torch
 
@@ -34,16 +35,22 @@ def raise_if_hopeless(error: Exception) -> None:
 
 @dataclass
 class BadFrames:
-    """Frames of a video that cannot be used: one line for all, since there may be thousands."""
+    """Frames of a video that cannot be used: one line for all, since there may be thousands.
+
+    They may come from two threads, and in another order than their own.
+    """
 
     count: int = 0
-    first: str = ""
+    first: tuple[int, str] = (0, "")
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, number: int, error: Exception) -> None:
         """Count a frame."""
-        if not self.count:
-            self.first = f"frame {number}: {describe(error)}"
-        self.count += 1
+        with self._lock:
+            if not self.count or number < self.first[0]:
+                self.first = (number, describe(error))
+            self.count += 1
 
     def __str__(self) -> str:
-        return f"{self.count} frames could not be used, the first one is {self.first}"
+        number, text = self.first
+        return f"{self.count} frames could not be used, the first one is frame {number}: {text}"

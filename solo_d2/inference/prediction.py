@@ -113,7 +113,8 @@ class Prediction(dict[str, Any]):
         """Return the instances for the package supervision.
 
         Returns:
-            `supervision.Detections` with masks, boxes, scores, labels and ``data["class_name"]``.
+            `supervision.Detections` with masks, boxes, scores, labels and ``data["class_name"]``;
+            of instances that a `solo_d2.tracking.Tracker` has seen with ``tracker_id``, too.
 
         Raises:
             ImportError: supervision is not installed.
@@ -129,6 +130,7 @@ class Prediction(dict[str, Any]):
             mask=dense_masks(instances.pred_masks).numpy(),
             confidence=instances.scores.numpy(),
             class_id=instances.pred_classes.numpy(),
+            tracker_id=instances.track_ids.numpy() if instances.has("track_ids") else None,
             data={"class_name": np.array(self.names, dtype=str)},
         )
 

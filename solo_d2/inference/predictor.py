@@ -23,7 +23,7 @@ from ..layers.images import resize_image
 from ..model_zoo.folder import pretrained_model
 from ..model_zoo.hub import push_folder
 from ..model_zoo.model_zoo import load_config
-from ..modeling import cuda_graphs
+from ..modeling import SOLO, cuda_graphs
 from .metadata import known_metadata, own_metadata
 from .prediction import Prediction
 from .pretrained import ModelCard, save_folder
@@ -64,6 +64,9 @@ class SOLOPredictor:
         tiles: Look at images through windows of this many pixels (`cfg.TEST.TILES.SIZE`), see
             `TiledModel`; True for windows of the size in `cfg`, None for what `cfg` says. Masks are
             `EncodedMasks` then.
+        kernels: Give instances ``pred_kernels``, float32 (K, D), by which a
+            `solo_d2.tracking.Tracker` knows objects again. Only dynamic heads of PyTorch models
+            predict some, and neither multi-scale testing nor windows keep them.
         compile: Replay recorded CUDA graphs, one for every input size, see `solo_d2.compile`.
 
     Attributes:
@@ -101,6 +104,7 @@ class SOLOPredictor:
         image_format: str = "BGR",
         tiles: int | None = None,
         compile: bool = False,
+        kernels: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
             raise ValueError(f"confidence_threshold must be in [0, 1], got {confidence_threshold}.")
@@ -126,6 +130,8 @@ class SOLOPredictor:
             load_weights(model, self.cfg.MODEL.WEIGHTS, allow_partial=allow_partial, rename=named)
         self.metadata = own_metadata(model, self.metadata, named=class_names is not None)
         self._network = model.to(self.device).eval()
+        if kernels and isinstance(model, SOLO):
+            model.keep_kernels = True
         if compile:
             _compile(self._network, augmented=self.cfg.TEST.AUG.ENABLED)
         self.model, self._network_shape = wrap(self.cfg, self._network)

@@ -64,7 +64,8 @@ class DrawingRenderer(Renderer):
     Args:
         class_names: in the order of the labels; numbers where there are none.
         stuff_names: of a panoptic model.
-        colors: of the instances; by default one for each place in the output.
+        colors: of the instances; by default one for each track, or each place in the output.
+        style: of `draw_instances`; segments of a panoptic model have one style.
     """
 
     def __init__(
@@ -72,24 +73,36 @@ class DrawingRenderer(Renderer):
         class_names: Sequence[str] | None = None,
         stuff_names: Sequence[str] | None = None,
         colors: Callable[[Instances], np.ndarray] | None = None,
+        style: str = "masks",
     ) -> None:
         self._names, self._stuff_names, self._colors = class_names, stuff_names, colors
+        self._style = style
+
+    @classmethod
+    def of(cls, metadata: Any, *, style: str = "masks") -> DrawingRenderer:
+        """Make a renderer with the names of metadata, which has `get` as Detectron2's."""
+        names, stuff = metadata.get("thing_classes", None), metadata.get("stuff_classes", None)
+        return cls(names, stuff, style=style)
 
     def image(self, image: np.ndarray, prediction: dict[str, Any]) -> dict[str, np.ndarray]:
         """Draw what was found."""
         segments = prediction.get("panoptic_seg")
         if segments is None:
             found = prediction["instances"].to("cpu")
-            return {"": draw_instances(image, found, self._names, self._chosen(found))}
+            colors = self._chosen(found)
+            drawing = draw_instances(image, found, self._names, colors, style=self._style)
+            return {"": drawing}
         colors = self._chosen(panoptic_things(*segments))
         return {"": draw_panoptic(image, segments, self._names, self._stuff_names, colors)}
 
     def _chosen(self, found: Instances) -> np.ndarray | None:
-        return None if self._colors is None else self._colors(found)
+        tracked = found.has("track_ids")
+        return None if self._colors is None or tracked else self._colors(found)
 
     def for_video(self) -> Renderer:
         """Return a renderer whose colours follow the objects from frame to frame."""
-        return DrawingRenderer(self._names, self._stuff_names, self._colors or InstanceColors())
+        colors = self._colors or InstanceColors()
+        return DrawingRenderer(self._names, self._stuff_names, colors, self._style)
 
 
 @dataclass

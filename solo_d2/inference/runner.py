@@ -3,54 +3,51 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..io.frames import FrameSource
 from ..io.image import read_image, write_image
 from ..io.paths import fit_name, printable
-from ..io.results import coco_category_ids, instances_to_coco_results, panoptic_to_json
-from ..io.results_file import ResultList
-from ..io.video import VideoReader, VideoWriter
-from .dataset_ids import DatasetIds, ImageId
+from ..io.pipeline import ahead
+from ..io.video import VideoWriter, open_frames
+from .collecting import ResultCollector, ResultSink
+from .dataset_ids import ImageId
 from .failures import BadFrames, describe, raise_if_hopeless
+from .films import WAITING, FoundFrame, Images, Show, Write, frame_output
 from .predictor import SOLOPredictor
 from .renderers import DrawingRenderer, Renderer
 
+if TYPE_CHECKING:
+    from ..tracking import Tracker
+
 __all__ = ["InferenceRun", "ResultSink", "show_in_window", "write_image"]
 
-_Images = dict[str, np.ndarray]
 
-
-class ResultSink(Protocol):
-    """Takes the results of one image after the other."""
-
-    def add(self, results: Sequence[dict[str, Any]], panoptic: dict[str, Any] | None) -> None:
-        """Take COCO results, and of a panoptic model its segments (`panoptic_to_json`)."""
-
-
-class InferenceRun:
+class InferenceRun(ResultCollector):
     """One run of a predictor over many inputs, which continues past those that cannot be used.
 
     Args:
         predictor: Gives the instances and the class names.
         draw: Whether images and videos are rendered and written.
         renderer: Makes what is written; by default a `DrawingRenderer`.
+        tracker: Gives the instances of a film the numbers of their objects.
 
     Attributes:
-        sink: Takes the results: by default a `ResultList`; None for nobody.
         on_image: Called with every image file and what was found in it; None for nobody.
-        class_names: In the order of the labels, if the predictor has them.
         failures: One line for each input that could not be used; each was reported on stderr.
-        done: Images and frames that the model has seen.
-        found: Instances in them.
+        frames: Frames of the latest film so far, with those that could not be used.
+        frame_rate: Frames per second of the latest film, from its decoding to its encoding.
+        live: Whether the latest film was of a camera or stream, which only a signal ends.
         interrupted: What has ended the run before its inputs did: Ctrl-C or another signal.
         video_file: Where the latest video is; None if none was written.
 
@@ -62,54 +59,31 @@ class InferenceRun:
     """
 
     def __init__(
-        self, predictor: SOLOPredictor, *, draw: bool = True, renderer: Renderer | None = None
+        self,
+        predictor: SOLOPredictor,
+        *,
+        draw: bool = True,
+        renderer: Renderer | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
+        super().__init__(predictor.metadata)
         self.predictor = predictor
-        self.sink: ResultSink | None = ResultList()
+        self.tracker = tracker
         self.on_image: Callable[[Path, dict[str, Any]], None] | None = None
         self.failures: list[str] = []
-        self.done = self.found = 0
+        self.frames = 0
+        self.frame_rate = 0.0
+        self.live = False
         self.interrupted: KeyboardInterrupt | None = None
         self.video_file: Path | None = None
-        get = predictor.metadata.get
-        self.class_names = _printable_names(get("thing_classes", None))
-        self._category_ids = coco_category_ids(get("thing_dataset_id_to_contiguous_id", None))
-        self._stuff_names = _printable_names(get("stuff_classes", None))
-        self._stuff_ids = coco_category_ids(get("stuff_dataset_id_to_contiguous_id", None))
         if renderer is None:
-            renderer = DrawingRenderer(self.class_names, self._stuff_names)
+            renderer = DrawingRenderer.of(predictor.metadata)
         self.renderer = renderer if draw else None
-
-    @property
-    def results(self) -> list[dict[str, Any]]:
-        """COCO results of all inputs so far, if they are kept in memory."""
-        return self.sink.results if isinstance(self.sink, ResultList) else []
-
-    @property
-    def panoptic(self) -> list[dict[str, Any]]:
-        """Segments of all inputs so far, of a panoptic model and if they are kept in memory."""
-        return self.sink.panoptic if isinstance(self.sink, ResultList) else []
 
     def fail(self, problem: object) -> None:
         """Report an input that cannot be used, and remember it."""
         self.failures.append(printable(str(problem)))
         tqdm.write(f"skipped: {self.failures[-1]}", file=sys.stderr)
-
-    def use_category_ids(self, ids: DatasetIds) -> None:
-        """Write the category ids of a dataset, by the names of the classes.
-
-        Raises:
-            ValueError: The model has no names, or the dataset none of them.
-        """
-        if self.class_names is None:
-            raise ValueError(
-                f"The weights bring no class names, so that their category ids in {ids.path} are "
-                "not known. Give --class-names."
-            )
-        self._category_ids = ids.category_ids(self.class_names)
-        if self._stuff_names and ids.has_stuff:
-            stuff = ids.category_ids(self._stuff_names[1:], things=False)
-            self._stuff_ids = [0, *stuff]
 
     def images(
         self,
@@ -145,7 +119,7 @@ class InferenceRun:
             for batch in self._read(files, batch_size):
                 for (index, image), prediction in self._predict(files, batch):
                     with self._named(files[index]):
-                        self._collect(prediction, image_ids[index], printable(files[index]))
+                        self.collect(prediction, image_ids[index], printable(files[index]))
                         if self.on_image is not None:
                             self.on_image(files[index], prediction)
                     if self.renderer is not None:
@@ -203,7 +177,7 @@ class InferenceRun:
             signal = f" ({stop})" if str(stop) else ""
             tqdm.write(f"interrupted{signal} after {done()}", file=sys.stderr)
 
-    def _write(self, target: Path, images: _Images) -> None:
+    def _write(self, target: Path, images: Images) -> None:
         """Write the images of one input, with the endings of their names."""
         if not images:
             self.fail(f"{target.stem}: no instance as asked for was found")
@@ -224,10 +198,12 @@ class InferenceRun:
         """Predict, render and collect frames; their `image_id` counts from 0.
 
         Colours follow the objects from frame to frame. Ctrl-C ends the run, and what is done by
-        then is kept. A frame that cannot be used stays as it is in the video.
+        then is kept. A frame that cannot be used stays as it is in the video. Decoding, the model,
+        and drawing with encoding overlap.
 
         Args:
-            source: A video file or the number of a camera.
+            source: A video file, a folder of images, an address, or the number of a camera; see
+                `open_frames`.
             output: The video to write, or, with a `separate` renderer, a folder of that name
                 without its extension.
             show: Called with every rendered frame; the run ends when it returns False.
@@ -236,13 +212,14 @@ class InferenceRun:
             ValueError: The source cannot be read, or the output not be written.
             OutputError: An output cannot be written any further.
         """
-        with VideoReader(source) as reader:
+        with open_frames(source) as reader:
+            self.live = reader.live
             if output is None or self.renderer is None:
                 self._frames(reader, None, show)
             elif self.renderer.separate:
                 folder = Path(output).with_suffix("")
 
-                def write_images(number: int, images: _Images) -> None:
+                def write_images(number: int, _seconds: float, images: Images) -> None:
                     if images:
                         self._write(folder / f"{number:06d}.png", images)
 
@@ -250,86 +227,61 @@ class InferenceRun:
             else:
                 self._video_file(reader, VideoWriter(output, reader.fps), show)
 
-    def _video_file(
-        self,
-        reader: VideoReader,
-        writer: VideoWriter,
-        show: Callable[[np.ndarray], bool] | None,
-    ) -> None:
-        def write(_number: int, images: _Images) -> None:
-            writer.write(images[""], reader.seconds)
+    def _video_file(self, reader: FrameSource, writer: VideoWriter, show: Show | None) -> None:
+        def write(_number: int, seconds: float, images: Images) -> None:
+            writer.write(images[""], seconds)
 
         try:
             with writer:
                 self._frames(reader, write, show)
-                # A camera is always ended so.
-                writer.close(whole=self.interrupted is None or reader.camera)
+                # What is live is always ended so.
+                writer.close(whole=self.interrupted is None or reader.live)
         finally:
             self.video_file = writer.written
 
-    def _frames(
-        self,
-        reader: VideoReader,
-        write: Callable[[int, _Images], None] | None,
-        show: Callable[[np.ndarray], bool] | None,
-    ) -> None:
-        bad, before = BadFrames(), self.done
+    def _frames(self, reader: FrameSource, write: Write | None, show: Show | None) -> None:
+        """Decode ahead of the network, and render and write behind it."""
+        bad, before, begin = BadFrames(), self.done, time.perf_counter()
         renderer = None if self.renderer is None else self.renderer.for_video()
-        progress = tqdm(reader, total=reader.frame_count, unit="frame", disable=None)
         name = printable(reader.name)
-        with self._interruptible(lambda: f"{self.done - before} frames of {name}"), progress:
-            for number, frame in enumerate(progress):
-                images: _Images = {}
-                try:
-                    prediction = self.predictor(frame)
-                    self._collect(prediction, ImageId(number), name)
-                    if renderer is not None:
-                        images = renderer.image(frame, prediction)
-                except Exception as error:
-                    raise_if_hopeless(error)
-                    bad.add(number, error)
-                if renderer is None:
-                    continue
-                if not (images or renderer.separate):
-                    images = {"": frame}
-                if write is not None:
-                    write(number, images)
-                if show is not None and not show(images.get("", frame)):
+        self.frames = 0
+        if self.tracker is not None:
+            self.tracker.reset()
+        with ExitStack() as stack:
+            stack.enter_context(
+                self._interruptible(lambda: f"{self.done - before} frames of {name}")
+            )
+            progress = stack.enter_context(
+                tqdm(total=reader.frame_count, unit="frame", disable=None)
+            )
+            hand_over = stack.enter_context(frame_output(renderer, write, show, bad))
+            timed = ((frame, reader.seconds) for frame in reader)
+            frames = stack.enter_context(closing(ahead(timed, WAITING, newest=reader.live)))
+            stack.callback(reader.stop)
+            for number, (frame, seconds) in enumerate(frames):
+                self.frames = number + 1
+                prediction = self._follow(frame, number, name, bad)
+                if not hand_over(FoundFrame(number, seconds, frame, prediction)):
                     break
+                progress.update()
+        self.frame_rate = self.frames / (time.perf_counter() - begin)
         if bad.count:
             self.fail(f"{name}: {bad}")
 
-    def _collect(self, prediction: dict[str, Any], image: ImageId | None, file_name: str) -> None:
-        self.done += 1
-        self.found += len(prediction["instances"])
-        if self.sink is None or image is None:
-            return
-        image.check(prediction["instances"].image_size)
-        image_id = image.id
-        results = instances_to_coco_results(
-            prediction["instances"],
-            image_id,
-            file_name=file_name,
-            category_ids=self._category_ids,
-            class_names=self.class_names,
-        )
-        segments = None
-        if "panoptic_seg" in prediction:
-            segments = panoptic_to_json(
-                prediction["panoptic_seg"],
-                image_id,
-                file_name=file_name,
-                thing_ids=self._category_ids,
-                stuff_ids=self._stuff_ids,
-                thing_names=self.class_names,
-                stuff_names=self._stuff_names,
-            )
-        self.sink.add(results, segments)
-
-
-def _printable_names(names: Sequence[str] | None) -> list[str] | None:
-    """Names that can be drawn, printed and read by every reader of JSON."""
-    return None if names is None else [printable(str(name)) for name in names]
+    def _follow(
+        self, frame: np.ndarray, number: int, name: str, bad: BadFrames
+    ) -> dict[str, Any] | None:
+        """Predict, number and collect the instances of a frame; None if it cannot be used."""
+        try:
+            prediction: dict[str, Any] = self.predictor(frame)
+            if self.tracker is not None:
+                prediction["instances"] = self.tracker(prediction["instances"])
+            self.collect(prediction, ImageId(number), name)
+        except Exception as error:
+            raise_if_hopeless(error)
+            bad.add(number, error)
+            return None
+        return prediction
 
 
 def show_in_window(frame: np.ndarray) -> bool:

@@ -36,6 +36,7 @@ class EncodedInstances:
         scores: (K,).
         boxes: XYWH pixels (K, 4).
         counts: compressed RLE of every mask, as text.
+        track_ids: numbers of the objects in a film (K,), if they are known.
     """
 
     size: tuple[int, int]
@@ -43,6 +44,7 @@ class EncodedInstances:
     scores: np.ndarray
     boxes: np.ndarray
     counts: list[str]
+    track_ids: np.ndarray | None = None
 
     @classmethod
     def of(cls, instances: Instances) -> EncodedInstances:
@@ -63,6 +65,7 @@ class EncodedInstances:
             scores=instances.scores.cpu().double().numpy(),
             boxes=boxes,
             counts=[rle["counts"] for rle in rle_of_masks(instances.pred_masks)],
+            track_ids=instances.track_ids.cpu().numpy() if instances.has("track_ids") else None,
         )
 
     def __len__(self) -> int:
@@ -97,6 +100,9 @@ class EncodedInstances:
             if class_names is not None:
                 entry["category_name"] = class_names[label]
             results.append({**entry, "segmentation": mask})
+        if self.track_ids is not None:
+            for entry, number in zip(results, self.track_ids.tolist(), strict=True):
+                entry["track_id"] = number
         return results
 
 
@@ -120,7 +126,8 @@ def instances_to_coco_results(
 
     Returns:
         Entries with `image_id`, `category_id`, `bbox` (XYWH pixels), `score` and `segmentation`
-        (compressed RLE as text), ready for `json.dump`.
+        (compressed RLE as text), ready for `json.dump`; of instances with `track_ids` also
+        `track_id`.
     """
     if len(instances) == 0:
         return []

@@ -1,4 +1,4 @@
-"""Reading videos and cameras frame by frame, and writing videos that a browser plays."""
+"""Reading films and cameras frame by frame, and writing videos that a browser plays."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .frames import DEFAULT_FPS, FrameFolder, FrameSource, StreamReader, is_stream
 from .growing import check_output
 from .paths import not_a_file, printable
 from .video_encoders import CONTAINERS, AVEncoder, OpenCVEncoder
 
-__all__ = ["VIDEO_EXTENSIONS", "VideoReader", "VideoWriter", "writable_extensions"]
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "VideoReader",
+    "VideoWriter",
+    "open_frames",
+    "writable_extensions",
+]
 
 VIDEO_EXTENSIONS = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
@@ -30,11 +37,10 @@ VIDEO_EXTENSIONS = (
 )
 """File name extensions (lower case) of videos; which of them can be read is OpenCV's matter."""
 
-_DEFAULT_FPS = 30.0
 _logger = logging.getLogger(__name__)
 
 
-class VideoReader:
+class VideoReader(FrameSource):
     """Frames of a video file or a camera, one at a time, upright; a context manager.
 
     Args:
@@ -42,7 +48,7 @@ class VideoReader:
 
     Attributes:
         name: The file, or "camera N".
-        camera: Whether it is one.
+        live: Whether it is a camera.
         fps: Frames per second, on average; 30 where the source does not say.
         frame_count: Number of frames that the file promises (an estimate in some formats);
             None for a camera or where the file does not say.
@@ -53,7 +59,7 @@ class VideoReader:
     """
 
     def __init__(self, source: str | PathLike[str] | int) -> None:
-        self.camera = isinstance(source, int)
+        self.live = isinstance(source, int)
         self.name = f"camera {source}" if isinstance(source, int) else fspath(source)
         self._resources = ExitStack()
         # FFmpeg's own words about a damaged file; what matters is said here.
@@ -65,16 +71,14 @@ class VideoReader:
             self.close()
             raise ValueError(f"{printable(self.name)}: no frame can be read{self._doubt()}")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else _DEFAULT_FPS
+        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = None if self.camera or count <= 0 else count
+        self.frame_count = None if self.live or count <= 0 else count
         self.seconds = 0.0
         self._start = self._clock()
 
     def _file(self) -> str:
         """The file under a name that OpenCV takes."""
-        if "://" in self.name:
-            raise ValueError(f"{printable(self.name)}: streams are not read. Save it as a file.")
         problem = not_a_file(self.name)
         if problem is not None:
             problem = "no such video file" if problem == "no such file" else problem
@@ -88,7 +92,7 @@ class VideoReader:
         return str(link)
 
     def _doubt(self) -> str:
-        if self.camera:
+        if self.live:
             return ". Is it connected and free?"
         if not os.path.getsize(self.name):
             return ": the file is empty. Get it again."
@@ -118,7 +122,7 @@ class VideoReader:
             )
 
     def _clock(self) -> float:
-        if self.camera:
+        if self.live:
             return time.monotonic()
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         return seconds if math.isfinite(seconds) else 0.0
@@ -128,16 +132,22 @@ class VideoReader:
         self._capture.release()
         self._resources.close()
 
-    def __enter__(self) -> VideoReader:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+def open_frames(source: str | PathLike[str] | int) -> FrameSource:
+    """Open what has frames.
+
+    Args:
+        source: A video file, a folder of images, an address (see `StreamReader`), or the number of
+            a camera.
+
+    Raises:
+        ValueError: It cannot be read, or has no frame.
+    """
+    if isinstance(source, int):
+        return VideoReader(source)
+    if is_stream(source):
+        return StreamReader(fspath(source))
+    return FrameFolder(source) if os.path.isdir(source) else VideoReader(source)
 
 
 class VideoWriter:

@@ -15,10 +15,12 @@ from builders import SOFT, noise_input, tiny_config, tiny_model
 from detectron2.config import configurable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from stub_predictor import StubPredictor, film
 
 import solo_d2
 from solo_d2 import SOLOPredictor, layers, load_config, model_zoo
 from solo_d2.evaluation import EVALUATORS
+from solo_d2.inference.prediction import Prediction
 from solo_d2.layers import MASK_NMS, matrix_nms
 from solo_d2.modeling import MASK_LOSSES, SOLO_HEAD_REGISTRY, SOLOHead
 from solo_d2.modeling.meta_arch.soft_solo import MATTE_LOSSES
@@ -42,6 +44,7 @@ PUBLIC = {
     "solo_d2.export": """ExportReport ExportedModel FORMATS export_model exported_config is_exported
         load_exported open_exported""",
     "solo_d2.inference": "InferenceRun ModelCard SOLOPredictor show_in_window",
+    "solo_d2.tracking": "Tracker",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
         load_config local_weights push_folder""",
     "solo_d2.web": "bundle",
@@ -249,6 +252,18 @@ def with_model(monkeypatch):
     return {"cfg": cfg, "model": tiny_model().eval(), "image": noise_input((50, 70))["image"]}
 
 
+def with_film(monkeypatch):
+    stub = StubPredictor(count=1)
+    film(Path("film.mp4"), 3)
+
+    def predictor(name, **options):
+        assert options == {"confidence_threshold": 0.3, "kernels": True}
+        return lambda image: Prediction(stub(image), image, stub.metadata)
+
+    monkeypatch.setattr(solo_d2, "SOLOPredictor", predictor)
+    return {}
+
+
 # What each example of the documents finds around it, and what is so when it has run.
 EXAMPLES = {
     ("README.md", 0): (with_photo, "len(instances) >= 0 and not model.training"),
@@ -260,6 +275,7 @@ EXAMPLES = {
         with_training,
         "predictor.cfg.MODEL.SOLO.NUM_CLASSES == 3 and card.dataset == 'cups'",
     ),
+    ("docs/video.md", 0): (with_film, "detections.tracker_id.tolist() == [1]"),
     ("docs/multi_scale.md", 0): (with_model, "outputs[0]['instances'].image_size == (50, 70)"),
 }
 EXTENDING = "docs/extending.md"

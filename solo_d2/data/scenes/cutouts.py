@@ -22,6 +22,10 @@ __all__ = [
     "Crowding",
     "Cutout",
     "SceneOptions",
+    "choose_cutouts",
+    "colour_matrix",
+    "recolour",
+    "sample_background",
     "sample_scene",
     "sofi_options",
     "transform_cutout",
@@ -168,8 +172,8 @@ def sofi_options(height: int = 320, width: int = 416) -> SceneOptions:
     )
 
 
-def _colour_matrix(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """A (3, 4) map of premultiplied RGBA to RGB: saturation, cast, contrast and brightness."""
+def colour_matrix(rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Draw a (3, 4) map of premultiplied RGBA to RGB: saturation, cast, contrast, brightness."""
     luminance = np.full((3, 3), [0.299, 0.587, 0.114])
     saturation = rng.uniform(1 - strength, 1 + strength)
     contrast = math.exp(rng.uniform(-strength, strength))
@@ -180,7 +184,8 @@ def _colour_matrix(rng: np.random.Generator, strength: float) -> np.ndarray:
     return np.hstack([matrix, np.full((3, 1), shift)])
 
 
-def _recolour(rgba: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def recolour(rgba: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply a matrix of `colour_matrix` to premultiplied RGBA (h, w, 4), float32 in [0, 1]."""
     alpha = rgba[..., 3:]
     rgb = np.clip(cv2.transform(rgba, matrix.astype(np.float32)), 0, alpha)
     return np.concatenate([rgb, alpha], axis=2)
@@ -231,9 +236,10 @@ def transform_cutout(
     return np.ascontiguousarray(warped[y : y + max(h, 1), x : x + max(w, 1)])
 
 
-def _sample_background(
+def sample_background(
     rng: np.random.Generator, background: Background, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a part of a background: image (height, width, 3) uint8 RGB, and its labels."""
     h, w = background.image.shape[:2]
     widest = min(h / height, w / width)  # source pixels per canvas pixel
     ratio = math.exp(rng.uniform(min(0.0, math.log(widest)), max(0.0, math.log(widest))))
@@ -248,11 +254,11 @@ def _sample_background(
         image, stuff = image[:, ::-1], stuff[:, ::-1]
     opaque = np.ones((height, width, 1), np.float32)
     rgba = np.concatenate([image.astype(np.float32) / 255, opaque], axis=2)
-    rgb = _recolour(rgba, _colour_matrix(rng, 0.4))[..., :3]
+    rgb = recolour(rgba, colour_matrix(rng, 0.4))[..., :3]
     return np.rint(rgb * 255).astype(np.uint8), np.ascontiguousarray(stuff)
 
 
-def _choose_cutouts(
+def choose_cutouts(
     rng: np.random.Generator, cutouts: Sequence[Cutout], count: int, few_categories: bool
 ) -> list[Cutout]:
     """Draw cut-outs; a category's probability is that of the root of its number of images."""
@@ -281,7 +287,7 @@ def _sample_layer(
         stretch=math.exp(rng.uniform(-0.1, 0.1)),
         max_upscale=options.max_upscale,
     )
-    rgba = _recolour(rgba, _colour_matrix(rng, 0.25))
+    rgba = recolour(rgba, colour_matrix(rng, 0.25))
     canvas = np.array([options.width, options.height])
     extent = np.array([rgba.shape[1], rgba.shape[0]])
     margin = np.minimum(0.3 * extent, canvas / 2)  # at most a fifth sticks out on a side
@@ -309,7 +315,7 @@ def sample_scene(
         The scene; its `stuff` labels are those of the background, also below the objects.
     """
     background = backgrounds[int(rng.integers(len(backgrounds)))]
-    image, stuff = _sample_background(rng, background, options.height, options.width)
+    image, stuff = sample_background(rng, background, options.height, options.width)
     weights = np.array([kind.weight for kind in options.kinds])
     kind = options.kinds[int(rng.choice(len(options.kinds), p=weights / weights.sum()))]
     count = int(rng.integers(kind.count[0], kind.count[1] + 1))
@@ -319,7 +325,7 @@ def sample_scene(
     sizes = scales * min(options.height, options.width)
     # Large objects tend to lie below, or they would hide the small ones.
     sizes = sizes[np.argsort(-sizes * np.exp(rng.normal(0, 0.4, count)), kind="stable")]
-    chosen = _choose_cutouts(rng, cutouts, count, clustered)
+    chosen = choose_cutouts(rng, cutouts, count, clustered)
     layers = [
         _sample_layer(rng, cutout, size, anchor, spread, options)
         for cutout, size in zip(chosen, sizes, strict=True)

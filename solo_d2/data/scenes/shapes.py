@@ -24,9 +24,10 @@ import numpy as np
 from ._old import old_build, old_register, run_old_command
 from .build import SPLITS, Draw, SceneSource
 from .compose import Layer, Scene, compose
+from .cutouts import Background, Cutout
 from .kinds import KINDS
 
-__all__ = ["SHAPES", "ShapesSource", "make_shapes_scene"]
+__all__ = ["SHAPES", "ShapesSource", "make_shapes_scene", "shape_sprites"]
 
 FORMAT = 1  # goes up when the same parameters give other data
 OBJECTS, RADII = (1, 8), (0.04, 0.35)
@@ -80,6 +81,26 @@ def _alpha(shape: str, radius: float, angle: float) -> np.ndarray:
         cv2.fillPoly(canvas, [np.rint(points).astype(np.int32)], 255)
     small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255
+
+
+def shape_sprites(
+    rng: np.random.Generator, side: int, count: int
+) -> tuple[list[Cutout], list[Background]]:
+    """Draw shapes and textures as cut-outs and backgrounds.
+
+    Args:
+        rng: the only source of randomness.
+        side: of a background, in pixels; shapes have a third of it as diameter.
+        count: shapes of each kind, and backgrounds.
+    """
+    cutouts = []
+    for category, shape in enumerate(SHAPES):
+        for _ in range(count):
+            alpha = _alpha(shape, side / 6, float(rng.uniform(0, 2 * math.pi)))[..., None]
+            rgba = np.concatenate([_texture(rng, *alpha.shape[:2]) * alpha, alpha], axis=2)
+            cutouts.append(Cutout(np.rint(rgba * 255).astype(np.uint8), category, upright=False))
+    textures = [np.rint(_texture(rng, side, side) * 255).astype(np.uint8) for _ in range(count)]
+    return cutouts, [Background(x, np.zeros(x.shape[:2], np.uint8)) for x in textures]
 
 
 def _layer(rng: np.random.Generator, height: int, width: int, radius: float) -> Layer:

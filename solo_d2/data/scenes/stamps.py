@@ -42,7 +42,7 @@ from .cutouts import Background, Cutout, SceneOptions, sample_scene, sofi_option
 from .debian import StampsUnavailableError, deb_package_name, fetch_package
 from .kinds import KINDS, ONLY_CLASS
 
-__all__ = ["StampsSource", "StampsUnavailableError", "load_table"]
+__all__ = ["Library", "StampsSource", "StampsUnavailableError", "load_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,13 @@ def _image_roots(
 
 
 @dataclass(frozen=True)
-class _Library:
-    """Decoded images of one split."""
+class Library:
+    """Decoded images of one split.
+
+    Attributes:
+        cutouts: of objects.
+        backgrounds: to put them on.
+    """
 
     cutouts: list[Cutout]
     backgrounds: list[Background]
@@ -158,7 +163,7 @@ def _load_background(path: Path, entry: dict[str, Any], stuff: Sequence[str]) ->
     return Background(image[y0:y1, x0:x1].copy(), labels[y0:y1, x0:x1].copy())
 
 
-def _load_library(table: dict[str, Any], roots: dict[str, Path], split: str) -> _Library:
+def _load_library(table: dict[str, Any], roots: dict[str, Path], split: str) -> Library:
     backgrounds, missing = [], []
     for entry in table["backgrounds"]:
         if entry["split"] != split:
@@ -175,11 +180,11 @@ def _load_library(table: dict[str, Any], roots: dict[str, Path], split: str) -> 
             f"no {split} background can be read; install scikit-image or pass the wallpaper "
             f"packages with --deb ({missing})"
         )
-    return _Library(_load_cutouts(table, roots[STAMPS_PACKAGE], split), backgrounds)
+    return Library(_load_cutouts(table, roots[STAMPS_PACKAGE], split), backgrounds)
 
 
 def _draw(
-    rng: np.random.Generator, library: _Library, options: SceneOptions, one_class: bool
+    rng: np.random.Generator, library: Library, options: SceneOptions, one_class: bool
 ) -> Scene:
     scene = sample_scene(rng, library.cutouts, library.backgrounds, options)
     return replace(scene, categories=np.zeros_like(scene.categories)) if one_class else scene
@@ -258,12 +263,7 @@ class StampsSource(SceneSource):
             ValueError: A package file is not one of those needed.
             StampsUnavailableError: The images are not available on this machine.
         """
-        roots = _image_roots(
-            self.table,
-            Path(self.cache) if self.cache is not None else root / "cache",
-            [Path(deb) for deb in self.debs],
-            Path(self.extracted) if self.extracted is not None else None,
-        )
+        roots = self._roots(root)
         return {
             split: functools.partial(
                 _draw,
@@ -273,6 +273,18 @@ class StampsSource(SceneSource):
             )
             for split in SPLITS
         }
+
+    def library(self, root: Path, split: str) -> Library:
+        """Read the cut-outs and backgrounds of a split; errors as of `load`."""
+        return _load_library(self.table, self._roots(root), split)
+
+    def _roots(self, root: Path) -> dict[str, Path]:
+        return _image_roots(
+            self.table,
+            Path(self.cache) if self.cache is not None else root / "cache",
+            [Path(deb) for deb in self.debs],
+            Path(self.extracted) if self.extracted is not None else None,
+        )
 
 
 def _old_source(**options: Any) -> StampsSource:

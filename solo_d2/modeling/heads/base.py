@@ -168,6 +168,19 @@ class SOLOHead(nn.Module):
             for x, size in zip(levels, self.grid.num_grids, strict=True)
         ]
 
+    def cell_kernels(self, inputs: Any, image: int, cells: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the predicted kernels of cells, which describe their objects; None without any.
+
+        Args:
+            inputs: of `mask_inputs`.
+            image: index of the image in the batch.
+            cells: flat cell indices (K,).
+
+        Returns:
+            (K, D), or None for a head whose kernels are weights of its own.
+        """
+        return None
+
     @abstractmethod
     def mask_inputs(self, features: dict[str, Tensor], levels: list[Tensor]) -> Any:
         """Compute what `level_probs` needs, once per batch, for all cells.

@@ -122,6 +122,10 @@ class DynamicSOLOHead(SOLOHead):
         cells = torch.cat([level.flatten(2) for level in kernels], dim=2).transpose(1, 2)
         return DynamicMaskInputs(kernels=Batched.split(cells), features=split)
 
+    def cell_kernels(self, inputs: DynamicMaskInputs, image: int, cells: Tensor) -> Tensor:
+        """See `SOLOHead.cell_kernels`."""
+        return take_cells(inputs.kernels.of(image), cells[None])[0]
+
     def batch_probs(
         self,
         inputs: DynamicMaskInputs,

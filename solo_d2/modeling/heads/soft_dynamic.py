@@ -113,6 +113,12 @@ class SoftDynamicSOLOHead(DynamicSOLOHead):
         coarse = resize_bilinear(details, (feature.shape[-2], feature.shape[-1]))
         return SoftMaskInputs(dynamic, Batched.split(details), Batched.split(coarse))
 
+    def cell_kernels(  # type: ignore[override]
+        self, inputs: SoftMaskInputs, image: int, cells: Tensor
+    ) -> Tensor:
+        """See `SOLOHead.cell_kernels`."""
+        return super().cell_kernels(inputs.dynamic, image, cells)
+
     def batch_probs(  # type: ignore[override]
         self,
         inputs: SoftMaskInputs,

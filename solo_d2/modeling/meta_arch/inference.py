@@ -49,6 +49,8 @@ class Inference(nn.Module):
         fixed: whether to use constant shapes; None for "on a GPU". Where the NMS takes one mask
             after the other, and where a graph is recorded, images are visited in chunks anyway.
         runner: called instead of `run_fixed`, if given; see `solo_d2.compile`.
+        keep_kernels: instances get ``pred_kernels``, float32 (K, D), of a head that predicts
+            kernels; see `SOLOHead.cell_kernels`.
     """
 
     backbone: Backbone
@@ -56,6 +58,7 @@ class Inference(nn.Module):
     settings: InferenceSettings
     fixed: bool | None = None
     runner: Callable[[Tensor], FixedOutputs] | None = None
+    keep_kernels: bool = False
 
     @abstractmethod
     def predict(self, features: dict[str, Tensor], images: ImageList) -> SOLOPredictions:
@@ -121,7 +124,15 @@ class Inference(nn.Module):
         masks, boxes, fields = self.resize_instances(
             predictions, image, cells, probs, frame, output_size
         )
+        fields |= self.kernels(predictions, image, cells)
         return make_instances(scores, labels, masks, boxes, **fields)
+
+    def kernels(self, predictions: SOLOPredictions, image: int, cells: Tensor) -> dict[str, Tensor]:
+        """Return the field of the kernels of cells (K,), if it is wanted and there are some."""
+        if not self.keep_kernels:
+            return {}
+        kernels = self.head.cell_kernels(predictions.mask_inputs, image, cells)
+        return {} if kernels is None else {"pred_kernels": kernels.float()}
 
     def resize_instances(
         self,
@@ -216,6 +227,7 @@ class Inference(nn.Module):
                     x[image, :count] for x in (found.scores, found.labels, found.masks, found.cells)
                 )
                 resized = self.resize_instances(predictions, image, cells, probs, *place)
+                resized[2].update(self.kernels(predictions, image, cells))
                 # A runner writes the next result where this one lies.
                 parts.append((scores.clone(), labels.clone(), *resized))
         # Second wait: which masks have lost all pixels.
