@@ -26,6 +26,22 @@ CASES = {
     "panoptic": PANOPTIC,
 }
 
+TEMPERATURE = ("MODEL.SOLO.SCORE_TEMPERATURE", 2.0)
+PATHS = (
+    *("MODEL.BACKBONE.NAME", "build_deform_resnet_fpn_backbone"),
+    *("MODEL.FPN.PATH_AGGREGATION", True),
+)
+# Of what is exported by itself, some together.
+COMBINED = {
+    "paths": PATHS,
+    "temperature": TEMPERATURE,
+    "vanilla_temperature": (*HEADS["vanilla"], *TEMPERATURE),
+    "soft_temperature_paths": (*SOFT, *TEMPERATURE, *PATHS),
+    "panoptic_temperature_paths": (*PANOPTIC, *TEMPERATURE, *PATHS),
+    "panoptic_decoupled": (*PANOPTIC, *HEADS["decoupled"]),
+    "panoptic_separate": (*PANOPTIC, *HEADS["dynamic_separate"]),
+}
+
 
 class Pools(nn.Module):
     """A backbone of one convolution and poolings."""
@@ -48,7 +64,8 @@ def export_case(*overrides):
     cfg = tiny_config("INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 160, *overrides)
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    model.backbone = Pools()
+    if not cfg.MODEL.FPN.PATH_AGGREGATION:
+        model.backbone = Pools()
     model.class_names, model.category_ids = ("cup", "fork", "spoon"), (3, 5, 9)
     generator = torch.Generator().manual_seed(1)
     head = model.head

@@ -30,6 +30,14 @@ def losses(model, batch):
         return {key: loss.item() for key, loss in model(batch).items()}
 
 
+def kept(model, batch):
+    """How many values wait for the backward pass."""
+    counts = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: counts.append(x.numel()), lambda x: x):
+        model(batch)
+    return sum(counts)
+
+
 def trainable(model, batch):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
@@ -66,6 +74,7 @@ SOLO_KEYS = {
     "NORM": ("", parameters, ()),
     "DEFORM": ("last", parameters, ()),
     "DEFORM_MODULATED": (False, parameters, ("MODEL.SOLO.DEFORM", "all")),
+    "RECOMPUTE_TOWERS": (True, kept, ()),
     "ALIGN": ("region_grid", losses, ()),
     "PRIOR_PROB": (0.1, initial, ()),
     "KERNEL_DIM": (64, parameters, ()),
@@ -272,6 +281,15 @@ def test_heads_without_kernels_refuse_their_keys(name, key, value):
 def test_category_losses_refuse_what_they_have_no_use_for(loss, key, value):
     with pytest.raises(ValueError, match=rf"{key} is {value}, but {loss} has no use for it"):
         tiny_model("MODEL.SOLO.CATEGORY_LOSS", loss, f"MODEL.SOLO.{key}", value)
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "naiveSyncBN", "naiveSyncBN_N"])
+def test_running_statistics_are_not_computed_twice(norm):
+    again = ("MODEL.SOLO.RECOMPUTE_TOWERS", True, "MODEL.SOLO.NORM")
+    with pytest.raises(ValueError, match=f"RECOMPUTE_TOWERS True runs layers twice.*'{norm}'"):
+        tiny_model(*again, norm)
+    for fits in ("", "GN", "FrozenBN"):
+        assert tiny_model(*again, fits).head.kernel_tower.recompute
 
 
 def test_groups_must_divide_the_kernel():

@@ -20,14 +20,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.arguments import argument_parser, command_parser, parse_arguments
+from ..engine.arguments import command_parser, parse_arguments
+from .accuracy import config_with_data
 from .export import make_predictor, read_size
 
 if TYPE_CHECKING:
     import numpy as np
     from detectron2.config import CfgNode
 
-    from ..inference.predictor import SOLOPredictor
     from .runtimes import Row
 
 __all__ = ["main", "make_parser"]
@@ -77,7 +77,7 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
         torch.set_num_threads(args.threads)
     size = read_size(args.size)
     predictor = make_predictor(args)
-    cfg = None if args.data is None else _config_with_data(predictor, args.data)
+    cfg = None if args.data is None else config_with_data(predictor, args.data)
     images = [_generated(size)] if cfg is None else _images(cfg, args.images)
     runtimes = RUNTIMES if "all" in args.runtime else args.runtime
     options = {"size": size, "max_candidates": args.max_candidates}
@@ -101,19 +101,6 @@ def _generated(size: tuple[int, int] | None) -> np.ndarray:
 
     image = example(size or SIZE, 1)[0].permute(1, 2, 0).byte().numpy()
     return np.ascontiguousarray(image)
-
-
-def _config_with_data(predictor: SOLOPredictor, folder: str) -> CfgNode:
-    """The model's config with a dataset to evaluate on."""
-    from ..data.arguments import register_named_data
-    from ..engine.prepare import use_data
-    from ..modeling.meta_arch.panoptic_solo import is_panoptic
-
-    cfg = predictor.cfg.clone()
-    cfg.defrost()
-    named = argument_parser().parse_args(["--eval-only", "--data", folder])
-    use_data(cfg, register_named_data(named, panoptic=is_panoptic(cfg)), fixed=True)
-    return cfg
 
 
 def _images(cfg: CfgNode, count: int) -> list[np.ndarray]:

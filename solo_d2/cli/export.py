@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..engine.arguments import command_parser, parse_arguments
+from .accuracy import limit_of_drop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +63,13 @@ def make_parser(prog: str = "solo-d2 export") -> argparse.ArgumentParser:
     )
     add("--precision", help="f32 (default); of OpenVINO also bf16, f16, and int8 with --calibrate")
     add("--calibrate", metavar="DIR", help="folder of images for int8, of which 64 are looked at")
+    add(
+        "--max-drop",
+        type=float,
+        metavar="AP",
+        help="of int8: leave layers in f32 until at most this much mask AP is lost on --data",
+    )
+    add("--data", metavar="DIR", help="a dataset as of solo-d2 eval, of which 100 images are used")
     add("--no-check", action="store_true", help="do not compare the file's results")
     return parser
 
@@ -74,9 +82,13 @@ def export(args: argparse.Namespace) -> ExportReport:
     size, batch = read_size(args.size), read_batch(args.batch)
     if args.calibrate is not None and size is not None:
         raise ValueError("--calibrate takes images of any size; leave --size out")
+    if (args.max_drop is None) != (args.data is None):
+        raise ValueError("--max-drop and --data go together; one is missing")
     format_of(args.output, args.format)  # before the model is built
     predictor = make_predictor(args)
-    print(f"writing {args.output}, which takes about half a minute", file=sys.stderr)
+    limit = None if args.data is None else limit_of_drop(predictor, args.data, args.max_drop)
+    time = "about half a minute" if limit is None else "minutes, more if AP is lost"
+    print(f"writing {args.output}, which takes {time}", file=sys.stderr)
     return export_model(
         predictor,
         args.output,
@@ -88,6 +100,7 @@ def export(args: argparse.Namespace) -> ExportReport:
         precision=args.precision,
         check=not args.no_check,
         calibration=() if args.calibrate is None else read_images(predictor, args.calibrate),
+        limit=limit,
     )
 
 

@@ -53,7 +53,10 @@ def check_save_arguments(args: argparse.Namespace, output: str) -> dict[str, Pat
     from ..inference.saving import save_folders
 
     if args.save and not args.input:
-        raise ValueError("--save goes with --input: frames of a video are no image files")
+        raise ValueError(
+            "--save goes with --input: a dataset of a film would be thousands of images that are "
+            "nearly alike; choose some (ffmpeg -i FILM -vf fps=1 frames/%06d.png), and give those"
+        )
     if not args.tolerance >= 0:
         raise ValueError(f"--tolerance must be 0 or more pixels, got {args.tolerance}")
     return save_folders(args.save, output)

@@ -72,6 +72,9 @@ def _add_head(node: CN) -> None:
     # of every tower; modulated is version 2, otherwise version 1.
     node.DEFORM = "none"
     node.DEFORM_MODULATED = True
+    # In training, keep only the input of every tower (and of the mask feature's levels) and run its
+    # layers once more in the backward pass: less memory for more time (docs/training.md).
+    node.RECOMPUTE_TOWERS = False
     # How features are brought to the grid: "bilinear", "adaptive_max_pool" or "region_grid"
     # (paper §4.2.1, "Alignment").
     node.ALIGN = "bilinear"

@@ -23,6 +23,12 @@ from .sources import SPLITS, recognise, register_folder, split_location
 
 __all__ = ["convert_dataset", "registered"]
 
+_LOST = {
+    "segments_info": "stuff of panoptic annotations",
+    "neg_category_ids": "for which classes LVIS's images are annotated",
+}
+"""What no format to write has, by the key of records that have it."""
+
 
 def convert_dataset(
     location: str, output: str | os.PathLike[str], kind: str, *, tolerance: float = 0.0
@@ -38,7 +44,7 @@ def convert_dataset(
         tolerance: Pixels by which outlines of masks may be simplified.
 
     Returns:
-        What was written, in one line, and in a second one what the format could not hold.
+        What was written, in one line, and in others what the format could not hold.
 
     Raises:
         ValueError: The dataset cannot be read, or the folder not be written.
@@ -50,6 +56,7 @@ def convert_dataset(
         with registered(location) as names:
             writer = make_writer(kind, stage, _all_classes(names), list(names), tolerance)
             told = [_write_split(writer, split, name) for split, name in names.items()]
+            lost = {_LOST[key] for name in names.values() for key in _LOST if _has(name, key)}
         writer.close()
         if target.is_dir():
             target.rmdir()  # empty
@@ -58,7 +65,8 @@ def convert_dataset(
         raise ValueError(f"{printable(target)}: cannot be written ({one_line(error)})") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    lines = [f"{printable(target)}: {', '.join(told)}", writer.message()]
+    left_out = f"left out: {', '.join(sorted(lost))}" if lost else ""
+    lines = [f"{printable(target)}: {', '.join(told)}", writer.message(), left_out]
     return "\n".join(filter(None, lines))
 
 
@@ -73,6 +81,11 @@ def registered(location: str) -> Iterator[dict[str, str]]:
         for name in set(DatasetCatalog.list()) - before:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
+
+
+def _has(name: str, key: str) -> bool:
+    """Return whether an image of a registered dataset has something besides its objects."""
+    return any(record.get(key) for record in DatasetCatalog.get(name))
 
 
 def _all_classes(names: Mapping[str, str]) -> list[str]:

@@ -104,6 +104,11 @@ def _coco_folder(folder: str, splits: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def _named(function: str) -> RegisterFolder:
+    """Return a function of `datasets.named`, which is imported when it is called."""
+    return lambda folder, splits: getattr(_datasets("named"), function)(folder, splits)
+
+
 def _look(module: str) -> Callable[[Path], str | None]:
     """Return a function that calls `recognise` of a module, which it imports then."""
     return lambda path: _datasets(module).recognise(path)
@@ -137,6 +142,15 @@ DATA_SOURCES: dict[str, DataSource] = {
     "yolo": _format("yolo", "data.yaml of YOLO, or a folder with it and files of polygons"),
     "voc": _format("voc", "a folder with VOC's JPEGImages, SegmentationObject, SegmentationClass"),
     "masks": _format("masks", "a folder with images and with masks whose values number objects"),
+    "lvis": DataSource(
+        "a folder with lvis_v1_train.json, lvis_v1_val.json and COCO's images",
+        _named("register_lvis_folder"),
+    ),
+    "panoptic": DataSource(
+        "a folder with annotations/panoptic_train2017.json, its PNGs and images",
+        _named("register_panoptic_folder"),
+        panoptic=_named("register_panoptic_folder"),
+    ),
     "stamps": DataSource(
         "a stamps dataset of solo_d2.data.scenes",
         _scenes("stamps", "stamps"),

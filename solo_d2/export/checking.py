@@ -16,6 +16,7 @@ from .graph import FullGraph, RawGraph, example
 from .info import ExportInfo
 from .model import ExportedModel
 from .parity import TOLERANCES, Outputs, Parity, RawParity, compare, compare_raw
+from .quantize import DropLimit
 from .reading import open_exported
 
 _logger = logging.getLogger(__name__)
@@ -66,6 +67,35 @@ def check_file(
             yield parity
     if not instances:
         _logger.warning("The check has compared no instances: the model finds none in its images")
+
+
+def check_drop(file: Path, model: SOLO, info: ExportInfo, limit: DropLimit) -> tuple[float, float]:
+    """Compare the accuracy of an exported file with its model's.
+
+    Args:
+        file: Of kind "full".
+        model: As it was before anything was done for the export.
+        info: Metadata of the file.
+        limit: What is measured, and how much may be lost.
+
+    Returns:
+        The accuracy of the model, and of the file.
+
+    Raises:
+        ValueError: More is lost.
+    """
+    backend, _ = open_exported(file)
+    backend.load(info.precision)
+    own = copy.deepcopy(model).float().cpu().eval()
+    models = own, ExportedModel(file, info, backend)
+    before, after = (limit.measure(x, range(limit.images)).total for x in models)
+    if not before - after <= limit.max_drop:
+        raise ValueError(
+            f"{printable(file.name)} was not written: in {info.precision} its accuracy is "
+            f"{after:.2f}, which is {before - after:.2f} below the model's; allowed are "
+            f"{limit.max_drop:g}. Calibrate with more images, allow a larger drop, or choose bf16"
+        )
+    return before, after
 
 
 def _compare(

@@ -8,9 +8,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -22,12 +23,14 @@ from ..io.paths import printable
 from ..model_zoo import model_zoo
 from ..modeling import SOLO
 from ..modeling.fixed import decay_of
-from .checking import check_file
+from .checking import check_drop, check_file
 from .formats import Format, format_of
 from .graph import FullGraph, RawGraph, example, exportable
 from .info import KINDS, LAYOUT, ExportInfo
+from .model import ExportedModel
 from .packages import versions
 from .parity import Parity, RawParity
+from .quantize import DropLimit, quantize
 from .reading import open_exported
 from .writers import WRITERS, Dims, Recording, Save
 
@@ -46,6 +49,7 @@ class ExportReport:
         seconds: That the export took, with the check.
         parity: What the check has found, one entry for each image, or of kind "raw" for each
             batch; () without a check.
+        accuracy: Of the model and of the file, as a `DropLimit` measures it; None without one.
 
     Example:
         >>> print(export_model(predictor, "model.onnx"))                 # doctest: +SKIP
@@ -59,6 +63,7 @@ class ExportReport:
     size_bytes: int
     seconds: float
     parity: tuple[Parity | RawParity, ...]
+    accuracy: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         """Describe it in a few lines."""
@@ -67,6 +72,9 @@ class ExportReport:
             f"{self.size_bytes / 2**20:.1f} MiB, in {self.seconds:.0f} s"
         ]
         lines += [f"  {parity}" for parity in self.parity]
+        if self.accuracy is not None:
+            before, after = self.accuracy
+            lines.append(f"  accuracy {before:.2f} of the model, {after:.2f} of the file")
         return "\n".join(lines)
 
 
@@ -85,6 +93,7 @@ def export_model(
     images: Sequence[Tensor] = (),
     onnx: str | PathLike[str] | None = None,
     calibration: Sequence[Tensor] = (),
+    limit: DropLimit | None = None,
 ) -> ExportReport:
     """Export a model for another runtime.
 
@@ -108,13 +117,15 @@ def export_model(
             convert instead of recording the model again, which takes most of the time.
         calibration: For int8: some dozens of images as of `images`, of the kind that the file will
             see; ranges of values follow from them.
+        limit: For int8: how much accuracy may be lost. Layers that lose most stay in f32, which is
+            tried out; nothing is written if it cannot be kept.
 
     Returns:
         What was written, and what the check has found.
 
     Raises:
         ValueError: An argument cannot be used, the format lacks something that the model has, a
-            package is missing, or the results differ.
+            package is missing, the results differ, or more accuracy is lost than `limit` allows.
         OSError: The file cannot be written.
 
     Example:
@@ -127,6 +138,8 @@ def export_model(
     _check_arguments(kind, size, batch, max_candidates)
     if (precision == "int8") != bool(calibration):
         raise ValueError("precision int8 needs calibration images, and no other precision does")
+    if limit is not None and (precision != "int8" or kind != "full"):
+        raise ValueError('a limit of the drop is for precision int8 and kind "full"')
     check_output(target)
     model, cfg = _resolve(model_or_name, cfg)
     _check_model(model, kind, size, batch)
@@ -134,22 +147,20 @@ def export_model(
     copy = exportable(model)
     graph = FullGraph(copy, max_candidates) if kind == "full" else RawGraph(copy)
     source = None if onnx is None else Path(onnx)
-    samples = tuple(x.float()[None].repeat(batch or 1, 1, 1, 1) for x in calibration)
-    plan = _Plan(chosen, kind, size, batch, max_candidates, precision, source, samples)
+    plan = _Plan(chosen, kind, size, batch, max_candidates, precision, source)
     with torch.no_grad():
-        save, outputs = _write(graph.eval(), plan, copy.size_divisibility)
-        info = _describe(copy, cfg, plan, outputs)
+        recording = _record(graph.eval(), plan, copy.size_divisibility)
+        info = _describe(copy, cfg, plan, recording.outputs)
         if source is not None:
             _check_source(source, info)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            draft = Path(folder, target.name)
-            save(draft, info.to_json())
-            parity: tuple[Parity | RawParity, ...] = ()
-            if check:
-                parity = tuple(check_file(draft, model, info, images))
-                save(draft, replace(info, parity=tuple(map(asdict, parity))).to_json())
-            files = _move(Path(folder), target.parent)
+        if calibration:
+            samples = [x.float()[None].repeat(batch or 1, 1, 1, 1) for x in calibration]
+            model_of = partial(ExportedModel, target, info)
+            whole = partial(quantize, calibration=samples, limit=limit, as_model=model_of)
+            recording = recording._replace(quantize=whole)
+        save = WRITERS[chosen.name](recording)
+        draft = _Draft(save, target, info)
+        files, parity, accuracy = draft.write(model, images if check else None, limit)
     return ExportReport(
         path=target,
         files=files,
@@ -159,6 +170,7 @@ def export_model(
         size_bytes=sum(file.stat().st_size for file in files),
         seconds=time.perf_counter() - start,
         parity=parity,
+        accuracy=accuracy,
     )
 
 
@@ -173,7 +185,30 @@ class _Plan:
     max_candidates: int
     precision: str
     source: Path | None
-    calibration: tuple[Tensor, ...]
+
+
+class _Draft(NamedTuple):
+    """A program, and where it will be once it is known to be right."""
+
+    save: Save
+    target: Path
+    info: ExportInfo
+
+    def write(
+        self, model: SOLO, images: Sequence[Tensor] | None, limit: DropLimit | None
+    ) -> tuple[tuple[Path, ...], tuple[Parity | RawParity, ...], tuple[float, float] | None]:
+        """Write the files, unless they differ from the model; `images` None compares nothing."""
+        target, info = self.target, self.info
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            draft = Path(folder, target.name)
+            self.save(draft, info.to_json())
+            parity: tuple[Parity | RawParity, ...] = ()
+            if images is not None:
+                parity = tuple(check_file(draft, model, info, images))
+                self.save(draft, replace(info, parity=tuple(map(asdict, parity))).to_json())
+            accuracy = None if limit is None else check_drop(draft, model, info, limit)
+            return _move(Path(folder), target.parent), parity, accuracy
 
 
 def _check_source(source: Path, info: ExportInfo) -> None:
@@ -241,8 +276,8 @@ def _resolve(model_or_name: Any, cfg: CfgNode | None) -> tuple[SOLO, CfgNode]:
     return model, cfg
 
 
-def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save, tuple[str, ...]]:
-    """Record the graph; returns how it is saved, and the names of its outputs."""
+def _record(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> Recording:
+    """Say what is to be recorded, and with which input."""
     # An exporter takes a batch of 1 for the constant 1.
     image = example(plan.size or (4 * divisor, 6 * divisor), plan.batch or 2)
     dims: Dims = {}
@@ -258,9 +293,7 @@ def _write(graph: FullGraph | RawGraph, plan: _Plan, divisor: int) -> tuple[Save
     if plan.kind == "raw":
         count = len(graph(image))
         outputs = (*outputs, *(f"mask_input_{i}" for i in range(count - len(outputs))))
-    return WRITERS[plan.format.name](
-        Recording(graph, image, dims, outputs, plan.precision, plan.source, plan.calibration)
-    ), outputs
+    return Recording(graph, image, dims, outputs, plan.precision, plan.source)
 
 
 def _describe(model: SOLO, cfg: CfgNode, plan: _Plan, outputs: tuple[str, ...]) -> ExportInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ class Recording(NamedTuple):
         outputs: Names of the outputs.
         precision: In which the program is to be run.
         source: An ONNX file of the graph, to be converted; None to record it.
-        calibration: Inputs (N, 3, H, W) of precision int8, from which ranges of values follow.
+        quantize: Of precision int8: makes a program of OpenVINO in int8 of one in f32.
     """
 
     graph: nn.Module
@@ -41,7 +40,7 @@ class Recording(NamedTuple):
     outputs: tuple[str, ...]
     precision: str
     source: Path | None = None
-    calibration: tuple[Tensor, ...] = ()
+    quantize: Callable[[Any], Any] | None = None
 
 
 def to_onnx(recording: Recording) -> Save:
@@ -63,33 +62,14 @@ def to_openvino(recording: Recording) -> Save:
     model = ov.Core().read_model(
         _onnx_program(recording).SerializeToString() if source is None else source
     )
-    if recording.precision == "int8":
-        model = _quantized(model, recording.calibration)
+    if recording.quantize is not None:
+        model = recording.quantize(model)
 
     def save(path: Path, metadata: str) -> None:
         model.set_rt_info(metadata, [METADATA_KEY])
         ov.save_model(model, path, compress_to_fp16=recording.precision == "f16")
 
     return save
-
-
-def _quantized(model: Any, calibration: tuple[Tensor, ...]) -> Any:
-    """Make an OpenVINO program whose convolutions work on int8; all else stays as it is."""
-    nncf = need("nncf", "precision int8", "quantize")
-    nncf.set_log_level(logging.ERROR)
-    return nncf.quantize(
-        model,
-        nncf.Dataset([image.numpy() for image in calibration]),
-        subset_size=len(calibration),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(types=list(_NOT_QUANTIZED), validate=False),
-    )
-
-
-_NOT_QUANTIZED = (
-    *("MatMul", "Multiply", "Add", "Subtract", "Divide"),  # masks, their overlaps, normalisation
-    *("Interpolate", "ReduceSum", "Concat"),
-)
 
 
 def to_pt2(recording: Recording) -> Save:

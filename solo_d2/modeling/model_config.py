@@ -211,6 +211,11 @@ def _check_head(cfg: CfgNode) -> None:
     if isinstance(head, type) and issubclass(head, SoftDynamicSOLOHead):
         channels["DETAILS.CONV_DIM"] = node.DETAILS.CONV_DIM
     check_norm_channels("MODEL.SOLO", node.NORM, channels)
+    if node.RECOMPUTE_TOWERS and node.NORM.endswith(("BN", "BN_N")) and node.NORM != "FrozenBN":
+        raise ValueError(
+            "MODEL.SOLO.RECOMPUTE_TOWERS True runs layers twice, so that the running statistics of "
+            f"MODEL.SOLO.NORM {node.NORM!r} would count a batch twice; set NORM GN, or False"
+        )
     if node.NORM == "GN" and node.NUM_CONVS and node.CONV_DIM == NORM_GROUPS:
         if min(node.NUM_GRIDS) == 1:
             raise ValueError(

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..layers import DeformConv2d, append_coords
 
@@ -23,11 +25,14 @@ class LayerStyle:
         norm: normalisation, as for `detectron2.layers.get_norm`.
         deform: which layers are deformable: "none", "all", or the "last" of every tower.
         modulated: deformable convolution v2, otherwise v1.
+        recompute: keep no more than a tower's input for the backward pass, and run its layers
+            again there.
     """
 
     norm: str
     deform: str = "none"
     modulated: bool = True
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.deform not in DEFORM_TYPES:
@@ -143,6 +148,7 @@ class Tower(nn.Sequential):
         self.out_channels = channels if num_convs else in_channels
         self.axes = axes
         self.num_coord_convs = num_coord_convs
+        self.recompute = style.recompute
 
     def layer_input(self, x: Tensor, index: int) -> Tensor:
         """Return what a layer sees of (N, C, H, W): with coordinates, or not."""
@@ -155,7 +161,14 @@ class Tower(nn.Sequential):
             input: of the first layer.
             align: resizes that input, coordinates included.
         """
-        x = self.layer_input(input, 0)
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self.run(input, align)
+        # Nothing in a tower is random.
+        return checkpoint(self.run, input, align, use_reentrant=False, preserve_rng_state=False)
+
+    def run(self, x: Tensor, align: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Run all layers, whatever is kept of them."""
+        x = self.layer_input(x, 0)
         if align is not None:
             x = align(x)
         for i, layer in enumerate(self):

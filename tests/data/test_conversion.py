@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from panoptic_scenes import scenes, write_scenes
 from PIL import Image
 
 from solo_d2.cli.convert import main
 from solo_d2.data.conversion import convert_dataset, registered
 from solo_d2.data.datasets.formats import WRITERS
+from solo_d2.data.datasets.lvis import write_lvis
 from solo_d2.data.sources import recognise
 from solo_d2.io.segmentation import decode_mask, encode_mask
 
@@ -223,3 +226,67 @@ def test_what_a_format_cannot_hold_at_all_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"hold.* {most} classes, here are 255"):
             convert_dataset(str(source), tmp_path / "out", kind)
         assert sorted(x.name for x in tmp_path.iterdir()) == ["source"]
+
+
+def test_lvis_is_read_where_its_kind_is_said(tmp_path, capsys):
+    source = write_source(tmp_path / "coco")
+    expected = without_crowds(contents(source))  # LVIS has none
+    for split in ("train", "val"):
+        write_lvis(source / f"{split}.json", source / f"lvis_v1_{split}.json")
+        content = json.loads((source / f"lvis_v1_{split}.json").read_text())
+        content["images"][0]["file_name"] = f"{split}/a.jpg"
+        (source / f"lvis_v1_{split}.json").write_text(json.dumps(content))
+    assert main([f"lvis:{source}", str(tmp_path / "out"), "--to", "coco"]) == 0
+    said = capsys.readouterr().out
+    assert "train 1 images, 2 objects" in said and "val 1 images, 1 objects" in said
+    assert "left out: for which classes LVIS's images are annotated" in said
+    assert contents(tmp_path / "out") == expected
+
+
+def panoptic_folder(root):
+    """Annotations in COCO's layout; the images of validation are those of training."""
+    files = write_scenes(root)
+    (root / "annotations").mkdir()
+    files[0].rename(root / "annotations/panoptic_train2017.json")
+    files[1].rename(root / "annotations/panoptic_train2017")
+    files[2].rename(root / "train2017")
+    return root
+
+
+def test_things_of_panoptic_annotations_are_objects(tmp_path, capsys):
+    source = panoptic_folder(tmp_path / "coco")
+    assert main([f"panoptic:{source}", str(tmp_path / "out"), "--to", "coco"]) == 0
+    said = capsys.readouterr().out
+    assert "train 3 images, 3 objects" in said and "left out: stuff of panoptic" in said
+    with registered(str(tmp_path / "out")) as names:
+        found = [
+            (x["category_id"], decode_mask(x["segmentation"], (64, 96)))
+            for record in DatasetCatalog.get(names["train"])
+            for x in record["annotations"]
+        ]
+    (both, _), _, (last, _) = scenes()
+    assert [k for k, _ in found] == [0, 1, 1]  # cat, dog, dog
+    for (_, mask), expected in zip(found, (both == 5, both == 6, last == 1), strict=True):
+        assert (mask == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: (root / "train2017").rename(root / "x"), "train2017: no such folder; it sh"),
+        (lambda root: shutil.rmtree(root / "annotations"), r"expected panoptic\*_train\*.json or"),
+        (
+            lambda root: shutil.copy(
+                root / "annotations/panoptic_train2017.json", root / "panoptic_train.json"
+            ),
+            "panoptic_train2017.json or panoptic_train.json. Leave one",
+        ),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_what_is_missing_of_a_panoptic_folder_is_named(tmp_path, change, said):
+    source = panoptic_folder(tmp_path / "coco")
+    change(source)
+    with pytest.raises(ValueError, match=said):
+        convert_dataset(f"panoptic:{source}", tmp_path / "out", "coco")
+    assert not (tmp_path / "out").exists()

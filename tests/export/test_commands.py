@@ -14,10 +14,12 @@ from PIL import Image
 from solo_d2 import SOLOPredictor
 from solo_d2.checkpoint import save_checkpoint
 from solo_d2.checkpoint.convention import own_info
+from solo_d2.cli.accuracy import config_with_data, limit_of_drop
 from solo_d2.cli.export import read_images
 from solo_d2.cli.main import main
 from solo_d2.data.scenes.build import build
 from solo_d2.data.scenes.shapes import ShapesSource
+from solo_d2.engine.trainer import SOLOTrainer
 from solo_d2.export import export_model, load_exported
 from solo_d2.export import formats as formats_module
 from solo_d2.testing import tiny_config
@@ -183,6 +185,9 @@ def log(folder):
         (["--output", "m.xml", "--precision", "int8"], "precision int8 needs calibration images"),
         (["--calibrate", ".", "--size", "64x96"], "takes images of any size; leave --size out"),
         (["--calibrate", "nowhere"], "nowhere"),
+        (["--max-drop", "1"], "--max-drop and --data go together; one is missing"),
+        (["--max-drop", "-1", "--data", "DATA"], "max_drop of at least 0, got 3 images and -1.0"),
+        (["--max-drop", "1", "--data", "DATA"], "a limit of the drop is for precision int8 and"),
         (["--output", "."], "the file's suffix must be one of"),
         (["MODEL.SOLO.NMS_TYPE", "hard"], 'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be'),
         (["MODEL.SOLO.REFINE_MASKS_TEST", "True"], "masks of exported files are not refined"),
@@ -199,6 +204,7 @@ def log(folder):
 )
 def test_a_bad_argument_is_one_line_and_no_file(home, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
+    words = [home / "data" if word == "DATA" else word for word in words]
     output = [] if "--output" in words else ["--output", "m.torchscript"]
     done = call(main, "export", "--config-file", home / "config.yaml", *output, *words)
     assert done.returncode == 2
@@ -237,6 +243,18 @@ def test_images_for_int8_are_those_that_the_network_sees(home, tmp_path):
     assert image.shape == (3, 96, 64)
     assert torch.allclose(image[:, :, 48:], predictor.model.pixel_mean.expand(3, 96, 16), atol=1e-3)
     assert image[2, :, :48].min() > 249  # BGR
+
+
+def test_a_limit_of_the_drop_measures_mask_ap_as_evaluations_do(home):
+    predictor = SOLOPredictor(home / "config.yaml", device="cpu")
+    limit = limit_of_drop(predictor, str(home / "data"), 0.5)
+    total, each = limit.measure(predictor.model, [0, 1, 2])
+    cfg = config_with_data(predictor, str(home / "data"))
+    cfg.DATALOADER.NUM_WORKERS = 0
+    assert total == SOLOTrainer.test(cfg, predictor.model)["segm"]["AP"]
+    assert limit.images == len(each) == 3 and limit.max_drop == 0.5
+    assert limit.measure(predictor.model, [1]) == (each[1], [each[1]])
+    assert limit_of_drop(predictor, str(home / "data"), 0.5, most=2).images == 2
 
 
 def test_calibration_without_int8_is_refused(tmp_path):

@@ -11,11 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_builders import CASES, export_case, one_input, photo
+from export_builders import CASES, COMBINED, export_case, one_input, photo
 from head_builders import HEADS
 
 from solo_d2 import SOLOPredictor
-from solo_d2.export import export_model, load_exported, open_exported
+from solo_d2.export import (
+    Accuracy,
+    DropLimit,
+    ExportedModel,
+    export_model,
+    exporter,
+    load_exported,
+    open_exported,
+)
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -212,6 +220,30 @@ def test_another_file_is_not_converted_for_a_model(files, tmp_path):
             export_model(predictor, tmp_path / "m.xml", onnx=folder / "m.onnx", **options)
 
 
+def int8(files, path, limit):
+    """Write the model of `files` in int8, calibrated on two images."""
+    predictor, folder, _ = files
+    images = [torch.from_numpy(photo(96, 128, seed=i)).permute(2, 0, 1) for i in range(2)]
+    options = {"batch": None, "max_candidates": 300, "onnx": folder / "m.onnx"}
+    return export_model(
+        predictor, path, precision="int8", calibration=images, limit=limit, **options
+    )
+
+
+def test_accuracy_below_the_limit_leaves_no_file(files, tmp_path, monkeypatch):
+    def measure(model, numbers):
+        each = [40.0 if isinstance(model, ExportedModel) else 50.0 for _ in numbers]
+        return Accuracy(sum(each) / len(each), each)
+
+    monkeypatch.setattr(exporter, "quantize", lambda program, **options: program)
+    with pytest.raises(ValueError, match=r"accuracy is 40.00, which is 10.00 below .* are 9.9\."):
+        int8(files, tmp_path / "m.xml", DropLimit(measure, images=2, max_drop=9.9))
+    assert list(tmp_path.iterdir()) == []
+    report = int8(files, tmp_path / "m.xml", DropLimit(measure, images=2, max_drop=10))
+    assert report.accuracy == (50.0, 40.0) and "50.00 of the model, 40.00 of the" in str(report)
+    assert load_exported(report.path).info.precision == "int8"
+
+
 @pytest.mark.parametrize("case", sorted(set(HEADS) - {"dynamic"}))  # of which `files` has all
 def test_every_head_of_two_levels_runs_in_both_runtimes(case, tmp_path):
     cfg, model = export_case(*CASES[case], *TWO_LEVELS)
@@ -228,9 +260,9 @@ def test_a_light_model_with_its_backbone_runs_in_both_runtimes(tmp_path):
 
 @pytest.mark.exports
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *COMBINED])
 def test_every_head_runs_in_every_format(case, suffix, tmp_path):
-    cfg, model = export_case(*CASES[case])
+    cfg, model = export_case(*{**CASES, **COMBINED}[case])
     if case == "deform" and suffix == ".xml":
         with pytest.raises(ValueError, match="format openvino has no DeformConv"):
             export_model(model, tmp_path / "m.xml", cfg=cfg)
@@ -244,3 +276,25 @@ def test_every_head_runs_in_every_format(case, suffix, tmp_path):
         expected = model([sample])[0]["instances"]
     check_same(expected, exported([sample])[0]["instances"])
     assert json.loads(exported.info.to_json())["kind"] == "full"
+
+
+@pytest.mark.exports
+def test_layers_return_to_f32_until_the_limit_is_kept(files, tmp_path):
+    pytest.importorskip("nncf")
+    images = [one_input(), one_input((60, 120))]
+
+    def scores(model, number):
+        found = model([images[number]])[0]["instances"].scores
+        return torch.nn.functional.pad(found, (0, 100 - len(found)))
+
+    expected = [scores(files[0].model, i) for i in range(2)]
+
+    def measure(model, numbers):
+        each = [-1e3 * float((scores(model, i) - expected[i]).abs().mean()) for i in numbers]
+        return Accuracy(sum(each) / len(each), each)
+
+    free = int8(files, tmp_path / "free.xml", DropLimit(measure, images=2, max_drop=1e9))
+    lost = free.accuracy[0] - free.accuracy[1]
+    kept = int8(files, tmp_path / "kept.xml", DropLimit(measure, images=2, max_drop=lost / 4))
+    assert 0 < kept.accuracy[0] - kept.accuracy[1] <= lost / 4
+    assert free.size_bytes < kept.size_bytes < files[2][1].size_bytes

@@ -41,8 +41,8 @@ PUBLIC = {
     "solo_d2.data": "DATA_SOURCES DataSource JSON_FORMATS",
     "solo_d2.engine": """SOLOTrainer argument_parser check_data launch name_classes parse_arguments
         plan_schedule setup use_data""",
-    "solo_d2.export": """ExportReport ExportedModel FORMATS export_model exported_config is_exported
-        load_exported open_exported""",
+    "solo_d2.export": """Accuracy DropLimit ExportReport ExportedModel FORMATS export_model
+        exported_config is_exported load_exported open_exported""",
     "solo_d2.inference": "InferenceRun ModelCard SOLOPredictor show_in_window",
     "solo_d2.tracking": "Tracker",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models

@@ -63,6 +63,31 @@ def test_a_tower_without_layers_aligns():
     assert torch.equal(made(x, lambda x: resize(x, (4, 4))), resize(x, (4, 4)))
 
 
+def with_gradients(tower, align):
+    """What a tower yields, its gradients, and the tensors that it kept for them."""
+    kept, x = [], noise().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        found = tower(x, align)
+    found.square().sum().backward()
+    return found, [x.grad, *(p.grad for p in tower.parameters())], kept
+
+
+@pytest.mark.parametrize("align", [None, lambda x: resize(x, (4, 4))])
+@pytest.mark.parametrize("deform", ["none", "all"])
+def test_a_tower_that_is_run_again_keeps_its_input_and_has_the_same_gradients(deform, align):
+    torch.manual_seed(0)
+    plain = Tower(32, 32, 2, LayerStyle("GN", deform), num_coord_convs=1)
+    again = Tower(32, 32, 2, LayerStyle("GN", deform, recompute=True), num_coord_convs=1)
+    again.load_state_dict(plain.state_dict())
+    found, gradients, kept = with_gradients(again, align)
+    expected, expected_gradients, all_kept = with_gradients(plain, align)
+    assert torch.equal(found, expected) and len(gradients) == len(expected_gradients) > 6
+    for one, other in zip(gradients, expected_gradients, strict=True):
+        assert torch.equal(one, other)
+    assert len(all_kept) > 6 and len(kept) == 1 and torch.equal(kept[0], noise())
+    assert len(with_gradients(again.eval(), align)[2]) == len(all_kept)  # as frozen parts
+
+
 @pytest.mark.parametrize(("num_convs", "num_coord_convs"), [(0, 1), (2, 3), (2, -1)])
 def test_there_must_be_layers_for_the_coordinates(num_convs, num_coord_convs):
     with pytest.raises(ValueError, match="NUM_COORD_CONVS must lie between 0 and"):

@@ -50,12 +50,14 @@ _REMEDIES = {
     OBJECT_MASKS: "its masks tell the objects of a class apart",
     CLASS_MASKS: "its masks tell the classes of the objects",
 }
+_ADD = f"add {OBJECT_MASKS} and {CLASS_MASKS}, or polygons in another format (docs/datasets.md)"
 
 
 def recognise(location: Path) -> str | None:
     """Tell whether a folder is laid out so, see `DataSource`."""
     if not any((location / part).is_dir() for part in (OBJECT_MASKS, CLASS_MASKS)):
-        return None
+        has_boxes = any(location.glob("Annotations/*.xml"))
+        return f"its xml files hold boxes, and masks are learnt; {_ADD}" if has_boxes else None
     missing = [part for part in _REMEDIES if not (location / part).is_dir()]
     return f"has no folder {missing[0]}; {_REMEDIES[missing[0]]}" if missing else ""
 

@@ -132,7 +132,9 @@ class SOLOHead(nn.Module):
             "num_convs": node.NUM_CONVS,
             "num_coord_convs": node.NUM_COORD_CONVS,
             "conv_dim": node.CONV_DIM,
-            "style": LayerStyle(node.NORM, node.DEFORM, node.DEFORM_MODULATED),
+            "style": LayerStyle(
+                node.NORM, node.DEFORM, node.DEFORM_MODULATED, node.RECOMPUTE_TOWERS
+            ),
             "align_mode": node.ALIGN,
             "prior_prob": node.PRIOR_PROB,
             "freeze_category": node.FREEZE_CATEGORY_BRANCH,

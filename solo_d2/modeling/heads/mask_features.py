@@ -6,7 +6,7 @@ Both modules yield one map per level and say how the masks made from it relate t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -78,7 +78,8 @@ class _Stages(Tower):
         super().__init__(in_channels, channels, depth, style, num_coord_convs=int(coords))
         self.doubles = doublings > 0
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def run(self, x: Tensor, align: Callable[[Tensor], Tensor] | None) -> Tensor:  # noqa: ARG002
+        """Run all layers; nothing is aligned."""
         for i, layer in enumerate(self):
             x = layer(self.layer_input(x, i))
             if self.doubles:

@@ -154,6 +154,16 @@ def test_lists_of_ids_are_splits(tmp_path, files, splits):
     assert ids == {split: [f"JPEGImages/{name}.jpg"] for split, name in splits.items()}
 
 
+def test_boxes_of_voc_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "Annotations/a.xml").write_text("<annotation></annotation>")
+    with pytest.raises(ValueError, match="looks like voc data, but its xml files hold boxes, and"):
+        recognise(tmp_path)
+    with pytest.raises(ValueError, match="add SegmentationObject and SegmentationClass, or poly"):
+        voc.find(tmp_path)
+
+
 def test_what_is_missing_of_voc_is_named(tmp_path):
     write_voc(tmp_path, ["train"])
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")
