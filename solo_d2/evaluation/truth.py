@@ -91,23 +91,10 @@ def _read_truth(dataset_name: str, federated: bool) -> Truth:
     if file is not None:
         records, categories = _read_file(file, label_of)
     elif federated:
-        groups = metadata.get("class_frequencies")
-        if groups is None:
-            raise ValueError(
-                f"the dataset {dataset_name}: LVIS's evaluation needs the frequency of classes; "
-                "read it with register_lvis_json, or set class_frequencies in the metadata to "
-                '"r", "c" or "f" of every class'
-            )
-        categories = {label: {"frequency": group} for label, group in enumerate(groups)}
+        categories = _frequencies(dataset_name)
     images, annotations = _images(dataset_name, records or [], label_of if federated else None)
     classes = metadata.get("thing_classes")
-    highest = max((x["category_id"] for x in annotations), default=0)
-    count = max(highest, 1 + max(categories, default=-1)) if classes is None else len(classes)
-    if highest > count:
-        raise ValueError(
-            f"the dataset {dataset_name} has an annotation of class {highest - 1}, but its "
-            f"metadata name {count} classes; thing_classes must list all"
-        )
+    count = _class_count(dataset_name, annotations, categories)
     content = {
         "info": {},
         "licenses": [],
@@ -127,6 +114,34 @@ def _read_truth(dataset_name: str, federated: bool) -> Truth:
         classes=None if classes is None else list(classes),
         content=content,
     )
+
+
+def _frequencies(dataset_name: str) -> dict[Any, dict[str, Any]]:
+    """LVIS's categories by label, of a dataset whose metadata say how frequent they are."""
+    groups = MetadataCatalog.get(dataset_name).get("class_frequencies")
+    if groups is None:
+        raise ValueError(
+            f"the dataset {dataset_name}: LVIS's evaluation needs the frequency of classes; "
+            "read it with register_lvis_json, or set class_frequencies in the metadata to "
+            '"r", "c" or "f" of every class'
+        )
+    return {label: {"frequency": group} for label, group in enumerate(groups)}
+
+
+def _class_count(
+    dataset_name: str, annotations: list[dict[str, Any]], categories: dict[Any, dict[str, Any]]
+) -> int:
+    """How many classes there are: as many as are named, else as occur."""
+    highest = max((x["category_id"] for x in annotations), default=0)
+    classes = MetadataCatalog.get(dataset_name).get("thing_classes")
+    if classes is None:
+        return max(highest, 1 + max(categories, default=-1))
+    if highest > len(classes):
+        raise ValueError(
+            f"the dataset {dataset_name} has an annotation of class {highest - 1}, but its "
+            f"metadata name {len(classes)} classes; thing_classes must list all"
+        )
+    return len(classes)
 
 
 def _foreign_file(dataset_name: str) -> str | None:

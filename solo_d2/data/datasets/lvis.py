@@ -180,23 +180,10 @@ def write_lvis(
     if counts_from:
         counted = Path(counts_from)
         images_of = _Indexed(counted, read_coco(counted), all_images=False).images_of_categories()
-    shown_in, crowded = (
-        truth.categories_of_images(crowds=False),
-        truth.categories_of_images(crowds=True),
-    )
     written = {
         "info": content.get("info", {}),
         "licenses": content.get("licenses", []),
-        "images": [
-            {
-                **image,
-                "neg_category_ids": [
-                    k for k in truth.categories if k not in shown_in[key] | crowded[key]
-                ],
-                "not_exhaustive_category_ids": sorted(crowded[key]),
-            }
-            for key, image in truth.images.items()
-        ],
+        "images": _lvis_images(truth),
         "annotations": truth.measured_objects(),
         "categories": [
             {
@@ -214,6 +201,22 @@ def write_lvis(
             file.write(json.dumps(written).encode())
     except OSError as error:
         raise ValueError(f"{lvis_json}: cannot be written ({one_line(error)})") from error
+
+
+def _lvis_images(truth: _Indexed) -> list[dict[str, Any]]:
+    """The images, each with the categories that it lacks and those that its crowds hide."""
+    shown_in = truth.categories_of_images(crowds=False)
+    crowded = truth.categories_of_images(crowds=True)
+    return [
+        {
+            **image,
+            "neg_category_ids": [
+                k for k in truth.categories if k not in shown_in[key] | crowded[key]
+            ],
+            "not_exhaustive_category_ids": sorted(crowded[key]),
+        }
+        for key, image in truth.images.items()
+    ]
 
 
 class _Indexed:
