@@ -7,11 +7,9 @@ import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-SECONDS = 120
 
-
-def _limited(function, arguments):
-    signal.alarm(SECONDS)
+def _limited(seconds, function, arguments):
+    signal.alarm(seconds)
     try:
         return "value", function(*arguments)
     except Exception as error:
@@ -23,20 +21,29 @@ def _limited(function, arguments):
 class FreshProcess:
     """Call functions of importable modules in another process.
 
-    It is started, not forked: a fork has the locks of threads that it does not have, so that a
-    thread pool used before (hotcoco's) would hang. The process is kept from call to call and
+    It is not forked from this one: a fork has the locks of threads that it does not have, so that
+    a thread pool used before (hotcoco's) would hang. The process is kept from call to call and
     replaced when it died.
+
+    Args:
+        seconds: after which a call is killed.
     """
 
-    def __init__(self):
-        self._pool = None
+    def __init__(self, seconds=120):
+        self._seconds, self._pool = seconds, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
     def __call__(self, function, *arguments):
         """Return ("value", result), an error's name and text, or ("died", "")."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"))
         try:
-            return self._pool.submit(_limited, function, arguments).result()
+            return self._pool.submit(_limited, self._seconds, function, arguments).result()
         except BrokenProcessPool:
             self.close()
             return "died", ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def solo_yaml_files():
     return [name for name in yaml_files() if Path(name).parts[0] not in parts]
 
 
+@functools.cache
+def _read(name):
+    return load_config(CONFIGS / name)
+
+
+def read(name):
+    """A config of its own, of which the file is read once."""
+    return _read(name).clone()
+
+
 SMALL = {
     "resnet50d.ra2_in1k": "test_resnet",
     "convnextv2_tiny.fcmae_ft_in22k_in1k": "test_convnext2",
@@ -39,7 +50,7 @@ SMALL = {
 
 def shrunken(name):
     """A config with everything that it switches on or off, a fraction of its size."""
-    cfg = load_config(CONFIGS / name)
+    cfg = read(name)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
     cfg.MODEL.TIMM.NAME = SMALL.get(cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.NAME)
@@ -85,7 +96,7 @@ def train_and_predict(cfg):
 
 @pytest.mark.parametrize("name", solo_yaml_files())
 def test_multi_scale_testing_lies_around_the_plain_size(name):
-    cfg = load_config(CONFIGS / name)
+    cfg = read(name)
     plain, sizes = cfg.INPUT.MIN_SIZE_TEST, list(cfg.TEST.AUG.MIN_SIZES)
     if name.startswith("Models/"):  # objects larger than those that they were trained on
         assert sizes == [plain * 7 // 12, plain]
@@ -110,20 +121,25 @@ def models_seen():
 @pytest.mark.parametrize("name", solo_yaml_files())
 def test_every_config_trains_a_step_and_predicts(name, models_seen):
     cfg = shrunken(name)
-    model = cfg.MODEL.dump()
+    model = repr(cfg.MODEL)
     if model not in models_seen:
         train_and_predict(cfg)
     models_seen.add(model)
 
 
+_META_MODELS = {}
+
+
 def build_on_meta(name):
-    """A model as large as it is, of which nothing is allocated."""
-    cfg = load_config(CONFIGS / name)
+    """A model as large as it is, of which nothing is allocated; configs share it."""
+    cfg = read(name)
     cfg.MODEL.DEVICE = "meta"
     cfg.MODEL.WEIGHTS = cfg.MODEL.TIMM.WEIGHTS = ""
     cfg.MODEL.SOLO.NMS_TYPE = "matrix"  # the others are tried out on the CPU
-    with torch.device("meta"):
-        return cfg, build_model(cfg)
+    if (model := repr(cfg.MODEL)) not in _META_MODELS:
+        with torch.device("meta"):
+            _META_MODELS[model] = build_model(cfg)
+    return cfg, _META_MODELS[model]
 
 
 @pytest.mark.parametrize("name", solo_yaml_files())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import scenarios as saving
 import torch
+from fresh_process import FreshProcess
 from torch import nn
 
 from solo_d2.checkpoint import SOLOCheckpointer, load_checkpoint, load_state_dict
@@ -22,11 +20,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes and l
 def scenarios(tmp_path_factory):
     """Folder of the scenarios, and how their processes ended."""
     root = tmp_path_factory.mktemp("scenarios")
-    command = [sys.executable, str(Path(__file__).with_name("scenarios.py")), str(root)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return root, json.loads(done.stdout.splitlines()[-1])
+    with FreshProcess(300) as process:
+        kind, endings = process(saving.main, root)
+    assert kind == "value", endings
+    return root, endings
 
 
 @pytest.mark.parametrize("where", ["writing", "renaming", "tagging"])

@@ -186,7 +186,7 @@ def test_detectron2_is_left_as_it_was(data_set, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_trains_in_two_processes_and_merges_their_results(tmp_path):
-    """In mixed precision; two processes without it are in `tests/faults/two_processes.py`."""
+    """In mixed precision; two processes without it are in `tests/two_processes.py`."""
     annotations = write_coco(tmp_path)
     cfg = train_config(
         tmp_path / "out", "MODEL.SOLO.PRIOR_PROB", 0.5,

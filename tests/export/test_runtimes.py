@@ -251,7 +251,7 @@ def test_every_head_of_two_levels_runs_in_both_runtimes(case, tmp_path):
         assert min(x.instances for x in report.parity) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.exports
 def test_a_light_model_with_its_backbone_runs_in_both_runtimes(tmp_path):
     predictor = SOLOPredictor("solo_d2/stamps_lite0", device="cpu")
     for report in both(tmp_path, predictor, size=(128, 160)):

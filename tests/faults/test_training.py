@@ -24,11 +24,13 @@ import numpy as np
 import pytest
 import torch
 import training_runs as runs
+import two_processes
 from builders import SOFT, tiny_model
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.train_loop import TrainerBase
+from fresh_process import FreshProcess
 from panoptic_scenes import write_scenes
 from training_runs import At, config, send, train, weights
 
@@ -1225,15 +1227,10 @@ def test_classes_of_sets_registered_by_a_function_are_checked(category):
 def two(tmp_path_factory):
     """Folder and endings of the runs of `two_processes`."""
     root = tmp_path_factory.mktemp("two")
-    script = Path(__file__).with_name("two_processes.py")
-    paths = [str(ROOT), str(ROOT / "tests")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(script), str(root)],
-        capture_output=True, text=True, env=environment, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return root, json.loads(done.stdout.splitlines()[-1])
+    with FreshProcess(280) as process:
+        kind, endings = process(two_processes.main, root)
+    assert kind == "value", endings
+    return root, endings
 
 
 def saved(folder, iteration):

@@ -335,10 +335,11 @@ def test_two_processes_give_the_gradients_of_one(tmp_path, training_batch):
         "half": [empty_input(), training_batch[0]],
         "empty": [empty_input(), empty_input(1)],
     }
-    torch.multiprocessing.spawn(
+    torch.multiprocessing.start_processes(
         distributed_worker,
         args=(batches, str(tmp_path / "init"), str(tmp_path / "grads_")),
         nprocs=2,
+        start_method="forkserver",
     )
     model = tiny_model()
     for name, batch in batches.items():

@@ -1,6 +1,6 @@
-"""Trainings in two processes that a signal, a bad image or a death ends: a script of its own.
+"""Trainings in two processes that a signal, a bad image or a death ends.
 
-One interpreter forks for every training, since starting one takes longer than all of them.
+One process of its own forks for every training, since starting one takes longer than all.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -72,7 +70,7 @@ def train(root, name, hooks=(), overrides=(), world=2, resume=False):
 
 
 def main(root):
-    """Run all; prints how the processes ended."""
+    """Run all; how the processes ended, by the name of the training."""
     runs.register(root / "data")
     endings = {"whole": train(root, "whole")}
     stop = [runs.At(3, runs.send(signal.SIGTERM))]
@@ -90,8 +88,4 @@ def main(root):
     parts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATE_STEPS")
     endings["accumulated"] = train(root, "accumulated", overrides=(*parts, 2))
     endings["parts"] = train(root, "parts", overrides=(*parts, 4), world=1)
-    sys.stdout.write(json.dumps(endings))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return endings
