@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from ..engine.arguments import command_parser, parse_arguments
 from .films import add_film_arguments, check_film_arguments, drawing_run, saving_tracks
 from .saving import add_save_arguments, check_save_arguments, saving
+from .sharding import add_shard_arguments, predict_shards
 
 if TYPE_CHECKING:
     from ..export import ExportedModel
@@ -75,6 +76,7 @@ def make_parser(prog: str = "solo-d2 predict") -> argparse.ArgumentParser:
     add_save_arguments(parser)
     add("--no-draw", action="store_true", help="write no drawings, only the files of --save...")
     _add_names(parser)
+    add_shard_arguments(parser)
     return parser
 
 
@@ -264,6 +266,8 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     from ..io.results_file import ResultsFile
 
     check_film_arguments(args)
+    if args.shards:
+        return predict_shards(args, overrides, make_run)
     job = plan_images(args) if args.input else plan_video(args)
     folders = check_save_arguments(args, args.output or DEFAULT_OUTPUT)
     run = make_run(args, overrides)

@@ -1,0 +1,166 @@
+"""``solo-d2 predict --shards DIR``: millions of images, on one machine or many."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..io.paths import printable
+
+if TYPE_CHECKING:
+    from ..inference.runner import InferenceRun
+    from ..inference.shard_worker import ShardWorker
+    from ..inference.shards import Record, Shard, ShardFolder
+
+__all__ = ["add_shard_arguments", "predict_shards"]
+
+RunMaker = Callable[[argparse.Namespace, Sequence[str]], "InferenceRun"]
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    group = parser.add_argument_group(
+        "shards",
+        "of --input: results in many files of one folder; the same command goes on after any end. "
+        "Inputs may also be lists of paths (.txt), Parquet files and tar archives",
+    )
+    add = group.add_argument
+    add("--shards", metavar="DIR", help="folder of the results; nothing is drawn")
+    add("--shard-size", type=int, default=256, metavar="N", help="files of a shard (default: 256)")
+    add(
+        "--shard-format",
+        choices=("coco", "parquet"),
+        default="coco",
+        help="of the results (default: coco)",
+    )
+    add("--part", metavar="K/N", help="do the K-th of N parts: for N jobs that share DIR")
+    add("--ray", type=int, metavar="N", help="N workers of a Ray cluster do the shards")
+
+
+def predict_shards(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker) -> int:
+    """Do the shards that are left; returns the exit code.
+
+    Raises:
+        ValueError: options, inputs or the folder cannot be used.
+        OSError: results cannot be written.
+    """
+    from ..inference.interrupt import Interrupted
+    from ..inference.shards import part_of
+
+    shards, failures, folder = _prepare(args, overrides)
+    done = folder.done()
+    left = [shard for shard in part_of(shards, args.part) if shard.number not in done]
+    code = 0
+    try:
+        make = functools.partial(make_worker, args, overrides, make_run, folder)
+        failures += _work(left, make, args) if left else []
+    except Interrupted as stop:
+        print(f"interrupted ({stop}); the same command goes on", file=sys.stderr)
+        code = stop.exit_code
+    totals = folder.finish()
+    print(
+        f"{totals.shards} of {len(shards)} shards are done: {totals.images} images, "
+        f"{totals.instances} instances found, {len(totals.bad)} images left out (bad.csv)"
+    )
+    print(f"results: {printable(folder.root / 'results')}")
+    return code or int(bool(failures or totals.bad))
+
+
+def _prepare(
+    args: argparse.Namespace, overrides: Sequence[str]
+) -> tuple[list[Shard], list[str], ShardFolder]:
+    """Check all options, plan, and open the folder: before the model is built."""
+    from ..inference.dataset_ids import DatasetIds
+    from ..inference.shard_files import check_format
+    from ..inference.shards import ShardFolder, plan_shards
+
+    for option in ("save_json", "save", "output", "video_input", "webcam"):
+        if getattr(args, option) not in (None, []):
+            name = option.replace("_", "-")
+            raise ValueError(f"--shards writes results of --input alone: leave --{name} out.")
+    if args.batch_size < 1 or (args.ray is not None and args.ray < 1):
+        raise ValueError(
+            f"--batch-size and --ray must be 1 or more, got {args.batch_size} and {args.ray}."
+        )
+    check_format(args.shard_format)
+    ids = DatasetIds(args.ids) if args.ids else None
+    shards, problems = plan_shards(args.input, args.shard_size, ids)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    folder = ShardFolder(args.shards, args.shard_format)
+    folder.open(shards, _settings(args, overrides))
+    return shards, problems, folder
+
+
+def _settings(args: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:
+    """On what results depend, other than the images."""
+    keys = ("config_file", "weights", "confidence_threshold", "tiles", "class_names", "ids")
+    return {
+        **{key: getattr(args, key) for key in (*keys, "shard_size", "shard_format")},
+        "overrides": list(overrides),
+    }
+
+
+def _work(
+    shards: Sequence[Shard], make: Callable[[], ShardWorker], args: argparse.Namespace
+) -> list[str]:
+    """Do shards; returns a line for each that cannot be done."""
+    failures = []
+    with (
+        tqdm(total=len(shards), unit="shard", disable=None) as progress,
+        contextlib.closing(_results(shards, make, args)) as results,
+    ):
+        for shard, result in results:
+            if isinstance(result, str):
+                failures.append(f"shard {shard.number} ({_images_of(shard)}): {result}")
+                tqdm.write(f"failed: {failures[-1]}", file=sys.stderr)
+            progress.update()
+    return failures
+
+
+def _results(
+    shards: Sequence[Shard], make: Callable[[], ShardWorker], args: argparse.Namespace
+) -> Generator[tuple[Shard, Record | str], None, None]:
+    from ..inference.ray_driver import RayPool, run_shards
+    from ..io.image_sources import SourceError
+
+    if args.ray is not None:
+        pool = RayPool(make, args.ray, 0 if args.device == "cpu" else None)
+        try:
+            yield from run_shards(shards, pool)
+        finally:
+            pool.close()
+        return
+    worker = make()
+    for shard in shards:
+        try:
+            yield shard, worker.run(shard)
+        except SourceError as error:
+            yield shard, str(error)
+
+
+def _images_of(shard: Shard) -> str:
+    """Where the images of a shard are, in a few words."""
+    names = shard.source.text.split("\n")
+    return printable(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}")
+
+
+def make_worker(
+    args: argparse.Namespace,
+    overrides: Sequence[str],
+    make_run: RunMaker,
+    folder: ShardFolder,
+) -> ShardWorker:
+    """Return what does shards in this process."""
+    from ..inference.dataset_ids import DatasetIds
+    from ..inference.shard_worker import ShardWorker
+
+    ids = DatasetIds(args.ids) if args.ids else None
+    predictor = make_run(args, overrides).predictor
+    return ShardWorker(predictor, folder, batch_size=args.batch_size, ids=ids)
