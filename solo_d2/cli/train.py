@@ -108,6 +108,8 @@ def _check_report_options(args: argparse.Namespace) -> None:
         raise ValueError("--report-against needs --report DIR")
     if args.report is not None and not args.eval_only:
         raise ValueError("--report is of an evaluation: solo-d2 eval --report DIR")
+    if args.results and not args.eval_only:
+        raise ValueError("--results is of an evaluation: solo-d2 eval --results PATH")
 
 
 def _plan_report(args: argparse.Namespace, cfg: CfgNode) -> ReportPlan | None:
@@ -186,6 +188,11 @@ def main(
         args = parse_arguments(argv, parser)
         args.eval_only = args.eval_only or evaluate
         _check_report_options(args)
+        if args.results:
+            from .results import evaluate_results
+
+            evaluate_results(args)
+            return 0
         if prog is None:
             complete(args)
         else:

@@ -67,6 +67,13 @@ def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
         help="find out where AP is lost: diagnosis.md beside the results (TEST.DIAGNOSE True)",
     )
     add(
+        "--results",
+        nargs="+",
+        metavar="PATH",
+        help="of an evaluation: score these files or folders of COCO results, one after the other, "
+        "instead of a model",
+    )
+    add(
         "--report",
         metavar="DIR",
         help="of an evaluation: one page with all figures, curves and the worst images",

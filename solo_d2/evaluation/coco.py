@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
@@ -17,7 +16,7 @@ from ..io.atomic import atomic_write
 from ..io.results import EncodedInstances, JsonListWriter
 from .diagnosis import diagnose
 from .predictions import ByImage, check_instances, results_file
-from .scoring import BOUNDARY, METRICS, TASKS, Scorer, figures_of, hotcoco, mean_precision, percent
+from .scoring import BOUNDARY, METRICS, TASKS, Scorer, figures_by_class, figures_of, hotcoco
 from .truth import read_truth
 
 __all__ = ["COCOInstanceEvaluator"]
@@ -205,21 +204,10 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         precision = self._scorer.precision(entries_of(found, task), task, chosen)
         results = figures_of(precision)
         _logger.info("Evaluation results for %s:\n%s", task, create_small_table(results))
-        by_class = self._by_class(precision)
+        by_class = figures_by_class(precision, self._truth)
         if by_class:
-            _logger.info("%s AP by class:\n%s", task, _columns(by_class))
+            _logger.info("%s AP by class:\n%s", task, columns(by_class))
         return {**results, **{f"AP-{name}": value for name, value in by_class.items()}}
-
-    def _by_class(self, precision: np.ndarray) -> dict[str, float]:
-        """AP of every class, if there are several; classes of one name get their id behind it."""
-        names = self._truth.classes or []
-        if len(names) < 2:
-            return {}
-        repeated = {name for name, count in Counter(names).items() if count > 1}
-        ids = self._truth.category_ids
-        keys = [f"{n} (id {i})" if n in repeated else n for n, i in zip(names, ids, strict=True)]
-        values = (mean_precision(precision[:, :, k, 0, -1]) for k in range(len(names)))
-        return dict(zip(keys, percent(values), strict=True))
 
 
 def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
@@ -236,8 +224,8 @@ def entries_of(found: Found, task: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _columns(values: Mapping[str, float], pairs: int = 3) -> str:
-    """Names and values side by side, `pairs` of them in a line."""
+def columns(values: Mapping[str, float], pairs: int = 3) -> str:
+    """Return a table of names and values side by side, `pairs` of them in a line."""
     cells = [cell for item in values.items() for cell in item]
     rows = [cells[i : i + 2 * pairs] for i in range(0, len(cells), 2 * pairs)]
     headers = ["category", "AP"] * min(pairs, len(values))

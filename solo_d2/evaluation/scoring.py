@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,16 @@ try:
 except ImportError:
     hotcoco = None  # type: ignore[assignment]
 
-__all__ = ["BOUNDARY", "METRICS", "TASKS", "Scorer", "figures_of", "mean_precision", "percent"]
+__all__ = [
+    "BOUNDARY",
+    "METRICS",
+    "TASKS",
+    "Scorer",
+    "figures_by_class",
+    "figures_of",
+    "mean_precision",
+    "percent",
+]
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TASKS = ("segm", "bbox")
@@ -48,7 +58,19 @@ class Scorer:
             task: one of `TASKS`, or `BOUNDARY`.
             chosen: numbers of the images that count; by default all.
         """
-        scorer: Any  # two packages with the same words in two spellings
+        scorer = self._evaluated(results, task, chosen)
+        with contextlib.redirect_stdout(io.StringIO()):
+            scorer.accumulate()
+        return np.asarray((scorer.eval or {})["precision"])
+
+    def matches(self, results: list[dict[str, Any]], task: str) -> list[dict[str, Any] | None]:
+        """Return pycocotools' ``evalImgs``: what was matched, by category, area and image."""
+        found: list[dict[str, Any] | None] = self._evaluated(results, task, None).evalImgs
+        return found
+
+    def _evaluated(self, results: list[dict[str, Any]], task: str, chosen: list[int] | None) -> Any:
+        """Match results with objects; two packages have the same words in two spellings."""
+        scorer: Any
         kind = "bbox" if task == "bbox" else "segm"
         if self._fast and task != BOUNDARY:
             self._index = self._index or hotcoco.COCO(self._truth.content)
@@ -57,8 +79,7 @@ class Scorer:
             if chosen is not None:
                 scorer.params.img_ids = chosen
             scorer.evaluate()
-            scorer.accumulate()
-            return np.asarray((scorer.eval or {})["precision"])
+            return scorer
         make = BoundaryCOCOeval if task == BOUNDARY else COCOeval
         with contextlib.redirect_stdout(io.StringIO()):
             index = self._truth.coco()
@@ -67,8 +88,7 @@ class Scorer:
             if chosen is not None:
                 scorer.params.imgIds = chosen
             scorer.evaluate()
-            scorer.accumulate()
-        return scorer.eval["precision"]
+        return scorer
 
 
 def figures_of(precision: np.ndarray) -> dict[str, float]:
@@ -80,6 +100,21 @@ def figures_of(precision: np.ndarray) -> dict[str, float]:
     chosen = [precision[:, :, :, 0, -1], precision[0, :, :, 0, -1], precision[5, :, :, 0, -1]]
     chosen += [precision[:, :, :, area, -1] for area in (1, 2, 3)]
     return dict(zip(METRICS, percent(map(mean_precision, chosen)), strict=True))
+
+
+def figures_by_class(precision: np.ndarray, truth: Truth) -> dict[str, float]:
+    """Return AP of every class in percent, if there are several.
+
+    Classes of one name get their id behind it.
+    """
+    names = truth.classes or []
+    if len(names) < 2:
+        return {}
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    ids = truth.category_ids
+    keys = [f"{n} (id {i})" if n in repeated else n for n, i in zip(names, ids, strict=True)]
+    values = (mean_precision(precision[:, :, k, 0, -1]) for k in range(len(names)))
+    return dict(zip(keys, percent(values), strict=True))
 
 
 def mean_precision(precision: np.ndarray) -> float:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import io
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from stub_predictor import StubPredictor
 
 from solo_d2.config import HEAD_KEYS
 from solo_d2.layers import MASK_NMS, hard_nms
@@ -128,3 +132,33 @@ def test_relative_positions_are_those_of_every_cell_by_itself():
 def test_a_broken_contract_is_named(check, broken, rule):
     with pytest.raises(AssertionError, match=rule):
         check(broken)
+
+
+def bytes_of(value):
+    """A grey JPEG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (70, 50), (value, value, value)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_the_rows_of_the_spark_example_are_results_or_an_error():
+    module = load("spark_udf")
+    rows = list(module.predict_contents(StubPredictor(2), [bytes_of(9), b"none", bytes_of(200)]))
+    assert [(x is None, y is None) for x, y in rows] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    entries = json.loads(rows[0][0])
+    assert [x["category_name"] for x in entries] == ["cup", "cup"]
+    assert set(entries[0]) == {"category_id", "category_name", "bbox", "score", "segmentation"}
+
+
+def test_batches_of_the_spark_example_are_tables(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    module = load("spark_udf")
+    monkeypatch.setattr(module, "predictor_of", lambda *_: StubPredictor(1))
+    batches = [pandas.Series([bytes_of(9), b"none"]), pandas.Series([bytes_of(1)])]
+    first, second = module.predict_batches("any", 0.3)(iter(batches))
+    assert (list(first.columns), len(first), len(second)) == (["results", "error"], 2, 1)
+    assert first["error"].notna().tolist() == [False, True]
