@@ -21,7 +21,7 @@ from typing import Any
 
 from solo_d2 import SOLOPredictor
 from solo_d2.inference.failures import describe, raise_if_hopeless
-from solo_d2.io.image import read_image
+from solo_d2.io.image import decode_image
 from solo_d2.io.results import EncodedInstances
 
 Row = tuple[str | None, str | None]
@@ -37,7 +37,7 @@ def predict_contents(predictor: Any, contents: Iterable[bytes]) -> Iterator[Row]
     """Yield (results, None) or (None, error) for the bytes of every image."""
     for content in contents:
         try:
-            image = read_image("image", content=bytes(content))
+            image = decode_image(bytes(content))
             found = EncodedInstances.of(predictor(image)["instances"])
             entries = found.entries(None, class_names=predictor.metadata.get("thing_classes"))
             plain = [{k: v for k, v in x.items() if k != "image_id"} for x in entries]
