@@ -80,14 +80,16 @@ def _prepare(
     from ..inference.shard_files import check_format
     from ..inference.shards import ShardFolder, plan_shards
 
-    for option in ("save_json", "save", "output", "video_input", "webcam"):
-        if getattr(args, option) not in (None, []):
+    for option in ("save_json", "save", "output", "track"):
+        if getattr(args, option):
             name = option.replace("_", "-")
             raise ValueError(f"--shards writes results of --input alone: leave --{name} out.")
     if args.batch_size < 1 or (args.ray is not None and args.ray < 1):
         raise ValueError(
             f"--batch-size and --ray must be 1 or more, got {args.batch_size} and {args.ray}."
         )
+    if not args.input:
+        raise ValueError("--shards goes with --input: films have no shards.")
     check_format(args.shard_format)
     ids = DatasetIds(args.ids) if args.ids else None
     shards, problems = plan_shards(args.input, args.shard_size, ids)

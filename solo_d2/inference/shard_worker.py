@@ -11,10 +11,10 @@ import torch
 
 from ..io.image import decode_image, read_image
 from ..io.results_file import ResultList
+from .collecting import ResultCollector
 from .dataset_ids import DatasetIds
 from .failures import describe, raise_if_hopeless
 from .predictor import SOLOPredictor
-from .runner import InferenceRun
 from .shards import BadImage, Record, Shard, ShardFolder
 
 __all__ = ["ShardWorker"]
@@ -31,7 +31,7 @@ class _Image(NamedTuple):
     problem: str
 
 
-class ShardWorker(InferenceRun):
+class ShardWorker(ResultCollector):
     """Predicts shards and puts their results into a folder. Nothing is drawn.
 
     The next batch is read and decoded while the model is busy with one.
@@ -51,7 +51,8 @@ class ShardWorker(InferenceRun):
         batch_size: int = 1,
         ids: DatasetIds | None = None,
     ) -> None:
-        super().__init__(predictor, draw=False)
+        super().__init__(predictor.metadata)
+        self.predictor = predictor
         self._folder, self._size = folder, batch_size
         if ids is not None:
             self.use_category_ids(ids)
@@ -64,11 +65,12 @@ class ShardWorker(InferenceRun):
             OSError: its results cannot be written.
         """
         self.sink = results = ResultList()
-        self.done = self.found = 0
         bad: list[BadImage] = []
+        images = 0
         for batch in _ahead(self._batches(shard)):
+            images += len(batch)
             bad += self._one_batch(shard, batch)
-        record = Record(self.done, self.found, tuple(bad))
+        record = Record(images - len(bad), len(results.results), tuple(bad))
         self._folder.commit(shard, results.results, record)
         return record
 
@@ -81,7 +83,7 @@ class ShardWorker(InferenceRun):
                 problems[image.place] = prediction
                 continue
             try:
-                self._collect(prediction, shard.image_id(image.place), image.name)
+                self.collect(prediction, shard.image_id(image.place), image.name)
             except ValueError as error:  # of another size than the dataset says
                 problems[image.place] = describe(error)
         for image in batch:
