@@ -159,6 +159,7 @@ def test_the_tables_hold_every_key():
     added.add("INPUT.RESIZE_FILTER")  # tests/agreement/test_inputs.py
     added.add("DATALOADER.SKIP_UNREADABLE")  # tests/faults/test_training.py
     added.add("SOLVER.ACCUMULATE_STEPS")  # tests/engine/test_accumulation.py
+    added |= {"SOLVER.TRACKERS", "TEST.DRAWN_IMAGES"}  # tests/engine/test_trackers.py
     added.add("SOLVER.CHECKPOINTS_TO_KEEP")  # tests/engine/test_checkpoints.py
     assert set(leaves(cfg)) - before == added
 

@@ -213,6 +213,9 @@ def _add_evaluation(cfg: CN) -> None:
     cfg.TEST.AUG.MIN_SHARE = 0.0
     # Find out where AP is lost, and write it to diagnosis.md beside the results.
     cfg.TEST.DIAGNOSE = False
+    # At every evaluation of a training, so many images of the first test set, drawn with what is
+    # found in them, go to TensorBoard and SOLVER.TRACKERS.
+    cfg.TEST.DRAWN_IMAGES = 0
 
     # Look at images through windows, for those of thousands of pixels (docs/prediction.md).
     cfg.TEST.TILES = CN()
@@ -237,6 +240,9 @@ def _add_solver(node: CN) -> None:
     # How many of the checkpoints of SOLVER.CHECKPOINT_PERIOD stay, the newest; 0: all of them.
     # model_best.pth and model_final.pth stay besides.
     node.CHECKPOINTS_TO_KEEP = 0
+    # Where metrics and images go beside TensorBoard: any of "wandb", "trackio" and "mlflow", with a
+    # project behind a colon if it shall not be "solo_d2", such as ["wandb:cups"].
+    node.TRACKERS = []
     # Parts in which a process computes its share of SOLVER.IMS_PER_BATCH, one after the other, for
     # cards that cannot hold it at once; the step is that of the whole batch (docs/scaling.md).
     node.ACCUMULATE_STEPS = 1

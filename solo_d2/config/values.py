@@ -28,6 +28,9 @@ if "RANDOM_SUBSET_RATIO" in get_cfg().DATALOADER:
 CLIP_TYPES = ["value", "norm", "full_model"]
 """Values of `SOLVER.CLIP_GRADIENTS.CLIP_TYPE`."""
 
+TRACKERS = ["wandb", "trackio", "mlflow"]
+"""Packages that `SOLVER.TRACKERS` may name."""
+
 NONE = exactly(None)
 POSITIVE = number(0, above=True)
 NOT_NEGATIVE = number(0)
@@ -99,7 +102,14 @@ RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": choice(lambda: CLIP_TYPES),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": either(POSITIVE, exactly(math.inf)),
+    "SOLVER.TRACKERS": items(
+        Rule(
+            lambda: f"PACKAGE or PACKAGE:PROJECT with one of {', '.join(TRACKERS)}",
+            lambda value: isinstance(value, str) and value.partition(":")[0] in TRACKERS,
+        )
+    ),
     "TEST.EVAL_PERIOD": integer(0),
+    "TEST.DRAWN_IMAGES": integer(0, 100),
     "TEST.DETECTIONS_PER_IMAGE": COUNT,
     "TEST.EXPECTED_RESULTS": items(
         Rule(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.structures import Instances, PolygonMasks
 from detectron2.structures.masks import polygons_to_bitmask
+from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
 from torch import nn
 
@@ -104,18 +108,44 @@ class DrawnImages(HookBase):
         sample = self._loader.first_sample
         if sample is None or (self.trainer.iter + 1) % self._period:
             return
-        height, width = sample["image"].shape[1:]
-        self._model.eval()
-        try:
-            with torch.no_grad():
-                given = {"image": sample["image"], "height": height, "width": width}
-                found = self._model([given])[0]["instances"]
-        finally:
-            self._model.train()
+        found = _find(self._model, sample["image"])
         rgb = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self._format)
         names = getattr(self._model, "class_names", ())
         drawn = np.hstack([_draw(rgb, x.to("cpu"), names) for x in (found, _labelled(sample))])
         self.trainer.storage.put_image("found | labelled", drawn.transpose(2, 0, 1))
+
+
+def draw_evaluation(
+    model: nn.Module, mapper: Callable[[dict[str, Any]], dict[str, Any]], cfg: CfgNode
+) -> None:
+    """Put `TEST.DRAWN_IMAGES` images of the first test set, with what is found, into the storage.
+
+    Args:
+        model: with the weights that are evaluated.
+        mapper: of the test set's records.
+        cfg: of the training.
+    """
+    names = getattr(model, "class_names", ())
+    for record in DatasetCatalog.get(cfg.DATASETS.TEST[0])[: cfg.TEST.DRAWN_IMAGES]:
+        image = mapper(copy.deepcopy(record))["image"]
+        rgb = convert_image_to_rgb(image.permute(1, 2, 0), cfg.INPUT.FORMAT)
+        drawn = _draw(rgb, _find(model, image).to("cpu"), names)
+        title = f"test/{Path(record['file_name']).stem}"
+        get_event_storage().put_image(title, drawn.transpose(2, 0, 1))
+
+
+def _find(model: nn.Module, image: torch.Tensor) -> Instances:
+    """What a model finds in an image (3, H, W) of the network's size; it stays in its mode."""
+    height, width = image.shape[1:]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            given = {"image": image, "height": height, "width": width}
+            found: Instances = model([given])[0]["instances"]
+    finally:
+        model.train(training)
+    return found
 
 
 def _draw(rgb: np.ndarray, instances: Instances, names: Sequence[str]) -> np.ndarray:

@@ -16,6 +16,7 @@ from detectron2.engine import defaults as detectron2_defaults
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -39,8 +40,9 @@ from .checkpointer import BestCheckpointer, TrainingCheckpointer
 from .classes import align_datasets, check_names, name_classes
 from .ema import AverageWeights, WeightAverage
 from .freezing import FreezeBackbone
-from .hooks import BestCheckpoint, DrawnImages
+from .hooks import BestCheckpoint, DrawnImages, draw_evaluation
 from .loop import ResumableTrainer
+from .trackers import build_trackers
 
 _logger = logging.getLogger(__name__)
 
@@ -231,9 +233,21 @@ class SOLOTrainer(ResumableTrainer):
             added.insert(0, DrawnImages(self.cfg.VIS_PERIOD, *shown))
         return added
 
+    def build_writers(self) -> list[EventWriter]:
+        """Add the trackers of `SOLVER.TRACKERS`.
+
+        Raises:
+            ValueError: A package is not installed.
+        """
+        # Before TensorBoard's, which takes the images out of the storage.
+        return [*build_trackers(self.cfg.SOLVER.TRACKERS, self._config), *super().build_writers()]
+
     def _evaluate(self) -> dict[str, Any]:
         with self.average.applied() if self.average else nullcontext():
             self._last_eval_results = self.test(self.cfg, self.model)
+            if self.cfg.TEST.DRAWN_IMAGES and self.cfg.DATASETS.TEST and comm.is_main_process():
+                mapper = SOLODatasetMapper(self.cfg, is_train=False)
+                draw_evaluation(self.checkpointer.model, mapper, self.cfg)
         return self._last_eval_results
 
     def _evaluate_with_tta(self) -> dict[str, Any]:

@@ -76,6 +76,8 @@ VALUES = [
     ("DATALOADER.SAMPLER_TRAIN", ["", "Training", None], ["TrainingSampler"]),
     ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", [None, 1, "yes"], [True, False]),
     ("DATALOADER.SKIP_UNREADABLE", [None, 0], [True]),
+    ("SOLVER.TRACKERS", ["wandb", ["wandbs"], ["comet:cups"], [1], None], [[], ["wandb:cups"]]),
+    ("TEST.DRAWN_IMAGES", [-1, 101, True, 0.5], [0, 100]),
     ("INPUT.MIN_SIZE_TRAIN", [(), (-1,), -5, (64.5,), "64", None], [(0,), (64,), 64, [1, 2, 3]]),
     ("INPUT.MAX_SIZE_TRAIN", [0, -1, 1.5, NAN], [1, 100_000]),
     ("INPUT.MIN_SIZE_TEST", [-1, "800", (800,)], [0, 1]),
