@@ -20,7 +20,9 @@ MODULES = [
     "solo_d2.layers",
     "solo_d2.model_zoo",
     "solo_d2.modeling",
+    "solo_d2.serve",
     "solo_d2.testing",
+    "solo_d2.tracking",
     "solo_d2.web",
 ]
 

@@ -36,7 +36,7 @@ MODULES = (
         f"solo_d2.{room}"
         for room in (
             "checkpoint", "data", "engine", "evaluation", "export", "inference", "layers",
-            "model_zoo", "modeling", "testing", "web",
+            "model_zoo", "modeling", "serve", "testing", "tracking", "web",
         )
     ),
 )  # fmt: skip

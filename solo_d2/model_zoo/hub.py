@@ -87,6 +87,10 @@ def push_folder(
 
     Raises:
         ValueError: The folder is no model folder, or the Hub refuses or cannot be reached.
+
+    Example:
+        >>> push_folder("models/cups", "me/cups", public=True)  # doctest: +SKIP
+        'https://huggingface.co/me/cups/commit/0123abc'
     """
     from huggingface_hub import HfApi
 

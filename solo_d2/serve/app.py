@@ -52,6 +52,10 @@ class Limits:
         bytes: Of an upload.
         pixels: Of an image.
         seconds: That an upload may take.
+
+    Example:
+        >>> Limits(waiting=8).pixels
+        16000000
     """
 
     waiting: int = 32
@@ -75,6 +79,13 @@ def make_app(
         threshold: Least score of instances where a request says nothing.
         hosts: Names under which clients may address the server, so that no web page of another
             host can reach it by a name that it points here; ("*",) for all.
+
+    Example:
+        >>> from solo_d2 import SOLOPredictor
+        >>> from solo_d2.testing import tiny_config
+        >>> app = make_app(SOLOPredictor(tiny_config()), Limits(waiting=8))
+        >>> [route.path for route in app.routes]
+        ['/', '/health', '/model', '/predict']
     """
     service = _Service(predictor, limits or Limits(), threshold)
     return Starlette(

@@ -44,6 +44,7 @@ PUBLIC = {
     "solo_d2.export": """Accuracy DropLimit ExportReport ExportedModel FORMATS export_model
         exported_config is_exported load_exported open_exported""",
     "solo_d2.inference": "InferenceRun ModelCard SOLOPredictor show_in_window",
+    "solo_d2.serve": "Limits Options make_app",
     "solo_d2.tracking": "Tracker",
     "solo_d2.model_zoo": """PublishedCheckpoint get get_config get_config_file list_models
         load_config local_weights push_folder""",
