@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("page")
 
 _OF_THE_MODEL = (
     *("class_names", "category_ids", "input_format", "resize_filter", "min_size", "max_size"),
-    *("pixel_mean", "divisor", "size", "batch", "mask_thresh"),
+    *("pixel_mean", "divisor", "size", "batch", "mask_thresh", "max_candidates"),
 )
 
 

@@ -157,7 +157,7 @@ def test_the_score_and_the_keyboard_choose_what_stands_out(page, tmp_path):
 def test_what_is_no_image_or_too_large_is_said_in_a_line(page, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     assert look(page, tmp_path / "text.png") == "failed"
-    assert page.run(STATUS).startswith("This is no image that the browser reads.")
+    assert page.run(STATUS).startswith("The browser cannot read this as an image.")
     Image.new("1", (8000, 6000)).save(tmp_path / "large.png")
     assert look(page, tmp_path / "large.png") == "failed"
     assert page.run(STATUS).startswith("This image has 48 million pixels, the page takes 40.")

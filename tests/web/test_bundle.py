@@ -13,6 +13,7 @@ import pytest
 from commands import ROOT, call
 
 from solo_d2.cli import main as cli
+from solo_d2.testing import tiny_config
 from solo_d2.web import bundle, runtime
 from solo_d2.web.bundle import PAGE
 
@@ -75,6 +76,23 @@ def test_the_page_loads_nothing_from_elsewhere_and_names_what_there_is():
     assert set(re.findall(r'(?:element|ById)\("(\w+)"\)', code)) <= ids
     files = set(re.findall(r'(?:from "\./|(?:href|src)="|Worker\(")([\w.]+)"', code))
     assert files == {*texts, "runtime.js"} - {"index.html"}
+
+
+def test_a_config_is_exported_first(tmp_path, archive, monkeypatch):
+    seen = []
+
+    def export_model(predictor, path):
+        seen.append(predictor.cfg.MODEL.SOLO.SCORE_THRESH_TEST)
+        web_builders.write_model(path)
+
+    monkeypatch.setattr("solo_d2.export.export_model", export_model)
+    config = tmp_path / "small.yaml"
+    config.write_text(tiny_config().dump())
+    words = (config, "--runtime", archive, "--output", tmp_path / "web")
+    done = call(cli.main, "web", *words, "MODEL.SOLO.SCORE_THRESH_TEST", "0.25")
+    assert done.returncode == 0, done.stderr
+    assert seen == [0.25]
+    assert json.loads((tmp_path / "web" / "model.json").read_text())["name"] == "small"
 
 
 @pytest.mark.parametrize(

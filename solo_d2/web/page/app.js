@@ -82,7 +82,10 @@ async function detect() {
     found = answer;
     active = null;
     showInstances();
-    say(`${Math.round(answer.milliseconds)} ms for ${answer.size[1]} x ${answer.size[0]} pixels.`);
+    const most = `; of many candidates the best ${model.max_candidates} were looked at`;
+    const [height, width] = answer.size;
+    const time = `${Math.round(answer.milliseconds)} ms for ${width} x ${height} pixels`;
+    say(`${time}${answer.crowded ? most : ""}.`);
     document.body.dataset.state = "done";
   } catch (error) {
     if (mine !== photo) return;

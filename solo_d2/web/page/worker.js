@@ -39,13 +39,14 @@ const actions = {
     const input = networkInput(pixels, ...size, seen, canvas, model);
     const start = performance.now();
     const shape = [model.batch ?? 1, 3, ...canvas];
-    const found = await session.run({ image: new ort.Tensor("float32", input, shape) });
+    const found = await run({ image: new ort.Tensor("float32", input, shape) });
     const stride = found.masks.dims.slice(2);
     last = { blob, size, seen, canvas, stride, found };
     const scale = Math.min(1, VIEW / Math.max(...size));
     const view = size.map((side) => Math.max(1, Math.round(side * scale)));
     const instances = select(view, () => true);
-    return { size, view, instances, milliseconds: performance.now() - start };
+    const crowded = Number(found.num_candidates.data[0]) > model.max_candidates;
+    return { size, view, instances, crowded, milliseconds: performance.now() - start };
   },
 
   /** Cut an instance out: a PNG that is transparent around it. */
@@ -75,6 +76,15 @@ const actions = {
     }));
   },
 };
+
+async function run(inputs) {
+  try {
+    return await session.run(inputs);
+  } catch (error) {
+    // Most often of memory. What a program in WebAssembly was about is not known any more.
+    throw new Error(`The model failed (${error.message ?? error}). Reload, and take a smaller image.`);
+  }
+}
 
 /** Instances of the last photograph by their numbers, with masks of a size. */
 function select(size, isWanted) {
@@ -122,7 +132,7 @@ async function bitmap(blob) {
   try {
     return await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    throw new Error("This is no image that the browser reads. Take a JPEG, PNG or WebP file.");
+    throw new Error("The browser cannot read this as an image. Take a JPEG, PNG or WebP file.");
   }
 }
 
