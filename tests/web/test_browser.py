@@ -158,6 +158,8 @@ def test_what_is_no_image_or_too_large_is_said_in_a_line(page, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     assert look(page, tmp_path / "text.png") == "failed"
     assert page.run(STATUS).startswith("The browser cannot read this as an image.")
+    assert page.run("document.querySelectorAll('#list li').length") == 0
+    assert page.run("document.getElementById('save').disabled")
     Image.new("1", (8000, 6000)).save(tmp_path / "large.png")
     assert look(page, tmp_path / "large.png") == "failed"
     assert page.run(STATUS).startswith("This image has 48 million pixels, the page takes 40.")

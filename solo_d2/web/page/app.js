@@ -9,8 +9,8 @@ const waiting = new Map();
 
 let model = null;
 let photo = null; // {blob, name}
-let found = null; // what the worker found in it
-let shown = []; // its instances above the least score
+let found = null; // what the worker found in it; null while it looks
+let shown = []; // found instances above the least score
 let top = null; // number of the instance at each pixel
 let active = null; // the instance that stands out
 let requests = 0;
@@ -73,6 +73,8 @@ async function open(blob, name) {
 async function detect() {
   const mine = photo;
   document.body.dataset.state = "busy";
+  found = null;
+  showInstances();
   say("Looking …");
   try {
     const short = model.size ? undefined : Number(element("short").value);
@@ -80,7 +82,6 @@ async function detect() {
     if (mine !== photo) return; // another photograph has come
     await drawPhoto(mine, answer.view);
     found = answer;
-    active = null;
     showInstances();
     const most = `; of many candidates the best ${model.max_candidates} were looked at`;
     const [height, width] = answer.size;
@@ -90,6 +91,7 @@ async function detect() {
   } catch (error) {
     if (mine !== photo) return;
     fail(error);
+    element("picture").classList.remove("full");
     document.body.dataset.state = "failed";
   }
 }
@@ -108,10 +110,9 @@ async function drawPhoto({ blob, name }, [height, width]) {
 function showInstances() {
   const least = Number(element("score").value);
   element("least").textContent = least.toFixed(2);
-  if (!found) return;
-  shown = found.instances.filter(({ score }) => score >= least);
+  shown = found ? found.instances.filter(({ score }) => score >= least) : [];
   if (!shown.includes(active)) active = null;
-  element("count").textContent = `${shown.length || "No"} instance${shown.length === 1 ? "" : "s"}`;
+  element("count").textContent = `${shown.length || "No"} instance${shown.length === 1 ? "" : "s"}${found ? "" : " yet"}`;
   element("save").disabled = shown.length === 0;
   element("list").replaceChildren(...shown.map(listItem));
   draw();

@@ -51,8 +51,7 @@ const actions = {
 
   /** Cut an instance out: a PNG that is transparent around it. */
   async cutOut({ number }) {
-    const window = resizer(last.size)(softMask(number));
-    const { x, y, width, height, data } = window;
+    const { x, y, width, height, data } = resizer(last.size)(softMask(number));
     const image = await bitmap(last.blob);
     const context = new OffscreenCanvas(width, height).getContext("2d");
     context.drawImage(image, -x, -y);
