@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import demo
+from solo_d2.cli.films import make_tracker
 from solo_d2.inference.effects import (
     Effect,
     blur_background,
@@ -155,7 +156,8 @@ def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun
     overrides = [*overrides, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", str(least)]
     predictor = demo.make_predictor(args, overrides)
     renderer = make_renderer(args, predictor, effect)
-    return InferenceRun(predictor, draw=not args.no_draw, renderer=renderer)
+    tracker = make_tracker(args, predictor.cfg)
+    return InferenceRun(predictor, draw=not args.no_draw, renderer=renderer, tracker=tracker)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""``solo-d2 scenes``: build a dataset of generated scenes, or cut-outs for one."""
+"""``solo-d2 scenes``: build a dataset of generated scenes, cut-outs for one, or films."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .cutouts import main as cut
 
         return cut(argv[1:])
+    if argv[:1] == ["film"]:
+        from ..data.scenes.film_writer import main as film
+
+        return film(argv[1:])
     from ..data.scenes.__main__ import main as build
 
     return build(argv, prog="solo-d2 scenes")

@@ -43,7 +43,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Build a dataset of generated scenes.",
-        epilog="`solo-d2 scenes cutouts FOLDER` makes cut-outs for rgba of photographs.",
+        epilog="`solo-d2 scenes cutouts FOLDER` makes cut-outs for rgba of photographs, "
+        "`solo-d2 scenes film` films with known identities.",
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, found in KINDS.items():
