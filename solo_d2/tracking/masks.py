@@ -48,11 +48,13 @@ class PointMasks:
         step = grid_step((masks.shape[1], masks.shape[2]))
         first = step // 2
         size = tuple(max(0, -(-(side - first) // step)) for side in masks.shape[1:])
-        corners = np.clip(-(-(boxes.astype(np.int64) - first) // step), 0, [*size[::-1]] * 2)
+        corners = -(-(boxes.astype(np.int32) - first) // step)
+        corners = np.clip(corners, 0, np.array([*size[::-1]] * 2, np.int32))
         owners, points = _cells(corners)
-        rows, columns = torch.from_numpy(points * step + first).to(masks.device).unbind(1)
-        inside = masks[torch.from_numpy(owners).to(masks.device), rows, columns].cpu().numpy()
-        starts = np.searchsorted(owners[inside], np.arange(len(boxes) + 1))
+        rows, columns = points[:, 0] * step + first, points[:, 1] * step + first
+        flat = (owners.astype(np.int64) * masks.shape[1] + rows) * masks.shape[2] + columns
+        inside = masks.reshape(-1)[torch.from_numpy(flat).to(masks.device)].cpu().numpy()
+        starts = np.searchsorted(owners[inside], np.arange(len(boxes) + 1)).astype(np.int32)
         return cls((size[0], size[1]), starts, points[inside])
 
     def __len__(self) -> int:
@@ -65,23 +67,31 @@ class PointMasks:
 
     def take(self, rows: np.ndarray) -> PointMasks:
         """Return the masks of rows (M,), in this order."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
         counts = self.areas[rows]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        inside = np.arange(starts[-1]) - np.repeat(starts[:-1], counts)
-        return PointMasks(
-            self.size, starts, self.points[np.repeat(self.starts[rows], counts) + inside]
-        )
+        starts = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum(counts, out=starts[1:])
+        places = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], counts)
+        return PointMasks(self.size, starts, self.points[places])
 
     def join(self, other: PointMasks) -> PointMasks:
         """Return these masks and those of another set on the same grid."""
+        if not len(other):
+            return self
         starts = np.concatenate([self.starts, other.starts[1:] + self.starts[-1]])
         return PointMasks(self.size, starts, np.concatenate([self.points, other.points]))
 
     def move(self, cells: np.ndarray) -> PointMasks:
         """Move every mask by whole cells (K, 2), y and x; what leaves the grid is cut off."""
-        points = self.points + np.repeat(cells, self.areas, axis=0)
-        inside = ((points >= 0) & (points < self.size)).all(1)
-        before = np.concatenate([[0], np.cumsum(inside)])
+        points = self.points + np.repeat(cells.astype(np.int32), self.areas, axis=0)
+        # One comparison for both ends: what is below 0 is large without a sign.
+        unsigned = points.view(np.uint32)
+        inside = (unsigned[:, 0] < self.size[0]) & (unsigned[:, 1] < self.size[1])
+        if inside.all():
+            return PointMasks(self.size, self.starts, points)
+        before = np.zeros(len(inside) + 1, np.int32)
+        np.cumsum(inside, out=before[1:])
         return PointMasks(self.size, before[self.starts], points[inside])
 
     def iou(self, others: PointMasks) -> np.ndarray:
@@ -111,7 +121,9 @@ def _cells(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Box (N,) and place (N, 2), y and x, of every cell of boxes (K, 4), box by box."""
     widths, heights = (np.maximum(corners[:, i + 2] - corners[:, i], 0) for i in (0, 1))
     counts = widths * heights
-    owners = np.repeat(np.arange(len(corners)), counts)
-    inside = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    ys, xs = np.divmod(inside, widths[owners])
-    return owners, np.stack([ys, xs], axis=1) + corners[owners, 1::-1]
+    owners = np.repeat(np.arange(len(corners), dtype=np.int32), counts)
+    before = np.cumsum(counts, dtype=np.int32) - counts
+    inside = np.arange(len(owners), dtype=np.int32) - before[owners]
+    points = np.stack(np.divmod(inside, widths[owners]), axis=1)
+    points += corners[owners, 1::-1]
+    return owners, points

@@ -88,7 +88,7 @@ class Tracker:
         olds, news = self._pairs(tracks, found)
         born = np.setdiff1d(np.flatnonzero(found.scores >= self.birth_score), news)
         born = self._apart(found, born, news)
-        current = tracks.take(olds).seen(found, news)
+        current = tracks.seen(olds, found, news)
         current = current.join(Tracks.born(found, born, self._next_id))
         self._next_id += len(born)
         gone = np.setdiff1d(np.arange(len(tracks)), olds)
@@ -110,6 +110,8 @@ class Tracker:
 
     def _apart(self, found: Detections, born: np.ndarray, taken: np.ndarray) -> np.ndarray:
         """Leave out, of detections that might begin a track, second ones of an object."""
+        if not len(born):
+            return born
         overlap = found.masks.take(born).shared(found.masks.take(np.concatenate([taken, born])))
         return born[~(np.tril(overlap, len(taken) - 1) > _HALF).any(1)]
 
@@ -117,7 +119,10 @@ class Tracker:
 def _numbered(instances: Instances, rows: np.ndarray, tracks: Tracks) -> Instances:
     """Return rows of instances, in their order, with the numbers and classes of their tracks."""
     order = np.argsort(rows)
-    chosen = instances[torch.from_numpy(rows[order])]
+    if len(rows) == len(instances):  # no copy of masks of which none is left out
+        chosen = Instances(instances.image_size, **instances.get_fields())
+    else:
+        chosen = instances[torch.from_numpy(rows[order]).to(instances.scores.device)]
     device = chosen.scores.device
     chosen.track_ids = torch.from_numpy(tracks.ids[order]).to(device)
     chosen.pred_classes = torch.from_numpy(tracks.labels[order]).to(device)

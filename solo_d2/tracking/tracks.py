@@ -5,7 +5,7 @@ Shapes: K detections of a frame, P tracks, D numbers of a kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from detectron2.structures import Instances
@@ -109,27 +109,30 @@ class Tracks:
         }
         return Tracks(masks=self.masks.join(other.masks), **values)
 
-    def seen(self, found: Detections, rows: np.ndarray, memory: float = 0.5) -> Tracks:
-        """Bring every track up to date with its detection.
+    def seen(
+        self, olds: np.ndarray, found: Detections, news: np.ndarray, memory: float = 0.5
+    ) -> Tracks:
+        """Return some tracks, brought up to date with their detections.
 
         Args:
+            olds: rows of the tracks (M,).
             found: of the frame.
-            rows: the detection of every track (P,).
+            news: rows of their detections (M,).
             memory: share of the old velocity and kernel in the new ones, in [0, 1).
         """
-        moved = (found.centres[rows] - self.centres) / (self.missed + 1)[:, None]
-        same = self.labels == found.labels[rows]
+        moved = (found.centres[news] - self.centres[olds]) / (self.missed[olds] + 1)[:, None]
+        same = self.labels[olds] == found.labels[news]
         # A majority by weight: what speaks for another class takes votes away, then takes over.
-        votes = self.votes + np.where(same, 1, -1) * found.scores[rows]
-        return replace(
-            self,
-            masks=found.masks.take(rows),
-            centres=found.centres[rows],
-            velocities=memory * self.velocities + (1 - memory) * moved,
-            kernels=unit(memory * self.kernels + (1 - memory) * found.kernels[rows]),
-            labels=np.where(votes < 0, found.labels[rows], self.labels),
+        votes = self.votes[olds] + np.where(same, 1, -1) * found.scores[news]
+        return Tracks(
+            ids=self.ids[olds],
+            masks=found.masks.take(news),
+            centres=found.centres[news],
+            velocities=memory * self.velocities[olds] + (1 - memory) * moved,
+            kernels=unit(memory * self.kernels[olds] + (1 - memory) * found.kernels[news]),
+            labels=np.where(votes < 0, found.labels[news], self.labels[olds]),
             votes=np.abs(votes),
-            missed=np.zeros_like(self.missed),
+            missed=np.zeros(len(olds), np.int64),
         )
 
     def expected(self) -> PointMasks:
