@@ -29,7 +29,7 @@ _LAYOUT = 1
 _NEEDED = (
     *("kind", "outputs", "class_names", "category_ids", "input_format", "resize_filter"),
     *("min_size", "max_size", "pixel_mean", "divisor", "size", "batch", "mask_thresh"),
-    *("max_candidates", "precision"),
+    *("max_candidates", "precision", "config"),
 )
 
 
@@ -154,6 +154,11 @@ def _read_metadata(path: str, text: str | None) -> dict[str, Any]:
         )
     if values["kind"] != "full" or "mattes" in values["outputs"]:
         raise ValueError(f"{path}: is no model of instances; export a SOLO with kind full")
+    if "REFINE_MASKS_TEST: true" in values["config"]:
+        raise ValueError(
+            f"{path}: refines its masks, which needs torch; run it with solo_d2, or export it with "
+            "MODEL.SOLO.REFINE_MASKS_TEST False"
+        )
     return values
 
 

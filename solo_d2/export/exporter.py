@@ -245,10 +245,6 @@ def _check_model(model: SOLO, kind: str, size: tuple[int, int] | None, batch: in
             'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be exported: others take one mask '
             'after the other; set one of these, or export with kind "raw"'
         )
-    if model.settings.refine_masks:
-        raise ValueError(
-            "masks of exported files are not refined; set MODEL.SOLO.REFINE_MASKS_TEST False"
-        )
     if batch is None and getattr(model.head, "kernel_size", 1) > 1:
         raise ValueError(
             "with MODEL.SOLO.KERNEL_SIZE above 1 the number of images must be fixed: give batch"

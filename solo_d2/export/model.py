@@ -22,6 +22,7 @@ from ..modeling.mattes import resize_mattes
 from ..modeling.meta_arch.panoptic_solo import CombineLimits, combine_outputs
 from ..modeling.meta_arch.solo import check_image
 from ..modeling.output import make_instances, resize_masks
+from ..modeling.refinement import make_guide, refine_masks
 from .backends import Backend
 from .info import ExportInfo
 from .reading import check_fixed, open_exported, read_config
@@ -115,9 +116,12 @@ class ExportedModel(nn.Module):
         for row, image in zip(batch, images, strict=False):
             row[:, : image.shape[1], : image.shape[2]] = image
         outputs = self.run(batch)
+        guides: list[Tensor | None] = [None] * count
+        if self.cfg.MODEL.SOLO.REFINE_MASKS_TEST:  # by the image, behind the graph
+            guides = [*make_guide(_tensor(batch - mean), torch.ones(()))]
         results = [
-            self._result({k: v[i] for k, v in outputs.items()}, x, image.shape[1:], canvas)
-            for i, (x, image) in enumerate(zip(inputs, images, strict=True))
+            self._result({k: v[i] for k, v in outputs.items()}, x, image.shape[1:], canvas, guide)
+            for i, (x, image, guide) in enumerate(zip(inputs, images, guides, strict=False))
         ]
         if "semantic" in outputs:
             logits = resize_bilinear(_tensor(outputs["semantic"][: len(inputs)]), canvas)
@@ -147,6 +151,7 @@ class ExportedModel(nn.Module):
         inputs: dict[str, Any],
         size: tuple[int, ...],
         canvas: tuple[int, int],
+        guide: Tensor | None,
     ) -> dict[str, Any]:
         """Bring the outputs for one image to its size."""
         if outputs["num_candidates"] > self.info.max_candidates:
@@ -159,7 +164,7 @@ class ExportedModel(nn.Module):
             )
         image = (size[0], size[1])
         wanted = (int(inputs.get("height", image[0])), int(inputs.get("width", image[1])))
-        return {"instances": self._instances(outputs, canvas, image, wanted)}
+        return {"instances": self._instances(outputs, canvas, image, wanted, guide)}
 
     def _instances(
         self,
@@ -167,6 +172,7 @@ class ExportedModel(nn.Module):
         canvas: tuple[int, int],
         image: tuple[int, int],
         wanted: tuple[int, int],
+        guide: Tensor | None,
     ) -> Instances:
         filled = outputs["scores"] > 0
         scores, labels = (_tensor(outputs[name][filled]) for name in ("scores", "labels"))
@@ -177,9 +183,10 @@ class ExportedModel(nn.Module):
             masks = mattes > threshold
             boxes = masks_to_boxes(masks)
             return make_instances(scores, labels, masks, boxes, pred_mattes=mattes)
-        masks, boxes = resize_masks(
-            _tensor(outputs["masks"][filled]), canvas, image, wanted, threshold
-        )
+        probs = _tensor(outputs["masks"][filled])
+        if guide is not None:
+            probs = refine_masks(probs, guide, threshold)
+        masks, boxes = resize_masks(probs, canvas, image, wanted, threshold)
         return make_instances(scores, labels, masks, boxes)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..export import open_exported
 from ..export.info import ExportInfo
+from ..export.reading import read_config
 from ..io.atomic import atomic_write
 from ..io.paths import printable
 from .runtime import VERSION, read_runtime
@@ -73,6 +74,11 @@ def _read_info(path: Path) -> ExportInfo:
     if info.kind != "full" or "mattes" in info.outputs:
         raise ValueError(
             f"{printable(path)}: is no model of instances; export a SOLO with kind full"
+        )
+    if read_config(path, info).MODEL.SOLO.REFINE_MASKS_TEST:
+        raise ValueError(
+            f"{printable(path)}: refines its masks, which the page cannot; export the model with "
+            "MODEL.SOLO.REFINE_MASKS_TEST False"
         )
     return info
 

@@ -190,7 +190,6 @@ def log(folder):
         (["--max-drop", "1", "--data", "DATA"], "a limit of the drop is for precision int8 and"),
         (["--output", "."], "the file's suffix must be one of"),
         (["MODEL.SOLO.NMS_TYPE", "hard"], 'only MODEL.SOLO.NMS_TYPE "matrix" and "fast" can be'),
-        (["MODEL.SOLO.REFINE_MASKS_TEST", "True"], "masks of exported files are not refined"),
         (["TEST.AUG.ENABLED", "True"], "multi-scale testing cannot be exported"),
         (
             ["--batch", "any", "MODEL.SOLO.KERNEL_SIZE", "3", "MODEL.WEIGHTS", ""],

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from solo_d2.export import (
     load_exported,
     open_exported,
 )
+from solo_d2.web.bundle import bundle
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -131,6 +133,19 @@ def test_other_metadata_are_refused(files, tmp_path, change, text):
         with pytest.raises(ValueError, match=text) as error:
             load(target)
         assert "changed.onnx" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_masks_are_refined_where_torch_is_and_refused_elsewhere(files, tmp_path):
+    info = open_exported(files[1] / "m.onnx")[1]
+    config = info.config.replace("REFINE_MASKS_TEST: false", "REFINE_MASKS_TEST: true")
+    edit(files[1] / "m.onnx", tmp_path / "m.onnx", replace(info, config=config).to_json())
+    plain, refined = (load_exported(x / "m.onnx")([one_input()]) for x in (files[1], tmp_path))
+    one, other = (x[0]["instances"].pred_masks.float().mean() for x in (plain, refined))
+    assert one != other
+    with pytest.raises(ValueError, match=r"m\.onnx: refines its masks, which needs torch; run it"):
+        solo_d2_runtime.Model(tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"m\.onnx: refines its masks, which the page cannot"):
+        bundle(tmp_path / "m.onnx", tmp_path / "web", name="m")
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.xml", "m.bin"])

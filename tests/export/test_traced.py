@@ -96,6 +96,17 @@ def test_what_a_file_cannot_do_is_told(traced, options, text):
         SOLOPredictor(traced[1], **options)
 
 
+def test_masks_are_refined_behind_the_graph(traced, tmp_path):
+    cfg, model = export_case("MODEL.SOLO.REFINE_MASKS_TEST", True)
+    path = tmp_path / "refined.torchscript"
+    export_model(model, path, cfg=cfg, batch=None, max_candidates=300, check=False)
+    exported, images = SOLOPredictor(path), [photo(70, 110), photo(96, 60)]
+    expected = SOLOPredictor(cfg, model=model, device="cpu")(images)
+    for one, other, plain in zip(expected, exported(images), traced[0](images), strict=True):
+        check_same(one.instances, other.instances)
+        assert one.instances.pred_masks.sum() != plain.instances.pred_masks.sum()
+
+
 def test_other_names_of_the_classes_are_taken(traced):
     names = ["a", "b", "c"]
     assert set(SOLOPredictor(traced[1], class_names=names)(photo()).names) <= set(names)
