@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
+import pickle
 import signal
 import tarfile
 from collections import deque
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 from stub_predictor import StubPredictor, demo, in_a_child, picture
 
+from solo_d2.cli import predict, sharding
 from solo_d2.inference.ray_driver import ATTEMPTS, reason, run_shards
 from solo_d2.inference.shard_worker import ShardWorker
 from solo_d2.inference.shards import ARCHIVE_IDS, Record, ShardFolder, part_of, plan_shards
@@ -307,6 +310,18 @@ def test_ids_of_a_dataset_are_written(images, tmp_path):
 
 
 # Ray
+
+
+def test_what_workers_get_can_be_pickled(images, tmp_path):
+    words = ["--config-file", "any", "--input", str(images), "--shards", str(tmp_path / "out")]
+    args = predict.make_parser().parse_args([*words, "--shard-size", "2"])
+    shards, _, folder = sharding._prepare(args, ["SEED", "1"])
+    make = functools.partial(sharding.make_worker, args, ["SEED", "1"], predict.make_run, folder)
+    again, others = pickle.loads(pickle.dumps((make, shards)))
+    assert others == shards
+    assert again.func is make.func and again.args[:3] == make.args[:3]
+    again.args[3].commit(others[0], [], Record(2, 0))
+    assert folder.done() == {0}
 
 
 class Pool:
