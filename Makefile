@@ -9,7 +9,7 @@ VENV ?= .venv
 PYTHON ?= $(or $(PYTHON_WAS),python3)
 TORCH ?= $(or $(TORCH_WAS),torch torchvision)
 EXTRAS ?= eval,matting,stamps,timm,video
-DEV_EXTRAS ?= dev,export,mmdet
+DEV_EXTRAS ?= dev,docs,export,mmdet
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 WEB_MODEL ?= solo_d2/objects_lite0
@@ -138,8 +138,7 @@ $(MATTING)/cutouts: $(MATTING)/soft/model_final.pth
 	-$(soft_solo) --output $(@D)/white --background white --class object
 	-$(soft_solo) --output $@
 
-docs: $(STAMP) ## build the documentation site, and check its links (in output/site)
-	$(PIP) install --quiet --constraint $(VENV)/constraints.txt -e ".[docs]"
+docs: $(DEV_STAMP) ## build the documentation site, and check its links (in output/site)
 	$(BIN)/python tools/build_site.py
 
 # On the CPU, unless CUDA_VISIBLE_DEVICES is set: CUDA_VISIBLE_DEVICES=0 make test

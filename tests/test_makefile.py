@@ -92,9 +92,9 @@ def test_users_get_no_tools_of_developers(tmp_path, target):
     assert extras(dry_run(target, f"VENV={tmp_path / 'new'}")) == [USERS]
 
 
-@pytest.mark.parametrize("target", ["dev", "test", "exports", "coverage", "lint", "format"])
+@pytest.mark.parametrize("target", ["dev", "docs", "test", "exports", "coverage", "lint", "format"])
 def test_developers_get_them_on_top(tmp_path, target):
-    developers = {*USERS, "dev", "export", "mmdet"}
+    developers = {*USERS, "dev", "docs", "export", "mmdet"}
     assert extras(dry_run(target, f"VENV={tmp_path / 'new'}")) == [USERS, developers]
 
 
