@@ -21,8 +21,8 @@ STEPS = [
     ("docs/prediction.md", "predict --config-file output/mine/config.yaml --input new_photos/"),
 ]
 # A model that comes along instead of a download, one epoch, small images; the last options hold.
-SMALL = ["INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0",
-         "MODEL.SOLO.SCORE_THRESH_TEST", "0.01", "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", "0.0"]  # fmt: skip
+SMALL = ["INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
+SMALL += ["MODEL.SOLO.SCORE_THRESH_TEST", "0.01", "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", "0.0"]
 MODEL = ["--config-file", "solo_d2/objects_lite0"]
 SHORT = [*MODEL, "--epochs", "1", "--batch-size", "9", "INPUT.MIN_SIZE_TRAIN", "(64,)"]
 MORE = {"train": [*SHORT, *SMALL], "predict": SMALL, "check": MODEL, "eval": SMALL}
