@@ -68,6 +68,17 @@ assert "SOLO" in META_ARCH_REGISTRY
 """
 
 
+WEIGHTS = """
+from solo_d2.checkpoint.places import find_weights
+try:
+    find_weights("solo://adelaidet/nothing")
+except ValueError as error:
+    assert "is not a published checkpoint" in str(error)
+else:
+    raise AssertionError
+"""
+
+
 # One interpreter, which has imported what takes longest of other projects, forks for each of them.
 IN_FORKS = """
 import os, sys
@@ -83,7 +94,7 @@ for program in sys.argv[1:]:
 
 
 def test_names_are_loaded_at_their_first_use_and_importing_registers_classes_and_nothing_else():
-    for program in ([LAZY], [IN_FORKS, FIRST_USE, ROOM, SIDE_EFFECTS]):
+    for program in ([LAZY], [IN_FORKS, FIRST_USE, ROOM, WEIGHTS, SIDE_EFFECTS]):
         done = subprocess.run([sys.executable, "-c", *program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
