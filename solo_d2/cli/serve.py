@@ -14,6 +14,7 @@ missing package.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import socket
 import sys
@@ -71,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="of an image (default: 16); the masks of an image may take this times "
         "TEST.DETECTIONS_PER_IMAGE",
     )
-    parser.set_defaults(allow_partial=False, compile=False)
+    parser.set_defaults(allow_partial=False, compile=False, track=None)
     return parser
 
 
@@ -150,15 +151,14 @@ def serve(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    from ..inference.interrupt import Interrupted, signals_as_interrupts
-
     parser = make_parser()
     try:
         args = parse_arguments(argv, parser)
-        with signals_as_interrupts():
+        from ..inference.interrupt import Interrupted, signals_as_interrupts  # not for --help
+
+        # uvicorn raises the signal again when it has stopped.
+        with contextlib.suppress(Interrupted), signals_as_interrupts():
             serve(args)
-    except Interrupted:  # uvicorn raises the signal again when it has stopped
-        return 0
     except ValueError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from ..io.paths import printable
 
 if TYPE_CHECKING:
@@ -113,6 +111,8 @@ def _work(
     shards: Sequence[Shard], make: Callable[[], ShardWorker], args: argparse.Namespace
 ) -> list[str]:
     """Do shards; returns a line for each that cannot be done."""
+    from tqdm import tqdm
+
     failures = []
     with (
         tqdm(total=len(shards), unit="shard", disable=None) as progress,

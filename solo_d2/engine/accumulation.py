@@ -83,8 +83,9 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def _scale_gradients(self, factor: Tensor) -> None:
         parameters = (p for group in self.optimizer.param_groups for p in group["params"])
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, factor)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as that of the trainer which is replaced."""

@@ -26,6 +26,10 @@ class Accuracy(NamedTuple):
     Attributes:
         total: Of all images together; more is better.
         each: Of every image by itself.
+
+    Example:
+        >>> Accuracy(40.0, [50.0, 30.0]).total
+        40.0
     """
 
     total: float

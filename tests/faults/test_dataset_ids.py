@@ -13,7 +13,7 @@ from stub_predictor import StubPredictor, demo, film, picture
 
 from solo_d2.inference.class_names import read_class_names
 from solo_d2.inference.dataset_ids import DatasetIds
-from solo_d2.inference.predictor import _metadata, _own_metadata
+from solo_d2.inference.metadata import known_metadata, own_metadata
 
 CATEGORIES = [{"id": 17, "name": "fork"}, {"id": 3, "name": "cup"}, {"id": 5, "name": "plate"}]
 
@@ -216,8 +216,8 @@ def config(classes):
 
 
 def told(model, names=None, ids=None):
-    known = _metadata(config(2), names, None, {"thing": ids, "stuff": None})
-    metadata = _own_metadata(model, known, named=names is not None)
+    known = known_metadata(config(2), names, None, {"thing": ids, "stuff": None})
+    metadata = own_metadata(model, known, named=names is not None)
     return metadata.get("thing_classes"), metadata.get("thing_dataset_id_to_contiguous_id")
 
 
