@@ -59,7 +59,9 @@ def bundle(
     for packed in ("runtime.bin", "model.bin"):
         contents[packed] = gzip.compress(contents[packed], 9, mtime=0)
     sizes = {packed: len(contents[packed]) for packed in ("runtime.bin", "model.bin")}
-    contents["model.json"] = json.dumps(_metadata(info, name or path.stem, sizes)).encode()
+    refines = read_config(path, info).MODEL.SOLO.REFINE_MASKS_TEST
+    metadata = {**_metadata(info, name or path.stem, sizes), "refine_masks": refines}
+    contents["model.json"] = json.dumps(metadata).encode()
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in contents.items():
         with atomic_write(folder / file, sync=False) as target:
@@ -74,11 +76,6 @@ def _read_info(path: Path) -> ExportInfo:
     if info.kind != "full" or "mattes" in info.outputs:
         raise ValueError(
             f"{printable(path)}: is no model of instances; export a SOLO with kind full"
-        )
-    if read_config(path, info).MODEL.SOLO.REFINE_MASKS_TEST:
-        raise ValueError(
-            f"{printable(path)}: refines its masks, which the page cannot; export the model with "
-            "MODEL.SOLO.REFINE_MASKS_TEST False"
         )
     return info
 

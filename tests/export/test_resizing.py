@@ -1,4 +1,4 @@
-"""The runtime without torch resizes images as Pillow and OpenCV do, and masks as the model does."""
+"""The runtime without torch resizes images as Pillow and OpenCV do, its masks are the model's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refinement_builders import MEAN, check_refined, edge_case
 
 from solo_d2.layers import masks_to_boxes
 from solo_d2.modeling.output import resize_masks
@@ -52,3 +53,12 @@ def test_masks_are_those_of_the_model(output):
     assert np.abs(solo_d2_runtime._boxes(masks.numpy()) - boxes.numpy()).max() == 0
     assert (masks_to_boxes(torch.from_numpy(found)).numpy() == solo_d2_runtime._boxes(found)).all()
     assert not found[4].any()
+
+
+def test_masks_along_edges_are_those_of_the_model():
+    image, probs, expected = edge_case()
+    guide = (image[0] - torch.tensor(MEAN).view(3, 1, 1)).numpy() / 255
+    found = solo_d2_runtime._refine(probs.numpy(), solo_d2_runtime._halve(guide), 0.5)
+    assert found.dtype == np.float32
+    check_refined(torch.from_numpy(found), expected)
+    assert solo_d2_runtime._refine(probs[:0].numpy(), guide[:, ::2, ::2], 0.5).shape == (0, 32, 48)

@@ -119,6 +119,15 @@ def test_results_are_those_of_the_predictor(site, page, tmp_path, size):
     assert {x["file_name"] for x in found} == {file.name}
 
 
+def test_masks_along_edges_are_those_of_the_predictor(runtime, tmp_path):
+    model = web_builders.write_model(tmp_path / "m.onnx", "MODEL.SOLO.REFINE_MASKS_TEST", True)
+    bundle(model, tmp_path / "web")
+    file = tmp_path / "image.png"
+    Image.fromarray(photo(90, 130)).save(file)
+    with opened(tmp_path / "web", tmp_path / "browser") as page:
+        compare(page, SOLOPredictor(model), file)
+
+
 def test_a_cut_out_is_the_image_inside_of_the_mask(site, page, tmp_path):
     file = tmp_path / "plate.png"
     image = photo(60, 80, seed=2)

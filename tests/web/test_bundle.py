@@ -50,7 +50,7 @@ def test_the_folder_has_all_that_the_page_needs(tmp_path, archive):
     told = json.loads(written["model.json"])
     assert told["files"] == {name: len(written[name]) for name in ("runtime.bin", "model.bin")}
     assert (told["name"], told["category_ids"], told["min_size"]) == ("mine", [3, 5, 9], 96)
-    assert "config" not in told
+    assert "config" not in told and told["refine_masks"] is False
 
 
 def test_the_example_of_the_documents_runs_with_a_runtime_from_the_cache(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco
+from refinement_builders import MEAN, check_refined, edge_case
 
 from solo_d2.inference.colors import instance_colors
 from solo_d2.layers.images import resized_shape
@@ -28,7 +29,7 @@ def node(tmp_path_factory):
     for file in PAGE.glob("*.js"):
         shutil.copy(file, folder)
     (folder / "package.json").write_text('{"type": "module"}')
-    names = ("resize", "masks", "draw")
+    names = ("resize", "masks", "refine", "draw")
     imports = "".join(f'import * as {name} from "./{name}.js";\n' for name in names)
 
     def run(body, data=None):
@@ -120,6 +121,16 @@ def test_masks_are_those_of_the_model(node):
             full[y : y + height, x : x + width] = np.reshape(window["data"], (height, width))
             assert (full != mask).mean() < 1e-4
             assert [x, y, x + width, y + height] == box
+
+
+def test_masks_along_edges_are_those_of_the_model(node):
+    image, probs, expected = edge_case()
+    found = node(
+        "const f = refine.maskRefiner(data.input, [64, 96], data.mean, 0.5);"
+        " return data.probs.map((x) => f(Float32Array.from(x)));",
+        {"input": image.flatten().tolist(), "mean": MEAN, "probs": probs.flatten(1).tolist()},
+    )
+    check_refined(torch.tensor(found).view(expected.shape), expected)
 
 
 def test_masks_in_files_are_those_of_pycocotools(node):

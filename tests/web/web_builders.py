@@ -39,16 +39,18 @@ _NODES = [
 ]
 
 
-def write_model(path, **changes):
+def write_model(path, *keys, **changes):
     """Write the model: scores 0.8, 0.5 and 0.2, each and a tenth of the channel's mean.
 
     Args:
         path: of the file.
+        keys: and values of the config.
         changes: of the metadata.
     """
+    sizes = ("INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 160)
     values = {
         "layout": LAYOUT, "solo_d2": "1", "kind": "full", "precision": "f32", "outputs": OUTPUTS,
-        "config": tiny_config("INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 160).dump(),
+        "config": tiny_config(*sizes, *keys).dump(),
         "class_names": ("cup", "fork", "spoon"), "stuff_names": (), "category_ids": (3, 5, 9),
         "stuff_category_ids": (), "input_format": "BGR", "resize_filter": "pillow",
         "min_size": 96, "max_size": 160, "pixel_mean": (1.0, 2.0, 3.0), "divisor": 32,

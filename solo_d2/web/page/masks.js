@@ -43,7 +43,7 @@ export function maskResizer(stride, canvas, image, output, threshold) {
 }
 
 /** Rows and columns [low, high) that hold what exceeds the threshold; null for none. */
-function extent(values, [height, width], threshold) {
+export function extent(values, [height, width], threshold) {
   const box = { x0: width, y0: height, x1: 0, y1: 0 };
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

@@ -2,6 +2,7 @@
 
 import * as ort from "./runtime.js";
 import { encodeRle, maskResizer } from "./masks.js";
+import { maskRefiner } from "./refine.js";
 import { canvasSize, networkInput, networkSize } from "./resize.js";
 
 const MAX_PIXELS = 40_000_000; // of a photograph; decoded it takes four bytes a pixel
@@ -40,8 +41,10 @@ const actions = {
     const start = performance.now();
     const shape = [model.batch ?? 1, 3, ...canvas];
     const found = await run({ image: new ort.Tensor("float32", input, shape) });
-    const stride = found.masks.dims.slice(2);
-    last = { blob, size, seen, canvas, stride, found };
+    const refine = model.refine_masks
+      ? maskRefiner(input, canvas, model.pixel_mean, model.mask_thresh)
+      : (mask) => mask;
+    last = { blob, size, seen, canvas, found, refine };
     const scale = Math.min(1, VIEW / Math.max(...size));
     const view = size.map((side) => Math.max(1, Math.round(side * scale)));
     const instances = select(view, () => true);
@@ -101,12 +104,15 @@ function select(size, isWanted) {
 }
 
 function resizer(size) {
-  return maskResizer(last.stride, last.canvas, last.seen, size, model.mask_thresh);
+  const finer = model.refine_masks ? 2 : 1;
+  const stride = last.found.masks.dims.slice(2).map((side) => side * finer);
+  return maskResizer(stride, last.canvas, last.seen, size, model.mask_thresh);
 }
 
 function softMask(number) {
-  const length = last.stride[0] * last.stride[1];
-  return last.found.masks.data.subarray(number * length, (number + 1) * length);
+  const { data, dims } = last.found.masks;
+  const length = dims[2] * dims[3];
+  return last.refine(data.subarray(number * length, (number + 1) * length));
 }
 
 /** Pixels as the file has them, upright. */
