@@ -123,7 +123,7 @@ def test_an_evaluation_says_which_weights(tmp_path, capsys, monkeypatch):
     finally:
         runs.forget("own_val")
     said = capsys.readouterr()
-    assert "plain.pth has no EMA weights (SOLVER.EMA)" in said.out + said.err
+    assert "plain.pth has one set of weights, and no EMA weights" in said.out + said.err
 
 
 def test_an_average_of_another_model_is_refused():
