@@ -78,7 +78,8 @@ def _add_head(node: CN) -> None:
     # How features are brought to the grid: "bilinear", "adaptive_max_pool" or "region_grid"
     # (paper §4.2.1, "Alignment").
     node.ALIGN = "bilinear"
-    # Score of every class at the start of training, which keeps the focal loss stable.
+    # Score of every class at the start of training, which keeps the focal loss stable; with
+    # CATEGORY_LOSS "rank_sort" SCORE_THRESH_TEST where that is higher.
     node.PRIOR_PROB = 0.01
     _add_dynamic(node)
     for key, default in HEAD_KEYS.items():

@@ -12,6 +12,9 @@ from .mask_ops import mask_occupancy, profiles_to_boxes
 OVERSAMPLE = 3
 UNCERTAIN_SHARE = 0.75
 
+# Greater than any distance of a probability to 1/2.
+_REPEATED = 1.0
+
 # By how much of its size a box is larger on every side, where points lie around it.
 BOX_MARGIN = 0.25
 
@@ -21,7 +24,9 @@ def sample_points(probs: Tensor, targets: Tensor, count: int) -> Tensor:
 
     Three quarters are the most uncertain (nearest to 1/2) of `OVERSAMPLE` times as many random
     ones, the rest is random. Every other random pixel lies in or next to the target's box: of a
-    small object on a large canvas, uniform ones would hit nothing. A pixel may come several times.
+    small object on a large canvas, uniform ones would hit nothing. Uncertain pixels are different
+    ones as long as there are enough, which the few of a small object are not repeated for; random
+    ones may come again.
 
     Args:
         probs: soft masks (K, H, W) in [0, 1].
@@ -47,8 +52,9 @@ def sample_points(probs: Tensor, targets: Tensor, count: int) -> Tensor:
     occupied = mask_occupancy(targets > 0)
     boxes = profiles_to_boxes(*(x.int() for x in occupied))
     uncertain = int(UNCERTAIN_SHARE * count)
-    points = _random_points(boxes, probs.shape[1:], OVERSAMPLE * uncertain)
+    points = _random_points(boxes, probs.shape[1:], OVERSAMPLE * uncertain).sort(dim=1).values
     doubt = (probs.detach().flatten(1).gather(1, points) - 0.5).abs()
+    doubt[:, 1:].masked_fill_(points[:, 1:] == points[:, :-1], _REPEATED)
     points = points.gather(1, doubt.topk(uncertain, dim=1, largest=False, sorted=False).indices)
     rest = _random_points(boxes, probs.shape[1:], count - uncertain)
     return torch.cat([points, rest], dim=1)

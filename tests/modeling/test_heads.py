@@ -89,6 +89,15 @@ def test_published_head_has_the_hand_counted_parameters():
     assert sum(p.numel() for p in head.parameters()) == category + kernel + mask_feature
 
 
+@pytest.mark.parametrize(("threshold", "score"), [(0.1, 0.1), (0.005, 0.01), (0.9, 0.5)])
+def test_scores_that_are_ranked_start_at_their_threshold(threshold, score):
+    keys = ("MODEL.SOLO.SCORE_THRESH_TEST", threshold)
+    for loss, expected in (("rank_sort", score), ("focal", 0.01)):
+        head = make_head(*keys, "MODEL.SOLO.CATEGORY_LOSS", loss)
+        found = head.category_predictor.bias.sigmoid()
+        torch.testing.assert_close(found, torch.full((3,), expected))
+
+
 @pytest.mark.parametrize("prior", [0.01, 0.2])
 def test_initialisation_is_the_published_one(prior):
     head = make_head("MODEL.SOLO.PRIOR_PROB", prior)

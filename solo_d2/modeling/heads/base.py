@@ -37,7 +37,9 @@ class SOLOHead(nn.Module):
         conv_dim: channels of the towers.
         style: norm and kind of convolution of all layers.
         align_mode: how features are brought to the grid, see `align_to_grid`.
-        prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1).
+        prior_prob: score of every class at the start of training (focal loss, RetinaNet §4.1);
+            of the pixels of static heads' masks, too.
+        prior_score: the same of the classes alone, where it is another.
         freeze_category: keep the category branch as it is loaded.
 
     Attributes:
@@ -81,6 +83,7 @@ class SOLOHead(nn.Module):
         style: LayerStyle,
         align_mode: str,
         prior_prob: float,
+        prior_score: float | None = None,
         freeze_category: bool = False,
     ) -> None:
         super().__init__()
@@ -107,7 +110,8 @@ class SOLOHead(nn.Module):
             self.category_tower.out_channels, num_classes, kernel_size=3, padding=1
         )
         init_convs(self.category_tower, self.category_predictor)
-        nn.init.constant_(self.category_predictor.bias, prior_bias(prior_prob))
+        prior_score = prior_prob if prior_score is None else prior_score
+        nn.init.constant_(self.category_predictor.bias, prior_bias(prior_score))
         for branch in (self.category_tower, self.category_predictor):
             branch.requires_grad_(not freeze_category)
 
@@ -137,6 +141,7 @@ class SOLOHead(nn.Module):
             ),
             "align_mode": node.ALIGN,
             "prior_prob": node.PRIOR_PROB,
+            "prior_score": _prior_score(node),
             "freeze_category": node.FREEZE_CATEGORY_BRANCH,
         }
 
@@ -316,6 +321,17 @@ class SOLOHead(nn.Module):
                 levels, self.feature_strides, self.grid.strides, strict=True
             )
         ]
+
+
+def _prior_score(node: CfgNode) -> float:
+    """Score of every class at the start of training.
+
+    The Rank & Sort loss moves positives and negatives apart, and not their level: scores that
+    start far below the threshold would stay there, and nothing would be found.
+    """
+    if node.CATEGORY_LOSS != "rank_sort":
+        return node.PRIOR_PROB
+    return min(max(node.PRIOR_PROB, node.SCORE_THRESH_TEST), 0.5)
 
 
 def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
