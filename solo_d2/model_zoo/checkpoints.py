@@ -181,8 +181,8 @@ CHECKPOINTS: tuple[PublishedCheckpoint, ...] = (
 # fmt: on
 
 SHIPPED = (
-    _shipped("objects_lite0", 47.0),
-    _shipped("stamps_lite0", 31.9),
+    _shipped("objects_lite0", 52.9),
+    _shipped("stamps_lite0", 35.6),
     _shipped("mattes_lite0", 47.9),
 )
 """Models whose weights come with this package; docs/models.md has their cards."""
