@@ -325,8 +325,11 @@ def _local_mean(maps: np.ndarray) -> np.ndarray:
         size = maps.shape[axis]
         near = np.clip(np.arange(-2, size + 2), 0, size - 1)
         padded = maps.take(near, axis)
-        parts = [slice(i, i + size) for i in range(5)]
-        maps = sum(padded[..., p, :] if axis == -2 else padded[..., p] for p in parts) / 5
+        padded = padded.swapaxes(axis, -1)
+        total: np.ndarray = padded[..., :size] + padded[..., 1 : size + 1]
+        for i in range(2, 5):
+            total += padded[..., i : size + i]
+        maps = total.swapaxes(axis, -1) / 5
     return maps
 
 

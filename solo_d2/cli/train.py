@@ -94,7 +94,8 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     averaged = load_weights(model, cfg.MODEL.WEIGHTS, allow_partial=args.allow_partial)
     if cfg.SOLVER.EMA.ENABLED and not averaged:
         logging.getLogger(__name__).info(
-            "%s has one set of weights, and no EMA weights (SOLVER.EMA) beside it", cfg.MODEL.WEIGHTS
+            "%s has one set of weights, and no EMA weights (SOLVER.EMA) beside it",
+            cfg.MODEL.WEIGHTS,
         )
     results = trainer.test(cfg, model)
     _write_report(report)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from .keys import add_solo_config
+from .keys import HEAD_KEYS, add_solo_config
 from .rules import shorten
 
 Uses = Mapping[Any, Iterable[str] | None]
@@ -43,17 +47,17 @@ class Choice:
         used = uses.get(self.of(cfg) if self.of else get(cfg, self.key))
         if used is None:
             return
-        used = tuple(used)
-        others = {key for keys in uses.values() for key in keys or ()}
+        used = set(used)
+        others = {key for keys in uses.values() for key in keys or ()} - used
         for key, default in defaults.items():
             if covers(others, key) and not covers(used, key):
                 if not _same(get(cfg, key, default), default):
-                    yield key, default
+                    yield key, copy.deepcopy(default)
 
     def check(self, cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
         """Raise a `ValueError` for the first key that is `ignored`."""
         for key, default in self.ignored(cfg, defaults):
-            users = [str(x) for x, keys in self.uses().items() if covers(keys or (), key)]
+            users = [str(x) for x, keys in self.uses().items() if covers(set(keys or ()), key)]
             raise ValueError(
                 f"{key} is {shorten(get(cfg, key))}, but {get(cfg, self.key)} has no use for it; "
                 f"leave it at {shorten(default)} or choose another {self.key}"
@@ -61,11 +65,16 @@ class Choice:
             )
 
 
-def default_values() -> dict[str, Any]:
+def default_values() -> Mapping[str, Any]:
     """Return every key of Detectron2 and this package, by its full name, with its default."""
+    return _default_values(repr(HEAD_KEYS))
+
+
+@cache
+def _default_values(head_keys: str) -> Mapping[str, Any]:  # noqa: ARG001 - a registered head adds some
     cfg = get_cfg()
     add_solo_config(cfg)
-    return dict(leaves(cfg))
+    return MappingProxyType(dict(leaves(cfg)))
 
 
 def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -87,9 +96,15 @@ def get(cfg: CfgNode, key: str, missing: Any = None) -> Any:
     return node
 
 
-def covers(names: Iterable[str], key: str) -> bool:
+def covers(names: Set[str], key: str) -> bool:
     """Return whether a key is one of the names, or lies below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+    return not names.isdisjoint(_with_nodes(key))
+
+
+@cache
+def _with_nodes(key: str) -> tuple[str, ...]:
+    """Return a key and the nodes that it lies below."""
+    return tuple(accumulate(key.split("."), "{}.{}".format))
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -196,7 +196,7 @@ def _check_head(cfg: CfgNode) -> None:
             f"candidates that enter NMS; set MODEL.SOLO.PRE_NMS_TOPK_TEST to at least {most}"
         )
     head = SOLO_HEAD_REGISTRY.get(node.HEAD)
-    uses, features = head_uses(node.HEAD) or [], "MODEL.SOLO.MASK_FEATURE.IN_FEATURES"
+    uses, features = set(head_uses(node.HEAD) or ()), "MODEL.SOLO.MASK_FEATURE.IN_FEATURES"
     if covers(uses, features) and node.MASK_FEATURE.TYPE == "unified":
         check_feature_names(cfg, features, merged=True)
     if covers(uses, "MODEL.SOLO.NUM_KERNEL_GROUPS") and node.KERNEL_DIM % node.NUM_KERNEL_GROUPS:
