@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from _matting_models import KINDS, load_any_config
+from _matting_oracles import ORACLES, OracleMeter
 from _matting_tables import (
     ABLATIONS,
     PAPER_S1,
@@ -85,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--trimap-images", type=int, default=20, metavar="N", help="of Table S2 (20; 0: without)")
     add("--trimap-methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="M")
     add("--radius", type=int, default=10, metavar="PIXELS", help="of the trimaps (default: 10)")
+    add("--oracles", action="store_true", help="also say what the SOFI errors consist of")
     add("--score-threshold", type=float, default=SCORE_THRESH, metavar="T")
     add("--device", default="auto", help='"auto" (default), "cpu", "cuda", ...')
     add("--output", type=Path, metavar="FILE", help="write the tables here, too")
@@ -100,27 +102,32 @@ class Row:
         image: figures over the whole image.
         unknown: figures over the unknown region.
         objects: errors of every object over the unknown region.
+        oracles: with --oracles, SOFI errors of better models, and what the model does wrong.
     """
 
     sofi: dict[str, float]
     image: dict[str, float]
     unknown: dict[str, float]
     objects: list[dict[str, Any]] = field(repr=False)
+    oracles: OracleMeter | None = None
 
 
 class Meter:
     """All evaluators for one kind of mattes."""
 
-    def __init__(self, score_thresh: float, radius: int) -> None:
+    def __init__(self, score_thresh: float, radius: int, *, oracles: bool) -> None:
         self.sofi = SOFIEvaluator(DATA, score_thresh=score_thresh)
         # An object is compared with the best matte of any score: this is about mattes alone.
         self.image = MattingEvaluator(DATA, score_thresh=0.0)
         self.unknown = MattingEvaluator(DATA, score_thresh=0.0, region="unknown", radius=radius)
+        self.oracles = OracleMeter(DATA, score_thresh) if oracles else None
 
     def process(self, record: dict[str, Any], found: Instances) -> None:
         """Measure one image."""
         for evaluator in (self.sofi, self.image, self.unknown):
             evaluator.process([record], [{"instances": found}])
+        if self.oracles is not None:
+            self.oracles.process(record, found)
 
     def read(self) -> Row:
         """Return the metrics."""
@@ -128,7 +135,7 @@ class Meter:
             evaluator.evaluate()[evaluator.name]
             for evaluator in (self.sofi, self.image, self.unknown)
         ]
-        return Row(*results, objects=self.unknown.rows)
+        return Row(*results, objects=self.unknown.rows, oracles=self.oracles)
 
 
 def measure(
@@ -150,7 +157,9 @@ def measure(
     predictor = SOLOPredictor(cfg, weights=pair[1], device=args.device)
     if "soft masks" in kinds:
         keep_soft_masks(predictor.model)
-    meters = {kind: Meter(args.score_threshold, args.radius) for kind in kinds}
+    meters = {
+        kind: Meter(args.score_threshold, args.radius, oracles=args.oracles) for kind in kinds
+    }
     for record in tqdm(records, desc=pair[0], unit="image", disable=None):
         image = read_image(record["file_name"], "BGR")
         found = predictor(image)["instances"].to("cpu")
@@ -195,6 +204,22 @@ def table_s1(found: dict[str, dict[str, Row]], about: str) -> str:
             way = "lower" if change >= 0 else "higher"
             lines.append(f"\nSOFI-MSE of Soft SOLO against {kind}: {abs(change):.1f} % {way}.")
         lines.append("\nThe paper has 30.9 % lower.")
+    return "\n".join(lines)
+
+
+def table_oracles(found: dict[str, dict[str, Row]]) -> str:
+    """Format SOFI-MSE of every model with oracles, and the numbers of what is wrong."""
+    lines = [
+        "### What SOFI-MSE consists of\n",
+        f"| | {' | '.join(ORACLES)} | false | missed |",
+        "|---|" + "---|" * (len(ORACLES) + 2),
+    ]
+    for key, kinds in found.items():
+        for kind, row in kinds.items():
+            assert row.oracles is not None
+            errors = [f"{results['SOFI_MSE']:.2f}" for _, results in row.oracles.read()]
+            counts = f"{row.oracles.false} | {row.oracles.missed}"
+            lines.append(f"| {key}, {kind} | {' | '.join(errors)} | {counts} |")
     return "\n".join(lines)
 
 
@@ -306,6 +331,8 @@ def report(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     if found:
         threshold = f"{about} Scores of at least {args.score_threshold:g}."
         parts.append(table_s1(found, threshold))
+        if args.oracles:
+            parts.append(table_oracles(found))
     if args.trimap_images:
         parts.append(table_s2(found, records[: args.trimap_images], args))
     if found:

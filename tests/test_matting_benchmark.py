@@ -14,6 +14,7 @@ from builders import SOFT, noise_input, tiny_config, tiny_model
 from detectron2 import model_zoo as detectron2_zoo
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from PIL import Image
 
 from solo_d2.evaluation.matting_metrics import METRICS
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import _matting_tables
 import _trimaps
+from _matting_oracles import OracleMeter
 from _soft_masks import keep_soft_masks
 
 # Under a name of its own: there is a demo/matting.py, too.
@@ -177,15 +179,17 @@ def test_all_tables_are_printed_with_the_papers_numbers(data, capsys, monkeypatc
         data,
         *("--soft", *soft, "--solo", *plain, "--solo-tuned", *plain, "--radius", 3),
         *("--ablation", "mae", *soft, "--trimap-images", 1, "--output", data / "new" / "t.md"),
+        "--oracles",
     )
     text = capsys.readouterr().out
     assert code == 0
     assert (data / "new" / "t.md").read_text() == text[:-1]
-    first, second, third, fourth = (rows_of(part) for part in text.split("###")[1:])
+    first, parts, second, third, fourth = (rows_of(x) for x in text.split("###")[1:])
     assert first["SOLOv2, masks"][2:] == ["12.13", "12.06"]
     assert first["SOLOv2, masks"][:2] == first["SOLOv2*, masks"][:2]  # the same model
     assert first["SOLOv2, soft masks"][2:] == ["–", "–"]
     assert first["**Soft SOLO**, mattes"][2:] == ["7.06", "9.24"]
+    assert parts["soft, mattes"][0] == first["**Soft SOLO**, mattes"][0]
     assert len(second) == len(_trimaps.METHODS) + 2
     assert second["trimap + kNN"][4:] == ["25.67", "5.66", "8.51", "5.29"]
     assert "1 objects of 1 images" in text
@@ -193,6 +197,40 @@ def test_all_tables_are_printed_with_the_papers_numbers(data, capsys, monkeypatc
     assert fourth["**Soft SOLO**"][:4] == fourth["MAE alone"][:4]  # the same model
     assert fourth["MAE alone"][4:] == ["38.31", "5.15", "11.26", "5.02"]
     assert "2 images with 2 objects" in text
+
+
+def test_oracles_take_one_kind_of_error_away_each(data):
+    matting_baselines.register_coco_json(
+        matting_baselines.DATA, data / "annotations" / "val.json", data / "val"
+    )
+    records = DatasetCatalog.get(matting_baselines.DATA)
+    meter = OracleMeter(matting_baselines.DATA, 0.3)
+    # Of the first image the object is found, at twice its opacity, beside a rectangle of its class;
+    # the second image's object is missed: one of the same place and another class is false.
+    for record, labels in zip(records, ((1, 1), (1,)), strict=True):
+        found = Instances(SIZE)
+        found.scores = torch.tensor([0.9, 0.8])[: len(labels)]
+        found.pred_classes = torch.tensor(labels)
+        mattes = torch.zeros(len(labels), *SIZE)
+        mattes[0] = torch.from_numpy(np.clip(2 * soft_disc(40), 0, 1))
+        mattes[1:, :10, :10] = 1.0
+        found.pred_mattes = mattes
+        meter.process(record, found)
+    assert (meter.false, meter.missed) == (2, 1)
+    errors = {name: 1e-3 * results["SOFI_MSE"] for name, results in meter.read()}
+    matte, other = soft_disc(40), soft_disc(60)
+    wrong = ((np.clip(2 * matte, 0, 1) - matte) ** 2).mean()
+    rectangle = (
+        (matte - np.pad(np.ones((10, 10)), ((0, SIZE[0] - 10), (0, SIZE[1] - 10)))) ** 2
+    ).mean()
+    alien, missed = (np.clip(2 * matte, 0, 1) ** 2).mean(), (other**2).mean()
+    # Two classes of the truth, two images; each error counts from both sides.
+    assert errors["as found"] == pytest.approx(
+        (wrong + (wrong + rectangle) / 2 + alien + missed) / 4, rel=1e-2
+    )
+    assert errors["no false predictions"] == pytest.approx((2 * wrong + missed) / 4, rel=1e-2)
+    assert errors["true mattes"] == pytest.approx((rectangle / 2 + alien + missed) / 4, rel=1e-2)
+    assert errors["both"] == pytest.approx(missed / 4, rel=1e-2)
 
 
 def write_rcnn(folder, name, config, *overrides):
