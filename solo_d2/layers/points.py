@@ -24,9 +24,8 @@ def sample_points(probs: Tensor, targets: Tensor, count: int) -> Tensor:
 
     Three quarters are the most uncertain (nearest to 1/2) of `OVERSAMPLE` times as many random
     ones, the rest is random. Every other random pixel lies in or next to the target's box: of a
-    small object on a large canvas, uniform ones would hit nothing. Uncertain pixels are different
-    ones as long as there are enough, which the few of a small object are not repeated for; random
-    ones may come again.
+    small object on a large canvas, uniform ones would hit nothing. The uncertain ones are different
+    pixels as long as there are enough: those of a small object would come again and again.
 
     Args:
         probs: soft masks (K, H, W) in [0, 1].

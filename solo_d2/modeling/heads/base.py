@@ -331,7 +331,7 @@ def _prior_score(node: CfgNode) -> float:
     """
     if node.CATEGORY_LOSS != "rank_sort":
         return node.PRIOR_PROB
-    return min(max(node.PRIOR_PROB, node.SCORE_THRESH_TEST), 0.5)
+    return max(node.PRIOR_PROB, min(node.SCORE_THRESH_TEST, 0.5))
 
 
 def check_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
