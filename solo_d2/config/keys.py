@@ -58,7 +58,13 @@ def _add_head(node: CN) -> None:
     node.ASSIGNER = "center"
     # Size of an object's centre region relative to the object (epsilon, paper §3.3.1).
     node.CENTER_REGION = 0.2
+    _add_layers(node)
+    _add_dynamic(node)
+    for key, default in HEAD_KEYS.items():
+        node[key] = copy.deepcopy(default)
 
+
+def _add_layers(node: CN) -> None:
     # 3x3 layers of every tower of the head.
     node.NUM_CONVS = 4
     # Of these, the first that see pixel coordinates, in the branch that predicts masks or kernels
@@ -81,9 +87,6 @@ def _add_head(node: CN) -> None:
     # Score of every class at the start of training, which keeps the focal loss stable; with
     # CATEGORY_LOSS "rank_sort" SCORE_THRESH_TEST where that is higher.
     node.PRIOR_PROB = 0.01
-    _add_dynamic(node)
-    for key, default in HEAD_KEYS.items():
-        node[key] = copy.deepcopy(default)
 
 
 def _add_dynamic(node: CN) -> None:

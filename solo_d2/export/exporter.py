@@ -136,10 +136,7 @@ def export_model(
     chosen = format_of(target, format)
     precision = precision or chosen.precisions[0]
     _check_arguments(kind, size, batch, max_candidates)
-    if (precision == "int8") != bool(calibration):
-        raise ValueError("precision int8 needs calibration images, and no other precision does")
-    if limit is not None and (precision != "int8" or kind != "full"):
-        raise ValueError('a limit of the drop is for precision int8 and kind "full"')
+    _check_precision(precision, kind, calibration, limit)
     check_output(target)
     model, cfg = _resolve(model_or_name, cfg)
     _check_model(model, kind, size, batch)
@@ -232,6 +229,15 @@ def _check_arguments(
     for name, value in (("batch", batch), ("max_candidates", max_candidates)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _check_precision(
+    precision: str, kind: str, calibration: Sequence[Tensor], limit: DropLimit | None
+) -> None:
+    if (precision == "int8") != bool(calibration):
+        raise ValueError("precision int8 needs calibration images, and no other precision does")
+    if limit is not None and (precision != "int8" or kind != "full"):
+        raise ValueError('a limit of the drop is for precision int8 and kind "full"')
 
 
 def _check_model(model: SOLO, kind: str, size: tuple[int, int] | None, batch: int | None) -> None:
