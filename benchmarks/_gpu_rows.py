@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
 import torch
 from _cases import CONFIG, QUICK, Sizes, crowded_masks, ellipses, ground_truth
+from _gpu_checks import compare
 from _gpu_models import calibrated, mask_rcnn, on_device, smooth_images, training_batch
+from _gpu_peers import Peer, copies
 from _timing import peak_memory
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -19,8 +21,10 @@ from solo_d2 import SOLO, compile
 from solo_d2.layers import matrix_nms
 from solo_d2.modeling.fixed import postprocess_fixed
 from solo_d2.modeling.output import resize_masks
+from solo_d2.modeling.towers import Tower
 
 Row = dict[str, Any]
+Peers = Sequence[Callable[[nn.Module], Peer]]
 LIGHT = "COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml"
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16}
 SECONDS, ROUNDS = 0.8, (5, 60)
@@ -59,71 +63,107 @@ def measure(name: str, work: Callable[[], Any], device: torch.device, quick: boo
 
 
 def predictor(
-    model: nn.Module, inputs: list[dict[str, Any]], half: torch.dtype | None
+    model: Callable[[Any], Any],
+    inputs: list[dict[str, Any]],
+    half: torch.dtype | None,
+    kind: str | None = None,
 ) -> Callable[[], Any]:
     """Inference as a user calls it."""
-    kind = model.device.type
+    kind = kind or str(getattr(model, "device", "cpu")).partition(":")[0]
 
     def call() -> Any:
         with (
             torch.inference_mode(),
             torch.autocast(kind, dtype=half or torch.bfloat16, enabled=half is not None),
         ):
-            return model(inputs)
+            return model(copies(inputs))
 
     return call
 
 
-def inference(sizes: Sizes, device: torch.device) -> Iterator[Row]:
-    """Whole inference: models, precisions, batches, eager and compiled."""
+def inference(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator[Row]:
+    """Whole inference: models, precisions, batches, eager and compiled; of SOLOv2 also the peers'.
+
+    Equality with a peer is that of instances, see `compare`.
+    """
     quick = sizes is QUICK
     light = sizes if quick else Sizes((448, 608), depth=18)
     output = {"height": sizes.outputs[0][0], "width": sizes.outputs[0][1]}
     # 500 candidates of batches would be more than 500 for some image of it.
     builders = {
         "SOLOv2 R50, 400 candidates": lambda: calibrated(CONFIG, sizes, device, _few(sizes, 400)),
-        "SOLOv2 R50, 100 candidates": lambda: calibrated(CONFIG, sizes, device, _few(sizes, 100)),
         "light R18 448, 100 candidates": lambda: calibrated(LIGHT, light, device, _few(sizes, 100)),
         "Mask R-CNN R50": lambda: mask_rcnn(sizes, device),
     }
     for name, build in builders.items():
         model = build()
+        others = [make(model) for make in peers] if "SOLOv2" in name else []
         canvas = light.canvas if "light" in name else sizes.canvas
         for batch in (1, 8):
             inputs = [{**x, **output} for x in smooth_images(batch, canvas)]
             for half in (None, HALF[device.type]):
-                for row in _modes(model, inputs, half, quick):
-                    yield {**row, "name": name, "batch": batch}
-        del model
+                same = {"name": name, "batch": batch, "precision": _name(half)}
+                fuse = half is not None and (batch == 1 or bool(others))
+                for row in _modes(model, inputs, half, quick, fuse=fuse):
+                    yield {**row, **same}
+                for peer in others:
+                    yield {**_beside(peer, model, inputs, half, quick), **same}
+        del model, others
+
+
+def _name(half: torch.dtype | None) -> str:
+    return "float32" if half is None else str(half)[6:]
 
 
 def _modes(
-    model: nn.Module, inputs: list[dict[str, Any]], half: torch.dtype | None, quick: bool
+    model: nn.Module,
+    inputs: list[dict[str, Any]],
+    half: torch.dtype | None,
+    quick: bool,
+    *,
+    fuse: bool,
 ) -> Iterator[Row]:
-    """Eager, compiled, and for half precision with weights that need no cast at every call."""
-    is_solo = isinstance(model, SOLO)
-    modes = ["eager", "compiled"] if is_solo else ["eager"]
-    if half is not None and is_solo:
-        modes += ["half weights", "half weights, compiled", "channels last, compiled"]
+    """Eager, compiled, and with fused kernels, which take a minute to write."""
+    modes = ["eager"]
+    if isinstance(model, SOLO):
+        modes += ["compiled", "fused"] if fuse else ["compiled"]
     for mode in modes:
-        if mode == "half weights":
-            model.to(half)
-        if mode.startswith("channels"):
-            model.to(memory_format=torch.channels_last)
-        if mode.endswith("compiled"):
-            compile(model)
-        call = predictor(model, inputs, None if "half w" in mode or "last" in mode else half)
-        row = measure(mode, call, model.device, quick)
-        found = [len(x["instances"]) for x in call()]
-        yield {
-            **row,
-            "mode": mode,
-            "precision": "float32" if half is None else str(half)[6:],
-            "images/s": len(inputs) / row["ms"] * 1e3,
-            "instances": sum(found) / len(inputs),
-        }
+        if mode != "eager":
+            compile(model, fuse=mode == "fused")
+        call = predictor(model, inputs, half)
+        start = time.perf_counter()
+        call()
+        first = time.perf_counter() - start
+        yield {**_whole(mode, call, model, inputs, quick), "first call, s": first}
         model.runner = None
-    model.float().to(memory_format=torch.contiguous_format)
+
+
+def _beside(
+    peer: Peer,
+    model: nn.Module,
+    inputs: list[dict[str, Any]],
+    half: torch.dtype | None,
+    quick: bool,
+) -> Row:
+    """Measure a peer, and compare its instances with ours."""
+    peer.model.eval()
+    call = predictor(peer.predict, inputs, half, model.device.type)
+    expected = [x["instances"].to("cpu") for x in predictor(model, inputs, half)()]
+    alike = compare([x.to("cpu") for x in call()], expected)
+    return {**_whole(peer.name, call, model, inputs, quick), **alike}
+
+
+def _whole(
+    mode: str, call: Callable[[], Any], model: nn.Module, inputs: list[Any], quick: bool
+) -> Row:
+    row = measure(mode, call, model.device, quick)
+    found = [len(x["instances"] if isinstance(x, dict) else x) for x in call()]
+    return {
+        **row,
+        "mode": mode,
+        "images/s": len(inputs) / row["ms"] * 1e3,
+        "instances": sum(found) / len(inputs),
+    }
 
 
 def _few(sizes: Sizes, count: int) -> int:
@@ -226,32 +266,56 @@ def parts(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             )
 
 
-def training(sizes: Sizes, device: torch.device) -> Iterator[Row]:
+def training(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator[Row]:
     """A step of training in half precision, the optimizer's included; then its phases."""
     quick, half = sizes is QUICK, HALF[device.type]
     batch = training_batch(2 if quick else 4, min(10, sizes.objects[0]), sizes.canvas)
-    builders = {
-        "SOLOv2 R50": lambda: calibrated(CONFIG, sizes, device, _few(sizes, 100)),
-        "Mask R-CNN R50": lambda: mask_rcnn(sizes, device),
-    }
-    for name, build in builders.items():
-        model = build().train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-        scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    ours = calibrated(CONFIG, sizes, device, _few(sizes, 100))
+    yield from _step_rows("SOLOv2 R50", ours, _sum_of(ours), batch, half, quick)
+    for recompute in (True, False):
+        for part in ours.modules():
+            if isinstance(part, Tower):
+                part.recompute = recompute
+        if recompute:
+            name = "SOLOv2 R50, RECOMPUTE_TOWERS"
+            yield from _step_rows(name, ours, _sum_of(ours), batch, half, quick)
+    yield from _phases(ours, on_device(batch, device), half, device, quick)
+    for make in peers:
+        peer = make(ours)
+        yield from _step_rows(peer.name, peer.model, peer.losses, batch, half, quick)
+        del peer
+    del ours
+    model = mask_rcnn(sizes, device)
+    yield from _step_rows("Mask R-CNN R50", model, _sum_of(model), batch, half, quick)
 
-        def step(model=model, optimizer=optimizer, scaler=scaler) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with EventStorage(), torch.autocast(device.type, dtype=half):  # Detectron2 logs there
-                loss = torch.stack(list(model(batch).values())).sum()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
 
-        row = measure(name, step, device, quick)
-        yield {**row, "batch": len(batch), "images/s": len(batch) / row["ms"] * 1e3}
-        if name.startswith("SOLO"):
-            yield from _phases(model, on_device(batch, device), half, device, quick)
-        del model, optimizer, step
+def _sum_of(model: nn.Module) -> Callable[[Any], torch.Tensor]:
+    return lambda batch: torch.stack(list(model(batch).values())).sum()
+
+
+def _step_rows(
+    name: str,
+    model: nn.Module,
+    losses: Callable[[Any], torch.Tensor],
+    batch: list[dict[str, Any]],
+    half: torch.dtype,
+    quick: bool,
+) -> Iterator[Row]:
+    device = next(model.parameters()).device
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-6)
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with EventStorage(), torch.autocast(device.type, dtype=half):  # Detectron2 logs there
+            loss = losses(copies(batch))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    row = measure(name, step, device, quick)
+    yield {**row, "batch": len(batch), "images/s": len(batch) / row["ms"] * 1e3}
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _phases(

@@ -19,6 +19,26 @@ from solo_d2.modeling.structures import SOLOTargets
 METHODS = ("get_ground_truth", "get_ground_truth_single", "inference_single_image")
 
 
+def import_adelaidet(checkout: Path) -> ModuleType:
+    """Import the module of SOLOv2 alone.
+
+    Raises:
+        ValueError: not a checkout of AdelaiDet, or one that cannot be imported.
+    """
+    if not (checkout / "adet" / "modeling" / "solov2" / "solov2.py").is_file():
+        raise ValueError(
+            f"--peer expects a checkout of AdelaiDet; {checkout} has no adet/modeling/solov2"
+        )
+    for name in ("adet", "adet.modeling"):
+        package = ModuleType(name)
+        package.__path__ = [str(checkout.joinpath(*name.split(".")))]
+        sys.modules[name] = package
+    try:
+        return importlib.import_module("adet.modeling.solov2.solov2")
+    except ImportError as error:
+        raise ValueError(f"--peer: SOLOv2 of {checkout} cannot be imported: {error}") from error
+
+
 class AdelaiDet:
     """The peer's functions with the settings of its configs.
 
@@ -32,18 +52,7 @@ class AdelaiDet:
     """
 
     def __init__(self, checkout: Path, grid: GridSpec, num_classes: int) -> None:
-        if not (checkout / "adet" / "modeling" / "solov2" / "solov2.py").is_file():
-            raise ValueError(
-                f"--peer expects a checkout of AdelaiDet; {checkout} has no adet/modeling/solov2"
-            )
-        for name in ("adet", "adet.modeling"):
-            package = ModuleType(name)
-            package.__path__ = [str(checkout.joinpath(*name.split(".")))]
-            sys.modules[name] = package
-        try:
-            module = importlib.import_module("adet.modeling.solov2.solov2")
-        except ImportError as error:
-            raise ValueError(f"--peer: SOLOv2 of {checkout} cannot be imported: {error}") from error
+        module = import_adelaidet(checkout)
         self.nms = module.matrix_nms
         self.grid = grid
         self.model = SimpleNamespace(

@@ -3,6 +3,8 @@
     python benchmarks/gpu.py --json gpu.json
     python benchmarks/gpu.py --device cpu --quick        shows that it runs, measures nothing
 
+    python benchmarks/gpu.py --peer ~/AdelaiDet --mmdet  beside AdelaiDet and an installed mmdet
+
 Weights are random and calibrated, nothing is downloaded. A section that fails is reported and the
 next one begins; the file is written after every section. Exit code 1: a check or a section failed.
 """
@@ -18,15 +20,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from _cases import QUICK, Sizes
 from _gpu_checks import checks
-from _gpu_rows import inference, parts, stages, training
+from _gpu_peers import adelaidet, mmdetection
+from _gpu_rows import Peers, inference, parts, stages, training
 
-Section = Callable[[Sizes, torch.device], Iterator[dict[str, Any]]]
+Section = Callable[..., Iterator[dict[str, Any]]]
 SECTIONS: dict[str, Section] = {
     "checks": checks,
     "inference": inference,
@@ -45,7 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
     add("--device", default="cuda", help='"cuda" (default), "cuda:1", ..., or "cpu"')
     add("--json", type=Path, metavar="FILE", help="write all rows")
-    add("--seconds", type=float, default=150, help="no new row after this time (default: 150)")
+    add("--seconds", type=float, default=400, help="no new row after this time (default: 400)")
+    add("--peer", type=Path, metavar="DIR", help="checkout of AdelaiDet, to compare with")
+    add("--mmdet", action="store_true", help="compare with the installed mmdet")
     add("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     return parser
 
@@ -56,13 +62,16 @@ def environment(device: torch.device) -> dict[str, str]:
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def run_section(name: str, sizes: Sizes, device: torch.device, end: float) -> dict[str, Any]:
+def run_section(
+    name: str, sizes: Sizes, device: torch.device, peers: Peers, end: float
+) -> dict[str, Any]:
     """Rows of a section as far as they come, and what ended it early."""
+    options = {"peers": peers} if name in ("inference", "training") else {}
     rows: list[dict[str, Any]] = []
     result: dict[str, Any] = {"rows": rows}
     start = time.perf_counter()
     try:
-        for row in SECTIONS[name](sizes, device):
+        for row in SECTIONS[name](sizes, device, **options):
             rows.append(row)
             print("  " + ", ".join(f"{k} {_text(v)}" for k, v in row.items()), flush=True)
             if time.perf_counter() > end:
@@ -97,10 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What is compared with a CPU must not be rounded to ten bits on the way.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     sizes, end = QUICK if args.quick else Sizes(), time.perf_counter() + args.seconds
+    peers: list[Any] = []
+    if args.peer:
+        peers.append(partial(adelaidet, args.peer, depth=sizes.depth))
+    if args.mmdet:
+        peers.append(partial(mmdetection, depth=sizes.depth))
     report: dict[str, Any] = {"environment": environment(device), "sections": {}}
     for name in args.sections or SECTIONS:
         print(f"{name}:", flush=True)
-        report["sections"][name] = run_section(name, sizes, device, end)
+        report["sections"][name] = run_section(name, sizes, device, peers, end)
         if args.json:
             args.json.write_text(json.dumps(report, indent=1))
     sections = report["sections"].values()

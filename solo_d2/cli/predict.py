@@ -117,6 +117,13 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         help="replay recorded CUDA graphs, one for every input size; the first image of a size "
         "takes longer",
     )
+    add(
+        "--fuse",
+        dest="compile",
+        action="store_const",
+        const="fuse",
+        help="--compile with fused kernels, which are written in a minute for every size",
+    )
 
 
 def _add_names(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ class SOLOPredictor:
         kernels: Give instances ``pred_kernels``, float32 (K, D), by which a
             `solo_d2.tracking.Tracker` knows objects again. Only dynamic heads of PyTorch models
             predict some, and neither multi-scale testing nor windows keep them.
-        compile: Replay recorded CUDA graphs, one for every input size, see `solo_d2.compile`.
+        compile: Replay recorded CUDA graphs, one for every input size, see `solo_d2.compile`;
+            "fuse" for fused kernels as well, which take a minute for every size.
 
     Attributes:
         cfg: The config in use (a copy).
@@ -103,7 +104,7 @@ class SOLOPredictor:
         stuff_category_ids: Sequence[Any] | None = None,
         image_format: str = "BGR",
         tiles: int | None = None,
-        compile: bool = False,
+        compile: bool | Literal["fuse"] = False,
         kernels: bool = False,
     ) -> None:
         if confidence_threshold is not None and not 0.0 <= confidence_threshold <= 1.0:
@@ -133,7 +134,7 @@ class SOLOPredictor:
         if kernels and isinstance(model, SOLO):
             model.keep_kernels = True
         if compile:
-            _compile(self._network, augmented=self.cfg.TEST.AUG.ENABLED)
+            _compile(self._network, compile, augmented=self.cfg.TEST.AUG.ENABLED)
         self.model, self._network_shape = wrap(self.cfg, self._network)
 
     @classmethod
@@ -285,12 +286,14 @@ class SOLOPredictor:
         return {**output, "instances": instances[instances.scores >= self.confidence_threshold]}
 
 
-def _compile(model: nn.Module, *, augmented: bool) -> None:
+def _compile(model: nn.Module, way: object, *, augmented: bool) -> None:
+    if way not in (True, "fuse"):
+        raise ValueError(f'compile must be False, True or "fuse", got {way!r}.')
     if isinstance(model, ExportedModel):
         raise ValueError("compile=True is for PyTorch models; exported files are compiled already.")
     if augmented:
         raise ValueError("compile=True is for one scale; set TEST.AUG.ENABLED False.")
-    cuda_graphs.compile(model)
+    cuda_graphs.compile(model, fuse=way == "fuse")
 
 
 _Weights = str | PathLike[str] | None

@@ -11,6 +11,9 @@ from .checks import check_tensors
 
 ALIGN_MODES = ("bilinear", "adaptive_max_pool", "region_grid")
 
+# From so many channels on; CUDA resizes other maps by one thread for all channels of a pixel.
+_CHANNELS_LAST = 16
+
 
 def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (N, C, h, w) to (N, C, *size) bilinearly with half-pixel centres.
@@ -21,6 +24,8 @@ def resize_bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[[[0.0000, 0.2500, 0.7500, 1.0000]]]])
     """
     check_tensors("resize_bilinear", ("x", x, "floating", "N C H W"))
+    if x.is_cuda and x.shape[1] >= _CHANNELS_LAST:
+        x = x.contiguous(memory_format=torch.channels_last)
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 

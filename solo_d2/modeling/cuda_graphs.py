@@ -42,6 +42,7 @@ class CudaGraphs:
         max_sizes: graphs to keep; the one that was not used for longest goes first.
         look: at what a replay must give as the function does, of its result. Some operations are
             not recorded although nothing says so, such as torchvision's deformable convolution.
+        fused: the same function by faster kernels, recorded in its place if it can be.
 
     Attributes:
         graphs: by size, type, autocast and state.
@@ -53,6 +54,7 @@ class CudaGraphs:
         state: Callable[[], Hashable],
         max_sizes: int = 8,
         look: Callable[[Any], Any] = lambda outputs: outputs,
+        fused: Callable[[Tensor], Any] | None = None,
     ) -> None:
         if max_sizes < 1:
             raise ValueError(f"max_sizes must be at least 1, got {max_sizes}")
@@ -60,6 +62,7 @@ class CudaGraphs:
         self.state = state
         self.max_sizes = max_sizes
         self.look = look
+        self.fused = fused
         self.graphs: OrderedDict[Hashable, _Graph | None] = OrderedDict()
 
     def __call__(self, pixels: Tensor) -> Any:
@@ -69,7 +72,7 @@ class CudaGraphs:
         if key not in self.graphs:
             while len(self.graphs) >= self.max_sizes:
                 self.graphs.popitem(last=False)
-            self.graphs[key] = self._try_to_record(pixels)
+            self.graphs[key] = self._best(pixels)
         self.graphs.move_to_end(key)
         recorded = self.graphs[key]
         if recorded is None:
@@ -79,16 +82,24 @@ class CudaGraphs:
         recorded.graph.replay()
         return recorded.outputs
 
-    def _try_to_record(self, pixels: Tensor) -> _Graph | None:
+    def _best(self, pixels: Tensor) -> _Graph | None:
+        recorded = None
+        if self.fused is not None:
+            recorded = self._try_to_record(self.fused, pixels, "fused kernels", "goes without")
+        return recorded or self._try_to_record(self.run, pixels, "CUDA graph", "runs eagerly")
+
+    def _try_to_record(
+        self, run: Callable[[Tensor], Any], pixels: Tensor, what: str, instead: str
+    ) -> _Graph | None:
         try:
-            recorded = self._record(pixels)
+            recorded = self._record(run, pixels)
             if self._repeats(recorded, pixels):
                 return recorded
             reason = "a replay gives other results, so that some operation was not recorded"
-        except RuntimeError as error:  # an operation that cannot be recorded
+        except RuntimeError as error:  # an operation that cannot be recorded, or no compiler
             reason = str(error).strip().partition("\n")[0]
         size = "x".join(map(str, pixels.shape))
-        _logger.warning("no CUDA graph for input %s, which runs eagerly: %s", size, reason)
+        _logger.warning("no %s for input %s, which %s: %s", what, size, instead, reason)
         return None
 
     def _repeats(self, recorded: _Graph, pixels: Tensor) -> bool:
@@ -100,7 +111,7 @@ class CudaGraphs:
         pairs = zip(tree_leaves(found), tree_leaves(expected), strict=True)
         return all(_near(x.float(), y.float()) for x, y in pairs if isinstance(x, Tensor))
 
-    def _record(self, pixels: Tensor) -> _Graph:
+    def _record(self, run: Callable[[Tensor], Any], pixels: Tensor) -> _Graph:
         dtype = torch.get_autocast_dtype("cuda")
         enabled = torch.is_autocast_enabled("cuda")
         # Weights that autocast has cast and cached would not be part of the graph; and a graph
@@ -115,11 +126,11 @@ class CudaGraphs:
             stream.wait_stream(torch.cuda.current_stream(pixels.device))
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UPS):
-                    self.run(fixed)
+                    run(fixed)
             torch.cuda.current_stream(pixels.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                outputs = self.run(fixed)
+                outputs = run(fixed)
         return _Graph(graph, fixed, outputs)
 
 
@@ -134,6 +145,7 @@ def compile(
     *,
     batch_size: int = 1,
     max_sizes: int = 8,
+    fuse: bool = False,
 ) -> Model:
     """Let a model on a GPU replay recorded graphs: its instances are the same, and come sooner.
 
@@ -148,6 +160,8 @@ def compile(
         sizes: (height, width) of images as the network gets them, to record now.
         batch_size: images at once of these.
         max_sizes: graphs to keep.
+        fuse: let `torch.compile` write kernels that do many operations at once; the first image
+            of a size then takes about a minute. Sums are rounded in another order.
 
     Returns:
         The same model.
@@ -179,7 +193,8 @@ def compile(
     def look(outputs: FixedOutputs) -> Any:
         return outputs.predictions, outputs.semantic, outputs.instances.scores
 
-    model.runner = CudaGraphs(model.run_fixed, state, max_sizes, look)
+    fused = torch.compile(model.run_fixed) if fuse else None
+    model.runner = CudaGraphs(model.run_fixed, state, max_sizes, look, fused)
     generator = torch.Generator().manual_seed(0)
     for size in sizes:
         shape = len(model.pixel_mean), *size

@@ -53,8 +53,19 @@ class _DeformLayer(DeformConv2d):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        return F.relu(x if self.norm is None else self.norm(x))
+        return _norm_relu(super().forward(x), self.norm)
+
+
+class _Layer(Conv2d):
+    """Detectron2's convolution, normalisation, ReLU, whose result has the convolution's type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _norm_relu(self._conv_forward(x, self.weight, self.bias), self.norm)
+
+
+def _norm_relu(x: Tensor, norm: nn.Module | None) -> Tensor:
+    # Autocast on CUDA normalises to float32; what follows would take twice the time and memory.
+    return F.relu(x if norm is None else norm(x).to(x.dtype))
 
 
 def conv_norm_relu(
@@ -80,7 +91,7 @@ def conv_norm_relu(
             padding=padding,
             modulated=style.modulated,
         )
-    return Conv2d(
+    return _Layer(
         in_channels,
         out_channels,
         kernel_size=kernel_size,

@@ -34,11 +34,11 @@ def recorded(monkeypatch):
     """Sizes for which graphs were recorded."""
     sizes = []
 
-    def record(self, pixels):
+    def record(self, run, pixels):
         sizes.append(tuple(pixels.shape))
         fixed = pixels.clone()
-        outputs = self.run(fixed)
-        return _Graph(Replay(self.run, fixed, outputs), fixed, outputs)
+        outputs = run(fixed)
+        return _Graph(Replay(run, fixed, outputs), fixed, outputs)
 
     monkeypatch.setattr(CudaGraphs, "_record", record)
     return sizes
@@ -73,7 +73,7 @@ def test_another_state_is_recorded_anew(recorded):
 
 
 def test_what_cannot_be_recorded_runs_eagerly_after_one_line(monkeypatch, caplog):
-    def record(self, pixels):
+    def record(self, run, pixels):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors")
 
     monkeypatch.setattr(CudaGraphs, "_record", record)
@@ -91,9 +91,9 @@ def test_what_cannot_be_recorded_runs_eagerly_after_one_line(monkeypatch, caplog
 def test_a_graph_that_lacks_an_operation_is_not_used(monkeypatch, caplog):
     """The second half of the operations runs when recording, and is no part of the graph."""
 
-    def record(self, pixels):
+    def record(self, run, pixels):
         fixed = pixels.clone()
-        outputs = self.run(fixed)
+        outputs = run(fixed)
         return _Graph(Replay(lambda x: outputs.clone(), fixed, outputs), fixed, outputs)
 
     monkeypatch.setattr(CudaGraphs, "_record", record)
@@ -103,6 +103,36 @@ def test_a_graph_that_lacks_an_operation_is_not_used(monkeypatch, caplog):
         assert torch.equal(graphs(pixels), pixels * 3)
     (line,) = caplog.messages
     assert "some operation was not recorded" in line
+
+
+def test_fused_kernels_are_replayed(recorded, caplog):
+    graphs = CudaGraphs(lambda x: x * 2, lambda: 0, fused=lambda x: x * 2.001)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(graphs(images(1, 2)), images(1, 2) * 2.001)
+    assert caplog.messages == []
+
+
+def no_compiler(pixels):
+    raise RuntimeError("no C++ compiler\nset CXX")
+
+
+@pytest.mark.parametrize(
+    ("fused", "reason"),
+    [
+        (no_compiler, "no C++ compiler"),
+        (
+            lambda x: x * 3,
+            "a replay gives other results, so that some operation was not recorded",
+        ),
+    ],
+)
+def test_without_fused_kernels_the_function_itself_is_recorded(recorded, caplog, fused, reason):
+    graphs = CudaGraphs(lambda x: x * 2, lambda: 0, fused=fused)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(graphs(images(1, 2)), images(1, 2) * 2)
+    assert caplog.messages == [f"no fused kernels for input 1x2, which goes without: {reason}"]
+    assert next(iter(graphs.graphs.values())) is not None
 
 
 def test_on_a_cpu_a_line_says_that_nothing_is_compiled(caplog):
@@ -172,13 +202,14 @@ def test_logits_that_are_kept_are_not_those_of_the_graph(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_compiled_model_finds_what_it_finds_eagerly():
+@pytest.mark.parametrize("fuse", [False, True])
+def test_a_compiled_model_finds_what_it_finds_eagerly(fuse):
     model = tiny_model("MODEL.SOLO.MASK_THRESH_TEST", 0.2, "MODEL.SOLO.PRIOR_PROB", 0.3).eval()
     model.cuda()
     inputs = [{"image": images(3, 64, 96) * 255}]
     with torch.no_grad():
         expected = model(inputs)[0]["instances"]
-        compile(model, [(64, 96)])
+        compile(model, [(64, 96)], fuse=fuse)
         for _ in range(2):
             found = model(inputs)[0]["instances"]
             torch.testing.assert_close(found.scores, expected.scores)
