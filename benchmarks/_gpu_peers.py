@@ -108,6 +108,8 @@ def mmdetection(ours: SOLO, depth: int) -> Peer:
     cfg.mask_head.update(
         feat_channels=head.kernel_tower.out_channels, stacked_convs=len(head.kernel_tower)
     )
+    losses_module = importlib.import_module("mmdet.models.losses.focal_loss")
+    losses_module.sigmoid_focal_loss = _focal_loss(losses_module)
     torch.manual_seed(0)
     model = registry.build(cfg).to(ours.device)
     share_weights(model, ours)
@@ -122,6 +124,18 @@ def mmdetection(ours: SOLO, depth: int) -> Peer:
         return [_instances(x) for x in model.predict(data["inputs"], data["data_samples"])]
 
     return Peer("mmdetection", model, predict, losses)
+
+
+def _focal_loss(module: ModuleType) -> Callable[..., Tensor]:
+    """Return mmdetection's focal loss in PyTorch, which it uses on a CPU, for a GPU as well."""
+
+    def focal_loss(pred: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        classes = pred.shape[1]
+        one_hot = nn.functional.one_hot(target, num_classes=classes + 1)[:, :classes]
+        loss: Tensor = module.py_sigmoid_focal_loss(pred, one_hot, *args, **kwargs)
+        return loss
+
+    return focal_loss
 
 
 def _without_compiled_operations() -> None:

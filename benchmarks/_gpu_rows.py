@@ -103,7 +103,7 @@ def inference(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator
             inputs = [{**x, **output} for x in smooth_images(batch, canvas)]
             for half in (None, HALF[device.type]):
                 same = {"name": name, "batch": batch, "precision": _name(half)}
-                fuse = half is not None and (batch == 1 or bool(others))
+                fuse = half is not None and bool(others or quick)
                 for row in _modes(model, inputs, half, quick, fuse=fuse):
                     yield {**row, **same}
                 for peer in others:
@@ -126,9 +126,11 @@ def _modes(
     """Eager, compiled, and with fused kernels, which take a minute to write."""
     modes = ["eager"]
     if isinstance(model, SOLO):
-        modes += ["compiled", "fused"] if fuse else ["compiled"]
+        modes += ["channels last", "compiled", "fused"] if fuse else ["compiled"]
     for mode in modes:
-        if mode != "eager":
+        last = mode == "channels last"
+        model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+        if mode in ("compiled", "fused"):
             compile(model, fuse=mode == "fused")
         call = predictor(model, inputs, half)
         start = time.perf_counter()
@@ -272,6 +274,9 @@ def training(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator[
     batch = training_batch(2 if quick else 4, min(10, sizes.objects[0]), sizes.canvas)
     ours = calibrated(CONFIG, sizes, device, _few(sizes, 100))
     yield from _step_rows("SOLOv2 R50", ours, _sum_of(ours), batch, half, quick)
+    ours.to(memory_format=torch.channels_last)
+    yield from _step_rows("SOLOv2 R50, channels last", ours, _sum_of(ours), batch, half, quick)
+    ours.to(memory_format=torch.contiguous_format)
     for recompute in (True, False):
         for part in ours.modules():
             if isinstance(part, Tower):

@@ -193,7 +193,8 @@ def compile(
     def look(outputs: FixedOutputs) -> Any:
         return outputs.predictions, outputs.semantic, outputs.instances.scores
 
-    fused = torch.compile(model.run_fixed) if fuse else None
+    # A graph of its own for every size: one for all sizes takes minutes to write.
+    fused = torch.compile(model.run_fixed, dynamic=False) if fuse else None
     model.runner = CudaGraphs(model.run_fixed, state, max_sizes, look, fused)
     generator = torch.Generator().manual_seed(0)
     for size in sizes:
