@@ -19,6 +19,7 @@ def capturing() -> bool:
     return exporting() or torch.compiler.is_compiling()
 
 
+@torch.compiler.assume_constant_result  # torch before 2.14 compiles `is_exporting` to True
 def exporting() -> bool:
     """Return whether `torch.jit.trace` or `torch.export` records a graph to replace the code.
 

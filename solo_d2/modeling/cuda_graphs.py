@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -160,8 +161,8 @@ def compile(
         sizes: (height, width) of images as the network gets them, to record now.
         batch_size: images at once of these.
         max_sizes: graphs to keep.
-        fuse: let `torch.compile` write kernels that do many operations at once; the first image
-            of a size then takes about a minute. Sums are rounded in another order.
+        fuse: let `torch.compile` write kernels that do many operations of the network at once; the
+            first image of a size then takes about a minute. Sums are rounded in another order.
 
     Returns:
         The same model.
@@ -193,8 +194,10 @@ def compile(
     def look(outputs: FixedOutputs) -> Any:
         return outputs.predictions, outputs.semantic, outputs.instances.scores
 
-    # A graph of its own for every size: one for all sizes takes minutes to write.
-    fused = torch.compile(model.run_fixed, dynamic=False) if fuse else None
+    fused = None
+    if fuse:  # kernels of their own for every size: those for all sizes take minutes to write
+        network = torch.compile(model.run_network, dynamic=False)
+        fused = partial(model.run_fixed, network=network)
     model.runner = CudaGraphs(model.run_fixed, state, max_sizes, look, fused)
     generator = torch.Generator().manual_seed(0)
     for size in sizes:

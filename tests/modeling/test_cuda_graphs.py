@@ -9,6 +9,7 @@ import pytest
 import torch
 from builders import tiny_model
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from solo_d2.layers import budgets
 from solo_d2.modeling.cuda_graphs import CudaGraphs, _Graph, compile
@@ -198,6 +199,18 @@ def test_logits_that_are_kept_are_not_those_of_the_graph(monkeypatch):
     kept = result["sem_seg"].logits
     assert torch.equal(kept, made[0].semantic[0])
     assert kept.data_ptr() != made[0].semantic.data_ptr()
+
+
+@pytest.mark.parametrize("overrides", [(), PANOPTIC])
+def test_a_compiled_network_gives_what_the_network_gives(overrides):
+    """Value by value, and in the same order, without an operation that is left to Python."""
+    model = tiny_model(*overrides).eval()
+    network = torch.compile(model.run_network, backend="eager", dynamic=False, fullgraph=True)
+    pixels = images(2, 3, 64, 96)
+    found, expected = (tree_leaves(model.run_fixed(pixels, network=n)) for n in (network, None))
+    assert len(found) == len(expected) > 10
+    for one, other in zip(found, expected, strict=True):
+        assert one is other is None or torch.equal(one, other)
 
 
 @pytest.mark.cuda

@@ -177,18 +177,28 @@ class Inference(nn.Module):
         wanted = device.type == "cuda" if self.fixed is None else self.fixed
         return wanted and not exporting() and decay_of(self.settings.nms) is not None
 
+    def run_network(self, pixels: Tensor) -> tuple[SOLOPredictions, Tensor | None]:
+        """Predictions of the head, and logits of a semantic branch, of pixels (N, 3, H, W)."""
+        features = self.backbone(pixels)
+        return self.predict(features, ImageList(pixels, [])), self.semantic_logits(features)
+
     @torch.no_grad()
-    def run_fixed(self, pixels: Tensor, *, max_candidates: int | None = None) -> FixedOutputs:
+    def run_fixed(
+        self,
+        pixels: Tensor,
+        *,
+        max_candidates: int | None = None,
+        network: Callable[[Tensor], tuple[SOLOPredictions, Tensor | None]] | None = None,
+    ) -> FixedOutputs:
         """Run the network and the post-processing.
 
         Args:
             pixels: normalised images (N, 3, H, W), sides divisible by `SOLO.size_divisibility`.
             max_candidates: as for `postprocess_fixed`.
+            network: in place of `run_network`.
         """
-        features = self.backbone(pixels)
-        predictions = self.predict(features, ImageList(pixels, []))
+        predictions, semantic = (network or self.run_network)(pixels)
         size = (pixels.shape[-2] // MASK_STRIDE, pixels.shape[-1] // MASK_STRIDE)
-        semantic = self.semantic_logits(features)
         with torch.autocast(pixels.device.type, enabled=False):  # as in `SOLO.inference`
             instances = postprocess_fixed(
                 self.head, predictions, size, self.settings, max_candidates=max_candidates
