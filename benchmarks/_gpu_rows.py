@@ -99,15 +99,19 @@ def inference(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator
         model = build()
         others = [make(model) for make in peers] if "SOLOv2" in name else []
         canvas = light.canvas if "light" in name else sizes.canvas
-        for batch in (1, 8):
-            inputs = [{**x, **output} for x in smooth_images(batch, canvas)]
-            for half in (None, HALF[device.type]):
-                same = {"name": name, "batch": batch, "precision": _name(half)}
-                fuse = half is not None and bool(others or quick)
-                for row in _modes(model, inputs, half, quick, fuse=fuse):
-                    yield {**row, **same}
+        batches = {n: [{**x, **output} for x in smooth_images(n, canvas)] for n in (1, 8)}
+        half = HALF[device.type]
+        for batch, inputs in batches.items():
+            for dtype in (None, half):
+                same = {"name": name, "batch": batch, "precision": _name(dtype)}
+                for mode in _modes(model, dtype):
+                    yield {**_in_mode(mode, model, inputs, dtype, quick), **same}
                 for peer in others:
-                    yield {**_beside(peer, model, inputs, half, quick), **same}
+                    yield {**_beside(peer, model, inputs, dtype, quick), **same}
+        # Last: of this model nothing is timed after `torch.compile` has run.
+        for batch, inputs in batches.items() if isinstance(model, SOLO) else ():
+            same = {"name": name, "batch": batch, "precision": _name(half)}
+            yield {**_in_mode("fused", model, inputs, half, quick), **same}
         del model, others
 
 
@@ -115,29 +119,31 @@ def _name(half: torch.dtype | None) -> str:
     return "float32" if half is None else str(half)[6:]
 
 
-def _modes(
+def _modes(model: nn.Module, half: torch.dtype | None) -> list[str]:
+    """Ways to run a model that need no compiler."""
+    if not isinstance(model, SOLO):
+        return ["eager"]
+    return ["eager", "compiled"] if half is None else ["eager", "channels last", "compiled"]
+
+
+def _in_mode(
+    mode: str,
     model: nn.Module,
     inputs: list[dict[str, Any]],
     half: torch.dtype | None,
     quick: bool,
-    *,
-    fuse: bool,
-) -> Iterator[Row]:
-    """Eager, compiled, and with fused kernels, which take a minute to write."""
-    modes = ["eager"]
-    if isinstance(model, SOLO):
-        modes += ["channels last", "compiled", "fused"] if fuse else ["compiled"]
-    for mode in modes:
-        last = mode == "channels last"
-        model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-        if mode in ("compiled", "fused"):
-            compile(model, fuse=mode == "fused")
-        call = predictor(model, inputs, half)
-        start = time.perf_counter()
-        call()
-        first = time.perf_counter() - start
-        yield {**_whole(mode, call, model, inputs, quick), "first call, s": first}
-        model.runner = None
+) -> Row:
+    last = mode == "channels last"
+    model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    if mode in ("compiled", "fused"):
+        compile(model, fuse=mode == "fused")
+    call = predictor(model, inputs, half)
+    start = time.perf_counter()
+    call()
+    first = time.perf_counter() - start
+    row = {**_whole(mode, call, model, inputs, quick), "first call, s": first}
+    model.runner = None
+    return row
 
 
 def _beside(

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
     add("--device", default="cuda", help='"cuda" (default), "cuda:1", ..., or "cpu"')
     add("--json", type=Path, metavar="FILE", help="write all rows")
-    add("--seconds", type=float, default=400, help="no new row after this time (default: 400)")
+    add("--seconds", type=float, default=600, help="no new row after this time (default: 600)")
     add("--peer", type=Path, metavar="DIR", help="checkout of AdelaiDet, to compare with")
     add("--mmdet", action="store_true", help="compare with the installed mmdet")
     add("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
