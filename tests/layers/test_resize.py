@@ -99,3 +99,12 @@ def test_unknown_mode_names_the_key():
 def test_bilinear_has_half_pixel_centres():
     x = torch.tensor([[[[0.0, 4.0]]]])
     assert resize_bilinear(x, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("channels", [15, 16])
+def test_a_gpu_resizes_many_channels_as_it_does_few(channels):
+    x = features(7, 9, channels)
+    found = resize_bilinear(x.cuda(), (14, 18)).cpu()
+    torch.testing.assert_close(found, resize_bilinear(x, (14, 18)))

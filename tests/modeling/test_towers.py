@@ -141,3 +141,30 @@ def test_unknown_kind_of_deformation_names_the_key():
 @pytest.mark.parametrize("prob", [0.01, 0.5, 0.9])
 def test_prior_bias_inverts_the_sigmoid(prob):
     assert torch.tensor(prior_bias(prob)).sigmoid().item() == pytest.approx(prob)
+
+
+class Single(nn.GroupNorm):
+    """Normalises to float32, as autocast lets it do on CUDA."""
+
+    def forward(self, x):
+        return super().forward(x).float()
+
+
+@pytest.mark.parametrize("deform", ["none", "all"])
+def test_a_layer_hands_on_the_type_of_its_convolution(deform):
+    """Normalised in float32 and rounded once."""
+    layer = conv_norm_relu(8, 32, LayerStyle("GN", deform)).bfloat16()
+    x = noise(8, count=1).bfloat16()
+    expected = layer(x)
+    single = Single(32, 32)
+    single.load_state_dict(layer.norm.state_dict())
+    layer.norm = single.bfloat16()
+    found = layer(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected) and found.any()
+
+
+def test_a_layer_without_a_norm_is_a_convolution_and_relu():
+    layer = conv_norm_relu(3, 4, LayerStyle(""))
+    x = noise(3)
+    assert torch.equal(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias, 1, 1).relu())
