@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "make_parser"]
 
-RUNTIMES = ("pytorch", "cuda-graph", "onnx", "openvino", "pt2", "torchscript", "tensorrt")
+RUNTIMES = (
+    *("pytorch", "cuda-graph", "cuda-fused"),
+    *("onnx", "openvino", "pt2", "torchscript", "tensorrt"),
+)
 SIZE = (480, 640)
 """(height, width) of the generated image, where there are no others."""
 

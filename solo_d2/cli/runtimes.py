@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -17,10 +17,11 @@ from ..inference.predictor import SOLOPredictor
 if TYPE_CHECKING:
     import numpy as np
 
-PYTORCH, COMPILED, TENSORRT = "pytorch", "cuda-graph", "tensorrt"
+PYTORCH, TENSORRT = "pytorch", "tensorrt"
+_COMPILED: dict[str, bool | Literal["fuse"]] = {"cuda-graph": True, "cuda-fused": "fuse"}
 WAYS = (
     (PYTORCH, "f32"),
-    (COMPILED, "f32"),
+    *((name, "f32") for name in _COMPILED),
     *((x.name, p) for x in FORMATS.values() for p in x.precisions if p != "int8"),
     ("openvino", "int8"),
     (TENSORRT, "f16"),
@@ -38,7 +39,7 @@ class Row:
     """One way to run the model.
 
     Attributes:
-        runtime: "pytorch", "cuda-graph", "tensorrt" or a format of `export_model`.
+        runtime: "pytorch", "cuda-graph", "cuda-fused", "tensorrt" or a format of `export_model`.
         precision: Of the runtime.
         reason: Why it does not run here; None if it does.
         mib: Size of its files, or of the weights in memory.
@@ -87,11 +88,15 @@ def _make(row: Row, predictor: SOLOPredictor, folder: Path, options: dict[str, A
     if row.runtime == PYTORCH:
         row.predictor = predictor
         row.mib = sum(x.nbytes for x in predictor.model.state_dict().values()) / 2**20
-    elif row.runtime == COMPILED:
+    elif row.runtime in _COMPILED:
         if not torch.cuda.is_available():
             raise ValueError("there is no CUDA device here")
-        weights = predictor.cfg.MODEL.WEIGHTS
-        row.predictor = SOLOPredictor(predictor.cfg, weights=weights, device="cuda", compile=True)
+        row.predictor = SOLOPredictor(
+            predictor.cfg,
+            weights=predictor.cfg.MODEL.WEIGHTS,
+            device="cuda",
+            compile=_COMPILED[row.runtime],
+        )
     elif row.runtime == TENSORRT:
         raise ValueError(_NO_TENSORRT)
     elif row.precision == "int8":
