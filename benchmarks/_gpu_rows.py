@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from _cases import CONFIG, QUICK, Sizes, crowded_masks, ellipses, ground_truth
 from _gpu_checks import compare
-from _gpu_models import calibrated, mask_rcnn, on_device, smooth_images, training_batch
+from _gpu_models import calibrated, mask_rcnn, smooth_images
 from _gpu_peers import Peer, copies
 from _timing import peak_memory
-from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -21,7 +20,6 @@ from solo_d2 import SOLO, compile
 from solo_d2.layers import matrix_nms
 from solo_d2.modeling.fixed import postprocess_fixed
 from solo_d2.modeling.output import resize_masks
-from solo_d2.modeling.towers import Tower
 
 Row = dict[str, Any]
 Peers = Sequence[Callable[[nn.Module], Peer]]
@@ -91,8 +89,8 @@ def inference(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator
     output = {"height": sizes.outputs[0][0], "width": sizes.outputs[0][1]}
     # 500 candidates of batches would be more than 500 for some image of it.
     builders = {
-        "SOLOv2 R50, 400 candidates": lambda: calibrated(CONFIG, sizes, device, _few(sizes, 400)),
-        "light R18 448, 100 candidates": lambda: calibrated(LIGHT, light, device, _few(sizes, 100)),
+        "SOLOv2 R50, 400 candidates": lambda: calibrated(CONFIG, sizes, device, few(sizes, 400)),
+        "light R18 448, 100 candidates": lambda: calibrated(LIGHT, light, device, few(sizes, 100)),
         "Mask R-CNN R50": lambda: mask_rcnn(sizes, device),
     }
     for name, build in builders.items():
@@ -174,14 +172,14 @@ def _whole(
     }
 
 
-def _few(sizes: Sizes, count: int) -> int:
+def few(sizes: Sizes, count: int) -> int:
     return min(count, sizes.candidates[0])
 
 
 def stages(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """SOLOv2 R50 in half precision: parts of an inference, launches and host waits."""
     quick, half = sizes is QUICK, HALF[device.type]
-    model = calibrated(CONFIG, sizes, device, _few(sizes, 400))
+    model = calibrated(CONFIG, sizes, device, few(sizes, 400))
     output = {"height": sizes.outputs[0][0], "width": sizes.outputs[0][1]}
     for batch in (1, 8):
         inputs = [{**x, **output} for x in smooth_images(batch, sizes.canvas)]
@@ -272,87 +270,3 @@ def parts(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             yield measure(
                 name, lambda b=batch: model.assigner(b, sizes.canvas, device), device, quick
             )
-
-
-def training(sizes: Sizes, device: torch.device, peers: Peers = ()) -> Iterator[Row]:
-    """A step of training in half precision, the optimizer's included; then its phases."""
-    quick, half = sizes is QUICK, HALF[device.type]
-    batch = training_batch(2 if quick else 4, min(10, sizes.objects[0]), sizes.canvas)
-    ours = calibrated(CONFIG, sizes, device, _few(sizes, 100))
-    yield from _step_rows("SOLOv2 R50", ours, _sum_of(ours), batch, half, quick)
-    ours.to(memory_format=torch.channels_last)
-    yield from _step_rows("SOLOv2 R50, channels last", ours, _sum_of(ours), batch, half, quick)
-    ours.to(memory_format=torch.contiguous_format)
-    for recompute in (True, False):
-        for part in ours.modules():
-            if isinstance(part, Tower):
-                part.recompute = recompute
-        if recompute:
-            name = "SOLOv2 R50, RECOMPUTE_TOWERS"
-            yield from _step_rows(name, ours, _sum_of(ours), batch, half, quick)
-    yield from _phases(ours, on_device(batch, device), half, device, quick)
-    for make in peers:
-        peer = make(ours)
-        yield from _step_rows(peer.name, peer.model, peer.losses, batch, half, quick)
-        del peer
-    del ours
-    model = mask_rcnn(sizes, device)
-    yield from _step_rows("Mask R-CNN R50", model, _sum_of(model), batch, half, quick)
-
-
-def _sum_of(model: nn.Module) -> Callable[[Any], torch.Tensor]:
-    return lambda batch: torch.stack(list(model(batch).values())).sum()
-
-
-def _step_rows(
-    name: str,
-    model: nn.Module,
-    losses: Callable[[Any], torch.Tensor],
-    batch: list[dict[str, Any]],
-    half: torch.dtype,
-    quick: bool,
-) -> Iterator[Row]:
-    device = next(model.parameters()).device
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-6)
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with EventStorage(), torch.autocast(device.type, dtype=half):  # Detectron2 logs there
-            loss = losses(copies(batch))
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    row = measure(name, step, device, quick)
-    yield {**row, "batch": len(batch), "images/s": len(batch) / row["ms"] * 1e3}
-    optimizer.zero_grad(set_to_none=True)
-
-
-def _phases(
-    model: nn.Module,
-    batch: list[dict[str, Any]],
-    half: torch.dtype,
-    device: torch.device,
-    quick: bool,
-) -> Iterator[Row]:
-    """Targets, losses and backward pass alone."""
-    truth = [x["instances"] for x in batch]
-    with torch.autocast(device.type, dtype=half):
-        images = model.preprocess_image(batch)
-        canvas = (images.tensor.shape[-2], images.tensor.shape[-1])
-        predictions = model.head(model.backbone(images.tensor))
-        assigned = model.assigner(truth, canvas, device)
-
-    def losses() -> torch.Tensor:
-        with torch.autocast(device.type, dtype=half):
-            found = model.criterion(predictions, assigned, model.head.mask_probs)
-        return torch.stack(list(found.values())).sum()
-
-    works: dict[str, Callable[[], Any]] = {
-        "targets": lambda: model.assigner(truth, canvas, device),
-        "losses": losses,
-        "losses and backward pass": lambda: losses().backward(retain_graph=True),
-    }
-    for name, work in works.items():
-        yield measure(name, work, device, quick)

@@ -28,7 +28,8 @@ import torch
 from _cases import QUICK, Sizes
 from _gpu_checks import checks
 from _gpu_peers import adelaidet, mmdetection
-from _gpu_rows import Peers, inference, parts, stages, training
+from _gpu_rows import Peers, inference, parts, stages
+from _gpu_training import training
 
 Section = Callable[..., Iterator[dict[str, Any]]]
 SECTIONS: dict[str, Section] = {

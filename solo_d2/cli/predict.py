@@ -111,19 +111,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         "(default: INPUT.MIN_SIZE_TEST), and through larger ones for large objects; "
         "TEST.TILES.DETECTIONS_PER_IMAGE limits what is found",
     )
-    add(
-        "--compile",
-        action="store_true",
-        help="replay recorded CUDA graphs, one for every input size; the first image of a size "
-        "takes longer",
-    )
-    add(
-        "--fuse",
-        dest="compile",
-        action="store_const",
-        const="fuse",
-        help="--compile with fused kernels, which are written in a minute for every size",
-    )
+    add("--compile", action="store_true", help="replay CUDA graphs, recorded for every input size")
+    fuse = "--compile with fused kernels, which are written in a minute for every size"
+    add("--fuse", dest="compile", action="store_const", const="fuse", help=fuse)
 
 
 def _add_names(parser: argparse.ArgumentParser) -> None:
