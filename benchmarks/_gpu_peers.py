@@ -1,7 +1,8 @@
 """SOLOv2 of AdelaiDet and of mmdetection with our weights: whole inference and training steps.
 
-Both run unchanged. AdelaiDet comes from the user's checkout, of which only SOLOv2 is imported;
-mmdetection from the installed `mmdet`, whose compiled operations SOLOv2 does not need.
+AdelaiDet comes from the user's checkout, of which only SOLOv2 is imported, and mmdetection from the
+installed `mmdet`. Both run unchanged, but for the focal loss of mmdetection on a GPU where `mmcv`
+was installed without compiled operations: it is then the one that a CPU uses.
 """
 
 from __future__ import annotations
@@ -108,8 +109,9 @@ def mmdetection(ours: SOLO, depth: int) -> Peer:
     cfg.mask_head.update(
         feat_channels=head.kernel_tower.out_channels, stacked_convs=len(head.kernel_tower)
     )
-    losses_module = importlib.import_module("mmdet.models.losses.focal_loss")
-    losses_module.sigmoid_focal_loss = _focal_loss(losses_module)
+    if isinstance(sys.modules.get("mmcv._ext"), _MissingOperations):
+        losses_module = importlib.import_module("mmdet.models.losses.focal_loss")
+        losses_module.sigmoid_focal_loss = _focal_loss(losses_module)
     torch.manual_seed(0)
     model = registry.build(cfg).to(ours.device)
     share_weights(model, ours)
@@ -138,22 +140,21 @@ def _focal_loss(module: ModuleType) -> Callable[..., Tensor]:
     return focal_loss
 
 
+class _MissingOperations(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def operation(*_: Any, **__: Any) -> None:
+            raise NotImplementedError(f"mmcv was installed without its operation {name}")
+
+        return operation
+
+
 def _without_compiled_operations() -> None:
-    """Let `mmcv` be imported whose compiled operations are missing; SOLOv2 calls none."""
-    if "mmcv._ext" in sys.modules or importlib.util.find_spec("mmcv._ext") is not None:
-        return
-
-    class Missing(ModuleType):
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-
-            def operation(*_: Any, **__: Any) -> None:
-                raise NotImplementedError(f"mmcv was installed without its operation {name}")
-
-            return operation
-
-    sys.modules["mmcv._ext"] = Missing("mmcv._ext")
+    """Let `mmcv` be imported whose compiled operations are missing."""
+    if "mmcv._ext" not in sys.modules and importlib.util.find_spec("mmcv._ext") is None:
+        sys.modules["mmcv._ext"] = _MissingOperations("mmcv._ext")
 
 
 def _samples(inputs: Inputs, *, truth: bool) -> dict[str, list[Any]]:

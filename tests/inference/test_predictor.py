@@ -257,3 +257,5 @@ def test_compiling_on_a_cpu_says_so_and_changes_nothing(caplog):
 def test_compiling_is_for_one_scale():
     with pytest.raises(ValueError, match=r"compile=True is for one scale; set TEST.AUG.ENABLED"):
         SOLOPredictor(tiny_config("TEST.AUG.ENABLED", True), compile=True)
+    with pytest.raises(ValueError, match=r"compile must be False, True or \"fuse\", got 'fast'"):
+        SOLOPredictor(tiny_config(), compile="fast")
