@@ -10,30 +10,34 @@ import torch
 from detectron2.structures import Instances
 
 from solo_d2.evaluation.matting import SOFIEvaluator, predicted_mattes, target_matte
+from solo_d2.evaluation.matting_metrics import unknown_region
 
 MATCH = 0.5
 """IoU, of mattes above 1/2, from which on a prediction is one of an object of its class."""
 
-ORACLES = ("as found", "true mattes", "no false predictions", "both")
+ORACLES = ("as found", "true edges", "true mattes", "no false predictions", "both")
 
 
 class OracleMeter:
     """SOFI errors of predictions, and of what better models would have predicted.
 
-    - "true mattes": predictions that match an object have its matte.
+    - "true edges": predictions that match an object have its matte in its unknown region.
+    - "true mattes": they have it everywhere.
     - "no false predictions": those that match none are left out.
     - "both": the objects that are missed are all that is left.
 
     Args:
         dataset: name of the dataset.
         score_thresh: predictions below do not count.
+        radius: of the unknown region, see `unknown_region`.
     """
 
-    def __init__(self, dataset: str, score_thresh: float) -> None:
+    def __init__(self, dataset: str, score_thresh: float, radius: int) -> None:
         self.evaluators = {
             name: SOFIEvaluator(dataset, score_thresh=score_thresh) for name in ORACLES
         }
         self.score_thresh = score_thresh
+        self.radius = radius
         self.false = self.missed = 0
 
     def process(self, record: dict[str, Any], found: Instances) -> None:
@@ -41,20 +45,22 @@ class OracleMeter:
         found = found[found.scores >= self.score_thresh]
         objects = [x for x in record["annotations"] if not x.get("iscrowd", 0)]
         targets = np.array([target_matte(x, found.image_size) for x in objects])
-        mattes = np.array(predicted_mattes(found))
+        mattes = np.array(predicted_mattes(found)).reshape(-1, *found.image_size)
         match, missed = _match(mattes, found, targets, objects)
         self.false += int((match < 0).sum())
         self.missed += missed
-        for name, matched, true in zip(ORACLES, (0, 0, 1, 1), (0, 1, 0, 1), strict=True):
-            chosen = np.flatnonzero(match >= 0) if matched else np.arange(len(match))
-            values = [targets[match[i]] if true and match[i] >= 0 else mattes[i] for i in chosen]
+        matched = np.flatnonzero(match >= 0)
+        true, edges = mattes.copy(), mattes.copy()
+        for i in matched:
+            true[i] = targets[match[i]]
+            edges[i] = np.where(unknown_region(true[i], self.radius), true[i], mattes[i])
+        every = np.arange(len(match))
+        values = (mattes, edges, true, mattes, true)
+        for name, kept, chosen in zip(ORACLES, values, 3 * [every] + 2 * [matched], strict=True):
             instances = Instances(found.image_size)
             instances.scores = found.scores[chosen]
             instances.pred_classes = found.pred_classes[chosen]
-            shape = (0, *found.image_size)
-            instances.pred_mattes = torch.from_numpy(
-                np.stack(values) if values else np.empty(shape)
-            )
+            instances.pred_mattes = torch.from_numpy(kept[chosen])
             self.evaluators[name].process([record], [{"instances": instances}])
 
     def read(self) -> Iterator[tuple[str, dict[str, float]]]:

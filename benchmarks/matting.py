@@ -120,7 +120,7 @@ class Meter:
         # An object is compared with the best matte of any score: this is about mattes alone.
         self.image = MattingEvaluator(DATA, score_thresh=0.0)
         self.unknown = MattingEvaluator(DATA, score_thresh=0.0, region="unknown", radius=radius)
-        self.oracles = OracleMeter(DATA, score_thresh) if oracles else None
+        self.oracles = OracleMeter(DATA, score_thresh, radius) if oracles else None
 
     def process(self, record: dict[str, Any], found: Instances) -> None:
         """Measure one image."""

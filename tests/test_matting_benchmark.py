@@ -204,31 +204,38 @@ def test_oracles_take_one_kind_of_error_away_each(data):
         matting_baselines.DATA, data / "annotations" / "val.json", data / "val"
     )
     records = DatasetCatalog.get(matting_baselines.DATA)
-    meter = OracleMeter(matting_baselines.DATA, 0.3)
-    # Of the first image the object is found, at twice its opacity, beside a rectangle of its class;
-    # the second image's object is missed: one of the same place and another class is false.
+    meter = OracleMeter(matting_baselines.DATA, 0.3, radius=2)
+    # Of the first image the object is found, at twice its opacity and with a hole, beside a
+    # rectangle of its class; the second image's object is missed: one of the first's place and
+    # another class is false.
+    guess = np.clip(2 * soft_disc(40), 0, 1)
+    guess[30:34, 38:42] = 0
     for record, labels in zip(records, ((1, 1), (1,)), strict=True):
         found = Instances(SIZE)
         found.scores = torch.tensor([0.9, 0.8])[: len(labels)]
         found.pred_classes = torch.tensor(labels)
         mattes = torch.zeros(len(labels), *SIZE)
-        mattes[0] = torch.from_numpy(np.clip(2 * soft_disc(40), 0, 1))
+        mattes[0] = torch.from_numpy(guess)
         mattes[1:, :10, :10] = 1.0
         found.pred_mattes = mattes
         meter.process(record, found)
     assert (meter.false, meter.missed) == (2, 1)
     errors = {name: 1e-3 * results["SOFI_MSE"] for name, results in meter.read()}
     matte, other = soft_disc(40), soft_disc(60)
-    wrong = ((np.clip(2 * matte, 0, 1) - matte) ** 2).mean()
+    wrong = ((guess - matte) ** 2).mean()
     rectangle = (
         (matte - np.pad(np.ones((10, 10)), ((0, SIZE[0] - 10), (0, SIZE[1] - 10)))) ** 2
     ).mean()
-    alien, missed = (np.clip(2 * matte, 0, 1) ** 2).mean(), (other**2).mean()
+    alien, missed = (guess**2).mean(), (other**2).mean()
     # Two classes of the truth, two images; each error counts from both sides.
     assert errors["as found"] == pytest.approx(
         (wrong + (wrong + rectangle) / 2 + alien + missed) / 4, rel=1e-2
     )
     assert errors["no false predictions"] == pytest.approx((2 * wrong + missed) / 4, rel=1e-2)
+    hole = 16 / matte.size  # of which no pixel is near the edge
+    assert errors["true edges"] == pytest.approx(
+        (hole + (hole + rectangle) / 2 + alien + missed) / 4, rel=1e-2
+    )
     assert errors["true mattes"] == pytest.approx((rectangle / 2 + alien + missed) / 4, rel=1e-2)
     assert errors["both"] == pytest.approx(missed / 4, rel=1e-2)
 
