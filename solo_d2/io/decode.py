@@ -12,14 +12,19 @@ from PIL import Image
 from .paths import printable
 from .pixels import to_uint8
 
-__all__ = ["WITH_ALPHA", "gray_array", "orientation", "rgb_array", "turn"]
+__all__ = ["WITH_ALPHA", "LayoutError", "gray_array", "orientation", "rgb_array", "turn"]
 
 WITH_ALPHA = ("LA", "RGBA", "PA", "La", "RGBa")
 """Pillow's modes with an alpha channel."""
 
 _COLOUR = ("LA", "RGB", "RGBA", "RGBX", "RGBa")
-_BITS, _LARGEST, _ORIENTATION = 258, 281, 0x0112  # tags of TIFF
+# Tags of TIFF.
+_BITS, _WHITE_IS_ZERO, _SAMPLES, _LARGEST, _PLANAR, _ORIENTATION = 258, 262, 277, 281, 284, 0x0112
 _logger = logging.getLogger(__name__)
+
+
+class LayoutError(ValueError):
+    """Pixels in an order that none of the decoders here reads right."""
 
 
 def rgb_array(image: Image.Image, name: str, white: float = 0) -> np.ndarray:
@@ -38,16 +43,16 @@ def rgb_array(image: Image.Image, name: str, white: float = 0) -> np.ndarray:
 
     Raises:
         ScaleError: see `to_uint8`.
+        LayoutError: a TIFF file of more than 8 bits has its colours one after the other.
     """
-    deep = _deep_colour(image)  # before it is loaded: Pillow keeps the upper 8 bits alone
-    declared = _declared(image)
-    image.load()
+    deep = _deep(image)  # before it is loaded: Pillow keeps the upper 8 bits alone
     if deep is not None:
-        array = to_uint8(deep, name, white=white, declared=declared)
+        array = to_uint8(deep[0], name, white=white, declared=deep[1])
     elif image.mode == "F" or image.mode.startswith("I"):
-        gray = to_uint8(np.asarray(image), name, white=white, declared=declared)
+        gray = to_uint8(_gray(image), name, white=white, declared=_declared(image))
         array = np.repeat(gray[:, :, None], 3, axis=2)
     else:
+        image.load()
         array = np.asarray(image.convert("RGB"))
     return turn(array, orientation(image, name))
 
@@ -89,30 +94,65 @@ def _declared(image: Image.Image) -> int:
     return 2 ** int(largest).bit_length() - 1 if 255 < largest <= 65535 else 0
 
 
-def _deep_colour(image: Image.Image) -> np.ndarray | None:
-    """All bits, uint16 RGB (H, W, 3), of a colour file with 16 a channel; None of any other."""
+def _deep(image: Image.Image) -> tuple[np.ndarray, int] | None:
+    """All bits, uint16 RGB (H, W, 3), and the largest possible value or 0, where Pillow cuts them.
+
+    That is colour of 16 bits a channel, and JPEG 2000 of more than 8.
+    """
     tiles: Any = getattr(image, "tile", None)
-    if not tiles or image.mode not in _COLOUR or ";16" not in str(tiles[0][3]):
-        return None
     file: Any = getattr(image, "fp", None)
-    if file is None:
+    if not tiles or file is None:
+        return None
+    _check_layout(image)
+    is_j2k = image.format == "JPEG2000"
+    if not is_j2k and (image.mode not in _COLOUR or ";16" not in str(tiles[0][3])):
         return None
     place = file.tell()
     file.seek(0)
-    data = np.frombuffer(file.read(), np.uint8)
+    data = file.read()
     file.seek(place)
+    bits = _bits_of_j2k(data) if is_j2k else 16
+    if bits <= 8:
+        return None
     try:
-        array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     if array is None or array.dtype != np.uint16 or array.shape[:2] != image.size[::-1]:
         return None
-    return array[..., 2::-1] if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+    rgb = array[..., 2::-1] if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+    return rgb, 2**bits - 1 if is_j2k else _declared(image)
+
+
+def _check_layout(image: Image.Image) -> None:
+    """Refuse what Pillow and OpenCV turn into noise without a word."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None or tags.get(_PLANAR, 1) != 2 or tags.get(_SAMPLES, 1) == 1:
+        return
+    bits = tags.get(_BITS, 1)
+    if max(bits) > 8 if isinstance(bits, tuple) else bits > 8:
+        raise LayoutError(
+            "a TIFF file of more than 8 bits with one plane after the other; save its colours "
+            'pixel by pixel (tifffile: planarconfig="contig"), or as PNG'
+        )
+
+
+def _bits_of_j2k(data: bytes) -> int:
+    """Bits of the first channel by the codestream's header; 8 where there is none."""
+    start = data.find(b"\xff\x4f\xff\x51")  # SOC and SIZ; the bits are behind 38 bytes of sizes
+    return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 8
+
+
+def _gray(image: Image.Image) -> np.ndarray:
+    """Values of one channel, white the largest."""
+    image.load()
+    values = np.asarray(image.convert("L") if image.mode == "1" else image)
+    tags: Any = getattr(image, "tag_v2", None)
+    if values.dtype == np.uint16 and tags is not None and tags.get(_WHITE_IS_ZERO, 1) == 0:
+        values = (_declared(image) or 65535) - values  # Pillow does it for up to 8 bits alone
+    return values
 
 
 def gray_array(image: Image.Image, name: str) -> np.ndarray:
     """Decode one channel of 8 bits, or of 16 that are scaled, as uint8 (H, W)."""
-    declared = _declared(image)
-    image.load()
-    values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    return to_uint8(values, name, declared=declared)
+    return to_uint8(_gray(image), name, declared=_declared(image))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .atomic import atomic_write
-from .decode import orientation, rgb_array
+from .decode import LayoutError, orientation, rgb_array
 from .errors import one_line
 from .paths import not_a_file, printable
 from .pixels import ScaleError
@@ -251,6 +251,8 @@ def _explain(error: Exception) -> str:
         return "not an image in a known format, or empty. Convert it to PNG or JPEG."
     if isinstance(error, ScaleError):
         return f"{error}. Scale the values, save it with 8 bits, or set INPUT.MAX_VALUE."
+    if isinstance(error, LayoutError):
+        return f"{error}."
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({error.strerror})."
     return f"damaged or truncated ({one_line(error)}). Get the file again, or leave it out."

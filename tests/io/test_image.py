@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from solo_d2.io import image as image_module
-from solo_d2.io.image import read_image
+from solo_d2.io.image import ImageError, read_image
 
 
 def save(tmp_path, picture, name="picture.png", **options):
@@ -65,6 +66,47 @@ def test_16_bit_is_scaled_not_saturated(tmp_path, name):
     result = read_image(save(tmp_path, Image.fromarray(values), name))
     assert result[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
     assert (result == result[:, :, :1]).all()
+
+
+RAMP = np.arange(3 * 20 * 30, dtype=np.uint16).reshape(20, 30, 3) * 36
+"""Colours of 16 bits, (20, 30, 3)."""
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_planes_of_16_bits_are_refused_and_of_8_bits_read(tmp_path, options):
+    tifffile = pytest.importorskip("tifffile")
+    file = tmp_path / "planes.tif"
+    tifffile.imwrite(file, RAMP.transpose(2, 0, 1), photometric="rgb", **options)
+    with pytest.raises(ImageError, match="one plane after the other"):
+        read_image(file)
+    tifffile.imwrite(file, RAMP, photometric="rgb", **options)
+    assert np.abs(read_image(file, "RGB") - RAMP / 257).max() <= 0.5
+    small = (RAMP >> 8).astype(np.uint8)
+    tifffile.imwrite(file, small.transpose(2, 0, 1), photometric="rgb")
+    assert (read_image(file, "RGB") == small).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_white_that_is_zero_becomes_white(tmp_path, kind):
+    tifffile = pytest.importorskip("tifffile")
+    values = np.array([[0, 51, 255]], dtype=kind) * kind(np.iinfo(kind).max // 255)
+    file = tmp_path / "radiograph.tif"
+    tifffile.imwrite(file, values, photometric="miniswhite")
+    assert read_image(file)[0, :, 0].tolist() == [255, 204, 0]
+    tifffile.imwrite(file, values, photometric="minisblack")
+    assert read_image(file)[0, :, 0].tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_2000_keeps_all_of_its_bits(tmp_path, channels):
+    values = np.repeat(np.array([2000, 65500], np.uint16), 64 * 16).reshape(32, 64)
+    values = np.repeat(values[..., None], channels, axis=2)
+    file = tmp_path / "deep.jp2"
+    cv2.imwrite(str(file), values, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])  # lossless
+    assert np.unique(read_image(file)).tolist() == [8, 255]
+    assert np.unique(read_image(file, max_value=4095)).tolist() == [125, 255]
+    cv2.imwrite(str(file), (values >> 8).astype(np.uint8))
+    assert np.ptp(read_image(file)[:8]) < 8 < read_image(file).max()
 
 
 def test_32_bit_mode_with_16_bit_values_is_scaled(tmp_path):
