@@ -39,13 +39,20 @@ _STATES: dict[str, tuple[int, int, int]] = {
 }
 
 
-def write_page(folder: str | os.PathLike[str], report: Mapping[str, Any], splits: Any) -> Path:
+def write_page(
+    folder: str | os.PathLike[str],
+    report: Mapping[str, Any],
+    splits: Any,
+    *,
+    max_value: float = 0,
+) -> Path:
     """Write ``index.html`` into a folder.
 
     Args:
         folder: exists.
         report: of `check_datasets`, and the name of the "config".
         splits: likewise.
+        max_value: of the images, see `read_image`.
 
     Returns:
         The file.
@@ -63,7 +70,7 @@ def write_page(folder: str | os.PathLike[str], report: Mapping[str, Any], splits
         page.section(f"{key}: sizes and classes", *_tables(report["splits"][key]))
         page.section(f"{key}: histograms", *_histograms(split))
         page.section(f"{key}: suspicious labels", *_suspects(report["splits"][key]))
-        page.section(f"{key}: worst images", *_worst(split))
+        page.section(f"{key}: worst images", *_worst(split, max_value))
     shared = report.get("in_both_splits") or []
     if shared:
         page.section("Images of train that are in val, too", table(["train", "val"], shared[:100]))
@@ -131,15 +138,15 @@ def _suspects(found: Mapping[str, Any]) -> list[str]:
     return [table(["", "objects", "images", "such as"], rows)] if rows else []
 
 
-def _worst(split: Split) -> list[str]:
+def _worst(split: Split, max_value: float) -> list[str]:
     images = split.worst()
     if not images:
         return []
-    figures = [_figure(split, i) for i in images]
+    figures = [_figure(split, i, max_value) for i in images]
     return [paragraph("; ".join(_STATES)), beside(*figures)]
 
 
-def _figure(split: Split, index: int) -> str:
+def _figure(split: Split, index: int, max_value: float) -> str:
     """One image with its objects in the colours of their states."""
     record = split.records[index]
     chosen = split.objects.images == index
@@ -151,7 +158,7 @@ def _figure(split: Split, index: int) -> str:
         f"{int(claims.lost[chosen].sum())} without a cell, {int(suspicious.sum())} suspicious"
     )
     try:
-        pixels = read_image(str(record["file_name"]), "BGR")
+        pixels = read_image(str(record["file_name"]), "BGR", max_value=max_value)
     except ImageError as error:
         return paragraph(f"{caption}; {error}")
     colors = np.array(list(_STATES.values()))

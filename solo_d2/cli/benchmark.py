@@ -112,7 +112,8 @@ def _images(cfg: CfgNode, count: int) -> list[np.ndarray]:
     from ..io.image import read_image
 
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])[:count]
-    return [read_image(record["file_name"]) for record in records]
+    white = cfg.INPUT.MAX_VALUE
+    return [read_image(record["file_name"], max_value=white) for record in records]
 
 
 def _evaluate(rows: Sequence[Row], cfg: CfgNode, folder: str) -> None:

@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> None:
     if args.html:
         from ..check.page import write_page
 
-        print(f"page: {write_page(args.html, report, checked.splits)}")
+        page = write_page(args.html, report, checked.splits, max_value=cfg.INPUT.MAX_VALUE)
+        print(f"page: {page}")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "solo-d2 check") -> int:

@@ -131,7 +131,7 @@ def read_images(predictor: SOLOPredictor, folder: str, most: int = 64) -> list[T
     divisor, mean = model.size_divisibility, model.pixel_mean.cpu()
     images = []
     for file in files[:: -(-len(files) // most)]:
-        image = read_image(file, node.FORMAT)
+        image = read_image(file, node.FORMAT, max_value=predictor.max_value)
         shape = resized_shape(image.shape[:2], node.MIN_SIZE_TEST, node.MAX_SIZE_TEST)
         pixels = torch.tensor(resize_image(image, shape, node.RESIZE_FILTER)).permute(2, 0, 1)
         bottom, right = (-side % divisor for side in pixels.shape[1:])

@@ -283,7 +283,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     if run.frames:
         print(f"{run.frames} frames, {run.frame_rate:.1f} per second")
     if not args.no_draw and (args.input or args.video_input or args.output):
-        print(f"images: {printable(args.output or DEFAULT_OUTPUT)}")
+        print(f"images: {printable(run.folder or args.output or DEFAULT_OUTPUT)}")
     if isinstance(run.interrupted, Interrupted):
         return run.interrupted.exit_code
     return 1 if run.failures else 0

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_save_arguments", "check_save_arguments", "saving"]
 
+TOLERANCE = 1.0
+"""Pixels by which outlines are simplified where nothing is said."""
+
 
 def add_save_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -32,9 +35,9 @@ def add_save_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--tolerance",
         type=float,
-        default=1.0,
         metavar="PX",
-        help="of --save: simplify outlines by so many pixels at most (default: 1; 0 is exact)",
+        help="of --save: simplify outlines by so many pixels at most "
+        f"(default: {TOLERANCE:g}; 0 is exact)",
     )
 
 
@@ -57,20 +60,27 @@ def check_save_arguments(args: argparse.Namespace, output: str) -> dict[str, Pat
             "--save goes with --input: a dataset of a film would be thousands of images that are "
             "nearly alike; choose some (ffmpeg -i FILM -vf fps=1 frames/%06d.png), and give those"
         )
-    if not args.tolerance >= 0:
+    if args.tolerance is not None and not args.save:
+        raise ValueError("--tolerance is of --save, which is not given: leave it out")
+    if args.tolerance is not None and not args.tolerance >= 0:
         raise ValueError(f"--tolerance must be 0 or more pixels, got {args.tolerance}")
-    return save_folders(args.save, output)
+    beside = [args.save_json] if args.save_json else []
+    return save_folders(args.save, output, beside if args.no_draw else [output, *beside])
 
 
 @contextmanager
-def saving(run: InferenceRun, folders: dict[str, Path], tolerance: float) -> Iterator[None]:
+def saving(
+    run: InferenceRun, folders: dict[str, Path], tolerance: float | None
+) -> Iterator[None]:
     """Save what a run finds, and say where it is, whatever ends the run."""
     from ..inference.saving import DatasetSaver
 
     if not folders:
         yield
         return
-    saver = DatasetSaver(folders, run.class_names, tolerance)
+    saver = DatasetSaver(
+        folders, run.class_names, TOLERANCE if tolerance is None else tolerance
+    )
     run.on_image = saver
     try:
         yield

@@ -12,7 +12,7 @@ from ..io.image import can_write
 from ..io.paths import file_key, fit_name, printable, refuse_overwriting, unique_name
 from ..io.video import writable_extensions
 
-__all__ = ["check_results_file", "is_file_name", "output_paths", "video_path"]
+__all__ = ["check_results_file", "distinct_stems", "is_file_name", "output_paths", "video_path"]
 
 
 def output_paths(images: Sequence[Path], output: str | PathLike[str]) -> list[Path]:
@@ -35,6 +35,15 @@ def output_paths(images: Sequence[Path], output: str | PathLike[str]) -> list[Pa
     if paths:
         check_output(paths[0])
     return paths
+
+
+def distinct_stems(paths: Sequence[Path]) -> list[Path]:
+    """Number files of one name and several extensions, for what is called by their names alone."""
+    taken: set[str] = set()
+    return [
+        path.with_name(Path(unique_name(path.stem, "", taken)).name + path.suffix)
+        for path in paths
+    ]
 
 
 def video_path(source: str | PathLike[str] | int, output: str | PathLike[str]) -> Path:

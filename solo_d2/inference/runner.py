@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from ..io.frames import FrameSource
 from ..io.image import read_image, write_image
-from ..io.paths import fit_name, printable
+from ..io.paths import file_key, fit_name, printable
 from ..io.pipeline import ahead
 from ..io.video import VideoWriter, open_frames
 from .collecting import ResultCollector, ResultSink
 from .dataset_ids import ImageId
 from .failures import BadFrames, describe, raise_if_hopeless
 from .films import WAITING, FoundFrame, Images, Show, Write, frame_output
+from .outputs import distinct_stems
 from .predictor import SOLOPredictor
 from .renderers import DrawingRenderer, Renderer
 
@@ -50,6 +51,7 @@ class InferenceRun(ResultCollector):
         live: Whether the latest film was of a camera or stream, which only a signal ends.
         interrupted: What has ended the run before its inputs did: Ctrl-C or another signal.
         video_file: Where the latest video is; None if none was written.
+        folder: Where the images of the latest film are; None if it has none of its own.
 
     Example:
         >>> from solo_d2.testing import tiny_config
@@ -76,6 +78,7 @@ class InferenceRun(ResultCollector):
         self.live = False
         self.interrupted: KeyboardInterrupt | None = None
         self.video_file: Path | None = None
+        self.folder: Path | None = None
         if renderer is None:
             renderer = DrawingRenderer.of(predictor.metadata)
         self.renderer = renderer if draw else None
@@ -111,6 +114,8 @@ class InferenceRun(ResultCollector):
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
         if image_ids is None:
             image_ids = [ImageId(number) for number in range(1, len(files) + 1)]
+        if self.renderer is not None and self.renderer.separate:
+            targets = distinct_stems(targets)
         before = self.done
         with (
             self._interruptible(lambda: f"{self.done - before} of {len(files)} images"),
@@ -212,12 +217,19 @@ class InferenceRun(ResultCollector):
             ValueError: The source cannot be read, or the output not be written.
             OutputError: An output cannot be written any further.
         """
-        with open_frames(source) as reader:
+        white = getattr(self.predictor, "max_value", 0)
+        with open_frames(source, max_value=white) as reader:
             self.live = reader.live
             if output is None or self.renderer is None:
                 self._frames(reader, None, show)
             elif self.renderer.separate:
                 folder = Path(output).with_suffix("")
+                if not isinstance(source, int) and file_key(folder) == file_key(source):
+                    raise ValueError(
+                        f"{printable(folder)}: has the frames, among which the cut-outs would be. "
+                        "Name another output."
+                    )
+                self.folder = folder
 
                 def write_images(number: int, _seconds: float, images: Images) -> None:
                     if images:
@@ -255,18 +267,24 @@ class InferenceRun(ResultCollector):
                 tqdm(total=reader.frame_count, unit="frame", disable=None)
             )
             hand_over = stack.enter_context(frame_output(renderer, write, show, bad))
-            timed = ((frame, reader.seconds) for frame in reader)
+            timed = ((frame, reader.seconds, reader.skipped) for frame in reader)
             frames = stack.enter_context(closing(ahead(timed, WAITING, newest=reader.live)))
             stack.callback(reader.stop)
-            for number, (frame, seconds) in enumerate(frames):
-                self.frames = number + 1
+            used = 0
+            for frame, seconds, skipped in frames:
+                number = used + skipped
+                used, self.frames = used + 1, number + 1
                 prediction = self._follow(frame, number, name, bad)
                 if not hand_over(FoundFrame(number, seconds, frame, prediction)):
                     break
-                progress.update()
+                progress.update(number + 1 - progress.n)
+            else:
+                self.frames = used + reader.skipped
         self.frame_rate = self.frames / (time.perf_counter() - begin)
         if bad.count:
             self.fail(f"{name}: {bad}")
+        if reader.skipped:
+            self.fail(f"{name}: {reader.skipped} images cannot be used as frames, see above")
 
     def _follow(
         self, frame: np.ndarray, number: int, name: str, bad: BadFrames

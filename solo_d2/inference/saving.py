@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.datasets.formats import make_writer
 from ..data.datasets.writing import DatasetWriter, LabelledImage, LabelledObject, check_folder
-from ..io.paths import printable
+from ..io.paths import is_within, printable
 from ..io.results import EncodedInstances
 from .outputs import is_file_name
 
@@ -77,15 +77,21 @@ class DatasetSaver:
         return lines
 
 
-def save_folders(words: Sequence[str], output: str | PathLike[str]) -> dict[str, Path]:
+def save_folders(
+    words: Sequence[str],
+    output: str | PathLike[str],
+    others: Iterable[str | PathLike[str]] = (),
+) -> dict[str, Path]:
     """Return the folders to write by format.
 
     Args:
         words: "FORMAT" or "FORMAT:DIR".
         output: Folder in which DIR is called as its format, where it is not said.
+        others: Files and folders that are written as well.
 
     Raises:
-        ValueError: A format comes twice, two formats have one folder, or a folder has files.
+        ValueError: A format comes twice, a folder has files, or something else is to be written
+            into it: drawings beside the images would be trained on.
     """
     folders: dict[str, Path] = {}
     for word in words:
@@ -93,8 +99,15 @@ def save_folders(words: Sequence[str], output: str | PathLike[str]) -> dict[str,
         if not folder and is_file_name(output):
             raise ValueError(f"--save {kind}: the output is one file; say a folder: {kind}:DIR")
         path = Path(folder) if folder else Path(output) / kind
-        if kind in folders or path in folders.values():
-            raise ValueError(f"--save {word}: comes twice, or its folder does; name another one")
+        if kind in folders:
+            raise ValueError(f"--save {word}: comes twice; name each format once")
         check_folder(path)
         folders[kind] = path
+    for kind, path in folders.items():
+        for other in (*others, *(x for name, x in folders.items() if name != kind)):
+            if is_within(other, path):
+                raise ValueError(
+                    f"--save {kind}:{printable(path)}: the folder is for this dataset alone, and "
+                    f"{printable(other)} would be written into it; name another one"
+                )
     return folders

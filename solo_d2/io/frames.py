@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from .image import IMAGE_EXTENSIONS, read_image
+from .image import IMAGE_EXTENSIONS, ImageError, read_image
 from .paths import printable
 
 __all__ = ["FrameFolder", "FrameSource", "StreamReader", "is_stream"]
@@ -42,6 +42,7 @@ class FrameSource(ABC):
         fps: Frames per second, on average.
         frame_count: Frames that are promised; None where nobody knows.
         seconds: When the latest frame is shown, from the first one on.
+        skipped: Frames so far that could not be used, and were left out.
     """
 
     name: str
@@ -49,6 +50,7 @@ class FrameSource(ABC):
     fps: float = DEFAULT_FPS
     frame_count: int | None = None
     seconds: float = 0.0
+    skipped: int = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -75,18 +77,21 @@ class FrameSource(ABC):
 class FrameFolder(FrameSource):
     """The images of a folder as frames, by their names, numbers in them as numbers.
 
-    An image that cannot be read is left out, with a line.
+    An image that cannot be read, or has not the size of the first one, is left out, with a line.
 
     Args:
         folder: With images of one size.
         fps: Frames per second.
+        max_value: See `read_image`.
 
     Raises:
         ValueError: There is no image in it.
     """
 
-    def __init__(self, folder: str | PathLike[str], fps: float = DEFAULT_FPS) -> None:
-        self.name, self.fps = fspath(folder), fps
+    def __init__(
+        self, folder: str | PathLike[str], fps: float = DEFAULT_FPS, *, max_value: float = 0
+    ) -> None:
+        self.name, self.fps, self._max_value = fspath(folder), fps, max_value
         files = [x for x in Path(folder).iterdir() if x.suffix.lower() in IMAGE_EXTENSIONS]
         self.files = sorted(files, key=lambda file: _natural(file.name))
         if not self.files:
@@ -94,11 +99,20 @@ class FrameFolder(FrameSource):
         self.frame_count = len(self.files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The images that can be read, uint8 BGR (H, W, 3)."""
+        """The images that can be used, uint8 BGR (H, W, 3)."""
+        shape: tuple[int, ...] | None = None
         for number, file in enumerate(self.files):
             try:
-                frame = read_image(file, "BGR")
+                frame = read_image(file, "BGR", max_value=self._max_value)
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise ImageError(
+                        file,
+                        f"has (height, width) {frame.shape[:2]}, the frames before it "
+                        f"{shape[:2]}. Resize it, or move it to another folder.",
+                    )
             except ValueError as error:
+                self.skipped += 1
                 _logger.warning("left out: %s", error)
                 continue
             self.seconds = number / self.fps

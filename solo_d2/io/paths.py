@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = [
     "file_key",
     "fit_name",
+    "is_within",
     "not_a_file",
     "output_problem",
     "printable",
@@ -106,6 +107,12 @@ def file_key(path: str | PathLike[str]) -> object:
         return status.st_dev, status.st_ino
     except (OSError, ValueError):
         return os.path.realpath(path)  # pathlib's resolve() raises for links that form a loop
+
+
+def is_within(path: str | PathLike[str], folder: str | PathLike[str]) -> bool:
+    """Return whether a file or folder, which need not exist, is a folder or lies in it."""
+    inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    return inner == outer or inner.startswith(os.path.join(outer, ""))
 
 
 def refuse_overwriting(

@@ -37,6 +37,9 @@ VIDEO_EXTENSIONS = (
 )
 """File name extensions (lower case) of videos; which of them can be read is OpenCV's matter."""
 
+_COUNTED = (".3gp", ".avi", ".m4v", ".mov", ".mp4")
+"""Of formats that store the number of frames; of others OpenCV gives duration times rate."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ class VideoReader(FrameSource):
             problem = "no such video file" if problem == "no such file" else problem
             raise ValueError(f"{printable(self.name)}: {problem}. Check the path.")
         if printable(self.name) == self.name:
-            return self.name
+            return os.path.abspath(self.name)  # FFmpeg takes "12:" of "12:30.mp4" for a protocol
         # OpenCV ends the process for names that are not UTF-8.
         folder = self._resources.enter_context(tempfile.TemporaryDirectory())
         link = Path(folder) / f"video{printable(Path(self.name).suffix)}"
@@ -113,13 +116,20 @@ class VideoReader(FrameSource):
             # Not every format has times, and damaged ones jump back.
             now = self._clock() - self._start
             self.seconds = now if now > self.seconds else self.seconds + 1 / self.fps
-        if self.frame_count is not None and seen < self.frame_count:
+        if self._is_cut(seen):
             _logger.warning(
                 "%s: ended after %d of %d frames; the file may be damaged or cut off",
                 printable(self.name),
                 seen,
                 self.frame_count,
             )
+
+    def _is_cut(self, seen: int) -> bool:
+        """Return whether frames are missing, and not just what was estimated from the duration."""
+        if self.frame_count is None or seen >= self.frame_count:
+            return False
+        counted = Path(self.name).suffix.lower() in _COUNTED
+        return counted or self.seconds + 1 < self.frame_count / self.fps
 
     def _clock(self) -> float:
         if self.live:
@@ -133,12 +143,13 @@ class VideoReader(FrameSource):
         self._resources.close()
 
 
-def open_frames(source: str | PathLike[str] | int) -> FrameSource:
+def open_frames(source: str | PathLike[str] | int, *, max_value: float = 0) -> FrameSource:
     """Open what has frames.
 
     Args:
         source: A video file, a folder of images, an address (see `StreamReader`), or the number of
             a camera.
+        max_value: Of the images of a folder, see `read_image`.
 
     Raises:
         ValueError: It cannot be read, or has no frame.
@@ -147,7 +158,9 @@ def open_frames(source: str | PathLike[str] | int) -> FrameSource:
         return VideoReader(source)
     if is_stream(source):
         return StreamReader(fspath(source))
-    return FrameFolder(source) if os.path.isdir(source) else VideoReader(source)
+    if os.path.isdir(source):
+        return FrameFolder(source, max_value=max_value)
+    return VideoReader(source)
 
 
 class VideoWriter:

@@ -21,7 +21,8 @@ __all__ = ["CONTAINERS", "AVEncoder", "OpenCVEncoder"]
 _CLOCK = Fraction(1, 90000)  # exact for all usual frame rates
 _logger = logging.getLogger(__name__)
 
-_X264 = ("libx264", {"crf": "20", "preset": "veryfast"})
+# Frames that refer to later ones would begin late in files of fragments, which have no edit lists.
+_X264 = ("libx264", {"crf": "20", "preset": "veryfast", "bf": "0"})
 _VP9 = (
     "libvpx-vp9",
     {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"}

@@ -129,6 +129,53 @@ def test_an_object_keeps_its_color_through_the_video(predictor, clip):
     assert all(np.abs(color - brightest[0]).max() < 60 for color in brightest)
 
 
+def test_a_frame_that_cannot_be_read_keeps_its_number(tmp_path, predictor, capsys):
+    for number in range(5):
+        picture(tmp_path / f"{number}.png", number % 3)
+    for number in (1, 4):
+        (tmp_path / f"{number}.png").write_bytes(b"damaged")
+    run = InferenceRun(predictor)
+    run.video(tmp_path, tmp_path / "out.mp4")
+    assert [x["image_id"] for x in run.results] == [0, 2, 3]
+    assert run.frames == 5
+    assert run.failures == [f"{tmp_path}: 2 images cannot be used as frames, see above"]
+    assert run.failures[0] in capsys.readouterr().err
+
+
+class Pieces:
+    """Writes the left and the right half of an image as files of their own."""
+
+    separate = True
+
+    def image(self, image, _prediction):
+        half = image.shape[1] // 2
+        return {"_0": image[:, :half], "_1": image[:, half:]}
+
+    def for_video(self):
+        return self
+
+
+def test_pieces_of_equal_names_do_not_replace_each_other(tmp_path, predictor):
+    files = [picture(tmp_path / name, 1) for name in ("a.png", "a.bmp", "b.png")]
+    run = InferenceRun(predictor, renderer=Pieces())
+    run.images(files, [tmp_path / "out" / name for name in ("a.png", "a.jpg", "b.png")])
+    assert sorted(x.name for x in (tmp_path / "out").iterdir()) == [
+        *("a_0.png", "a_1.png", "a_2_0.png", "a_2_1.png", "b_0.png", "b_1.png")
+    ]
+
+
+def test_pieces_of_frames_never_go_among_the_frames(tmp_path, predictor):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    picture(folder / "0.png", 1)
+    run = InferenceRun(predictor, renderer=Pieces())
+    with pytest.raises(ValueError, match="film: has the frames"):
+        run.video(folder, tmp_path / "film.mp4")
+    run.video(folder, tmp_path / "other.mp4")
+    assert run.folder == tmp_path / "other"
+    assert [x.name for x in folder.iterdir()] == ["0.png"]
+
+
 def test_showing_can_end_the_run(predictor, clip):
     run = InferenceRun(predictor)
     run.video(clip, show=lambda frame: False)

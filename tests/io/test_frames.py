@@ -36,6 +36,22 @@ def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path, caplog)
     assert "left out" in line and "frame11.png" in line
 
 
+def test_images_of_a_folder_have_the_value_that_is_white(tmp_path):
+    cv2.imwrite(str(tmp_path / "1.png"), np.full((8, 8), 4095, np.uint16))
+    with open_frames(tmp_path, max_value=4095) as folder:
+        assert next(iter(folder)).min() == 255
+
+
+def test_an_image_of_another_size_is_left_out_and_named(tmp_path, caplog):
+    for number in range(4):
+        write_image(tmp_path / f"{number}.png", flat(number)[: 40 if number == 2 else 48])
+    with open_frames(tmp_path) as folder:
+        seen = [(frame[0, 0, 0], folder.skipped) for frame in folder]
+    assert seen == [(0, 0), (1, 0), (3, 1)]
+    (line,) = caplog.messages
+    assert "2.png" in line and "(40, 64)" in line and "(48, 64)" in line
+
+
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(ValueError, match="no image in this folder"):
         open_frames(tmp_path)

@@ -78,6 +78,40 @@ def test_frames_come_back(tmp_path, monkeypatch, caplog, with_av):
             assert np.abs(difference.mean(axis=(0, 1))).max() < 12
 
 
+@needs_av
+@pytest.mark.parametrize("ending", [".mp4", ".m4v", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize("times", [[0, 0.1, 0.133, 0.166, 1.166, 1.2, 8.0], [0, 1, 2, 3]])
+def test_frames_keep_their_times_and_the_file_its_length(tmp_path, ending, times, caplog):
+    import av
+
+    path = tmp_path / f"film{ending}"
+    with VideoWriter(path, 25) as writer:
+        for frame, seconds in zip(frames_of(len(times), 32, 48), times, strict=True):
+            writer.write(frame, seconds)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        found = [
+            float(packet.pts * stream.time_base)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+    assert found == pytest.approx(times, abs=2e-3)
+    with av.open(str(path)) as container:
+        assert container.duration / 1e6 == pytest.approx(times[-1], abs=0.2)
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == len(times)
+    assert "damaged" not in caplog.text  # other formats have a duration and no number of frames
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "out.mp4", frames_of(3, 16, 16))
+    (tmp_path / "out.mp4").rename("12:30.mp4")
+    with VideoReader("12:30.mp4") as reader:
+        assert reader.name == "12:30.mp4"
+        assert len(list(reader)) == 3
+
+
 def test_odd_frames_are_padded_by_their_edge(tmp_path):
     frame = np.zeros((33, 33, 3), dtype=np.uint8)
     frame[:, 16:] = 255
