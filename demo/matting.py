@@ -143,6 +143,8 @@ def put_over(
 def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun:
     """The predictor and the options of the run; what can be wrong is found before the model."""
     set_levels(np.zeros((1, 1), np.float32), *args.levels)
+    if args.style is not None:
+        raise ValueError("--style is of demo.py: choose from --blur and --background here")
     if args.instance is not None and args.instance < 0:
         raise ValueError(f"--instance counts from 0, got {args.instance}")
     effect = make_effect(args)

@@ -45,7 +45,7 @@ def add_film_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --track: objects with their masks in all frames, as MOTS (.txt) or YouTube-VIS "
         "results (.json)",
     )
-    add("--style", choices=STYLES, default="masks", help="how objects are drawn (default: masks)")
+    add("--style", choices=STYLES, help=f"how objects are drawn (default: {STYLES[0]})")
 
 
 def check_film_arguments(args: argparse.Namespace) -> None:
@@ -57,12 +57,15 @@ def check_film_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"--track SCORE must lie in [0, 1], got {args.track}")
     if args.track is not None and args.input:
         raise ValueError("--track goes with films: --video-input or --webcam")
+    if args.style is not None and args.no_draw:
+        raise ValueError("--style is of drawings, and --no-draw makes none: leave one out")
     if args.save_tracks:
         if args.track is None:
             raise ValueError("--save-tracks needs --track")
         track_kind(args.save_tracks)
-        inputs = [args.video_input, args.config_file, args.weights, args.save_json]
-        refuse_overwriting([args.save_tracks], [x for x in inputs if x], "the tracks")
+        names = ("video_input", "config_file", "weights", "class_names", "save_json", "background")
+        files = [getattr(args, name, None) for name in names]
+        refuse_overwriting([args.save_tracks], [x for x in files if x], "the tracks")
 
 
 def drawing_run(args: argparse.Namespace, predictor: SOLOPredictor) -> InferenceRun:
@@ -70,8 +73,11 @@ def drawing_run(args: argparse.Namespace, predictor: SOLOPredictor) -> Inference
     from ..inference.renderers import DrawingRenderer
     from ..inference.runner import InferenceRun
 
-    renderer = DrawingRenderer.of(predictor.metadata, style=args.style)
-    tracker = make_tracker(args, getattr(predictor, "cfg", None))
+    cfg = getattr(predictor, "cfg", None)
+    if args.style is not None and _is_panoptic(cfg):
+        raise ValueError("--style is for models of instances; this one is panoptic")
+    renderer = DrawingRenderer.of(predictor.metadata, style=args.style or STYLES[0])
+    tracker = make_tracker(args, cfg)
     return InferenceRun(predictor, draw=not args.no_draw, renderer=renderer, tracker=tracker)
 
 
@@ -83,13 +89,17 @@ def make_tracker(args: argparse.Namespace, cfg: Any) -> Tracker | None:
     """
     if args.track is None:
         return None
-    if cfg is not None and cfg.MODEL.META_ARCHITECTURE == "PanopticSOLO":
+    if _is_panoptic(cfg):
         raise ValueError("--track is for models of instances; this one is panoptic")
     try:
         from ..tracking import Tracker
     except ImportError as error:
         raise ValueError('--track needs: pip install "solo_d2[video]"') from error
     return Tracker(args.track)
+
+
+def _is_panoptic(cfg: Any) -> bool:
+    return cfg is not None and cfg.MODEL.META_ARCHITECTURE == "PanopticSOLO"
 
 
 class _Both:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from ..engine.arguments import command_parser, parse_arguments
 from .films import add_film_arguments, check_film_arguments, drawing_run, saving_tracks
 from .saving import add_save_arguments, check_save_arguments, saving
-from .sharding import add_shard_arguments, predict_shards
+from .sharding import add_shard_arguments, check_shard_arguments, predict_shards
 
 if TYPE_CHECKING:
     from ..export import ExportedModel
@@ -263,6 +263,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker)
     from ..io.results_file import ResultsFile
 
     check_film_arguments(args)
+    check_shard_arguments(args)
     if args.shards:
         return predict_shards(args, overrides, make_run)
     job = plan_images(args) if args.input else plan_video(args)

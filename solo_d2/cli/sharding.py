@@ -7,6 +7,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io.paths import printable
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from ..inference.shard_worker import ShardWorker
     from ..inference.shards import Record, Shard, ShardFolder
 
-__all__ = ["add_shard_arguments", "predict_shards"]
+__all__ = ["add_shard_arguments", "check_shard_arguments", "predict_shards"]
+
+SHARD_SIZE = 256
+SHARD_FORMATS = ("coco", "parquet")
 
 RunMaker = Callable[[argparse.Namespace, Sequence[str]], "InferenceRun"]
 
@@ -30,15 +34,20 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = group.add_argument
     add("--shards", metavar="DIR", help="folder of the results; nothing is drawn")
-    add("--shard-size", type=int, default=256, metavar="N", help="files of a shard (default: 256)")
-    add(
-        "--shard-format",
-        choices=("coco", "parquet"),
-        default="coco",
-        help="of the results (default: coco)",
-    )
+    size = f"files of a shard (default: {SHARD_SIZE})"
+    add("--shard-size", type=int, metavar="N", help=size)
+    kind = f"of the results (default: {SHARD_FORMATS[0]})"
+    add("--shard-format", choices=SHARD_FORMATS, help=kind)
     add("--part", metavar="K/N", help="do the K-th of N parts: for N jobs that share DIR")
     add("--ray", type=int, metavar="N", help="N workers of a Ray cluster do the shards")
+
+
+def check_shard_arguments(args: argparse.Namespace) -> None:
+    """Raise a `ValueError` for options of shards where there are none."""
+    for option in ("shard_size", "shard_format", "part", "ray"):
+        if not args.shards and getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} is of --shards, which is not given: leave it out")
 
 
 def predict_shards(args: argparse.Namespace, overrides: Sequence[str], make_run: RunMaker) -> int:
@@ -78,8 +87,9 @@ def _prepare(
     from ..inference.shard_files import check_format
     from ..inference.shards import ShardFolder, plan_shards
 
-    for option in ("save_json", "save", "output", "track"):
-        if getattr(args, option):
+    for option in ("save_json", "save", "output", "track", "tolerance", "style", "no_draw"):
+        value = getattr(args, option)
+        if not (value is None or value is False or value == []):
             name = option.replace("_", "-")
             raise ValueError(f"--shards writes results of --input alone: leave --{name} out.")
     if args.batch_size < 1 or (args.ray is not None and args.ray < 1):
@@ -88,6 +98,9 @@ def _prepare(
         )
     if not args.input:
         raise ValueError("--shards goes with --input: films have no shards.")
+    if args.shard_size is None:
+        args.shard_size = SHARD_SIZE
+    args.shard_format = args.shard_format or SHARD_FORMATS[0]
     check_format(args.shard_format)
     ids = DatasetIds(args.ids) if args.ids else None
     shards, problems = plan_shards(args.input, args.shard_size, ids)
@@ -101,10 +114,37 @@ def _prepare(
 def _settings(args: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:
     """On what results depend, other than the images."""
     keys = ("config_file", "weights", "confidence_threshold", "tiles", "class_names", "ids")
+    keys += ("allow_partial", "imports", "shard_size", "shard_format")
     return {
-        **{key: getattr(args, key) for key in (*keys, "shard_size", "shard_format")},
+        **{key: getattr(args, key) for key in keys},
         "overrides": list(overrides),
+        "contents": contents(args, overrides),
     }
+
+
+def contents(args: argparse.Namespace, overrides: Sequence[str]) -> str:
+    """Return a digest of the config and of the files behind the names, which may change."""
+    import hashlib
+
+    from ..export import is_exported
+    from ..inference.trained import load_trained
+    from ..io.download import sha256
+    from ..io.plugins import import_plugins
+
+    files = [args.class_names, args.ids]
+    digest = hashlib.sha256()
+    if is_exported(args.config_file):
+        beside = Path(args.config_file)
+        files += sorted(x for x in beside.parent.glob(f"{beside.stem}.*") if x.is_file())
+    else:
+        import_plugins(args.imports)
+        cfg, weights = load_trained(args.config_file, overrides, args.weights)
+        files.append(weights or cfg.MODEL.WEIGHTS)
+        digest.update(cfg.dump().encode())
+    for file in files:
+        is_file = bool(file) and Path(file).is_file()
+        digest.update((sha256(Path(file)) if is_file else str(file)).encode())
+    return digest.hexdigest()
 
 
 def _work(

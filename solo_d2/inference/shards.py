@@ -18,7 +18,7 @@ from typing import Any
 
 from ..io.atomic import atomic_write, remove_leftovers
 from ..io.errors import one_line, shown
-from ..io.image_sources import Archive, FileList, ImageSource, row_groups, texts_of
+from ..io.image_sources import Archive, FileList, ImageSource, is_archive, row_groups, texts_of
 from ..io.json_file import save_json
 from ..io.paths import not_a_file, printable
 from .dataset_ids import DatasetIds, ImageId
@@ -105,7 +105,8 @@ def plan_shards(
 
     Args:
         inputs: images, folders and globs; text files (.txt) with a path in every line; Parquet
-            files, of which every row group is a shard; tar archives, of which each is one.
+            files, of which every row group is a shard; tar archives (.tar, .tar.gz and the like),
+            of which each is one.
         size: files of a shard.
         ids: of the dataset that the files are of.
 
@@ -118,9 +119,8 @@ def plan_shards(
     """
     if size < 1:
         raise ValueError(f"--shard-size must be 1 or more, got {size}.")
-    kinds = {name: Path(name).suffix.lower() for name in inputs}
-    special = {".txt", ".parquet", ".tar", ".tgz"}
-    plain = [name for name in inputs if kinds[name] not in special]
+    kinds = {x: ".tar" if is_archive(x) else Path(x).suffix.lower() for x in inputs}
+    plain = [name for name in inputs if kinds[name] not in (".txt", ".parquet", ".tar")]
     files, problems = find_images(plain) if plain else ([], [])
     paths = [str(file) for file in files]
     for name in inputs:
@@ -132,7 +132,7 @@ def plan_shards(
     for name in inputs:
         if kinds[name] == ".parquet":
             sources += row_groups(name)
-        elif kinds[name] in (".tar", ".tgz"):
+        elif kinds[name] == ".tar":
             sources.append(Archive(name, _size(name)))
     if not sources:
         raise ValueError(" ".join(problems) or "the inputs have no images.")
@@ -167,7 +167,7 @@ def _size(name: str) -> int:
 def _lines(name: str) -> list[str]:
     _size(name)
     try:
-        text = Path(name).read_text("utf-8")
+        text = Path(name).read_text("utf-8-sig")  # Windows begins lists with a mark
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{printable(name)}: cannot be read ({one_line(error)}).") from error
     return [line for line in map(str.strip, text.splitlines()) if line]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,11 +14,21 @@ from .errors import one_line, shown
 from .image import IMAGE_EXTENSIONS
 from .paths import printable
 
-__all__ = ["Archive", "FileList", "ImageSource", "Item", "ParquetRows", "SourceError", "row_groups"]
+__all__ = [
+    "Archive",
+    "FileList",
+    "ImageSource",
+    "Item",
+    "ParquetRows",
+    "SourceError",
+    "is_archive",
+    "row_groups",
+]
 
 MAX_BYTES = 2**30
 """Largest member of an archive that is read."""
 
+_ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _NAMES = ("file_name", "path", "__key__", "key", "name", "url")
 _PATHS = ("path", "file_name", "image", "file")
 _ROWS = 64
@@ -112,9 +124,12 @@ class Archive:
         """Yield the images in order, one in memory.
 
         Raises:
-            SourceError: the archive cannot be read.
+            SourceError: the archive cannot be read to its end.
         """
-        with _reading(self.file), tarfile.open(self.file, "r:*") as archive:
+        with (
+            _reading(self.file),
+            tarfile.open(self.file, "r:*", tarinfo=_Member) as archive,
+        ):
             for member in archive:
                 ending = os.path.splitext(member.name)[1].lower()
                 if not member.isreg() or ending not in IMAGE_EXTENSIONS:
@@ -125,6 +140,24 @@ class Archive:
                     continue
                 file = archive.extractfile(member)
                 yield Item(name, b"" if file is None else file.read())
+
+
+class _Member(tarfile.TarInfo):
+    """A member before whose header nothing ends but what ends: tarfile stops at a damaged one."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"cut off or damaged: {error}") from error
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a name is one of a tar archive, compressed or not."""
+    return name.lower().endswith(_ARCHIVES)
 
 
 ImageSource = FileList | ParquetRows | Archive
@@ -158,6 +191,7 @@ class _reading:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         expected = (OSError, EOFError, tarfile.TarError, ValueError, ArithmeticError)
+        expected += (zlib.error, lzma.LZMAError)
         if isinstance(error, expected) and not isinstance(error, SourceError):
             raise SourceError(
                 f"{printable(self._file)}: cannot be read ({one_line(error)})"

@@ -14,6 +14,9 @@ from collections import deque
 
 import numpy as np
 import pytest
+import torch
+from builders import tiny_config
+from detectron2.modeling import build_model
 from PIL import Image
 from stub_predictor import StubPredictor, demo, in_a_child, picture
 
@@ -21,7 +24,7 @@ from solo_d2.cli import predict, sharding
 from solo_d2.inference.ray_driver import ATTEMPTS, reason, run_shards
 from solo_d2.inference.shard_worker import ShardWorker
 from solo_d2.inference.shards import ARCHIVE_IDS, Record, ShardFolder, part_of, plan_shards
-from solo_d2.io.image_sources import SourceError
+from solo_d2.io.image_sources import Archive, SourceError
 
 
 @pytest.fixture
@@ -219,6 +222,67 @@ def test_an_archive_that_ends_too_early_is_no_shard_that_is_done(tmp_path):
     assert folder.done() == set() and not list((tmp_path / "out/results").iterdir())
 
 
+def whole_archive(tmp_path, ending="tar"):
+    """A tar archive, and where the second of its headers begins."""
+    modes = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
+    write_tar(tmp_path / "plain.tar")
+    file = tmp_path / f"a.{ending}"
+    with tarfile.open(tmp_path / "plain.tar") as plain, tarfile.open(file, modes[ending]) as copy:
+        members = plain.getmembers()
+        for member in members:
+            copy.addfile(member, plain.extractfile(member))
+    return file, members[1].offset
+
+
+def names_in(file):
+    ((shard,), _) = plan_shards([str(file)], 100)
+    return [item.name for item in shard.source.items()]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_archives_may_be_compressed(tmp_path, ending):
+    file, _ = whole_archive(tmp_path, ending)
+    assert names_in(file) == [f"{file}/00{k}.jpg" for k in range(4)]
+
+
+@pytest.mark.parametrize("where", ["between members", "in a header", "before the end", "a byte"])
+def test_damage_at_a_header_is_no_end_of_an_archive(tmp_path, where):
+    file, second = whole_archive(tmp_path)
+    data = bytearray(file.read_bytes())
+    end = len(data.rstrip(b"\0"))
+    end += -end % 512
+    if where == "a byte":
+        data[second] ^= 1
+    else:
+        del data[{"between members": second, "in a header": second + 100}.get(where, end) :]
+    file.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.tar: cannot be read \(cut off or damaged"):
+        names_in(file)
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "tar.xz", "tar.bz2"])
+def test_no_damage_of_a_compressed_archive_loses_images_without_a_word(tmp_path, ending):
+    file, _ = whole_archive(tmp_path, ending)
+    whole = file.read_bytes()
+    expected = [(x.name, x.content) for x in Archive(str(file), 0).items()]
+    random = np.random.default_rng(0)
+    for place in random.integers(10, len(whole), 40):
+        data = bytearray(whole)
+        data[place] ^= 1 << int(random.integers(8))
+        file.write_bytes(data)
+        try:
+            found = [(x.name, x.content) for x in Archive(str(file), 0).items()]
+        except SourceError:
+            continue
+        assert len(found) == len(expected)
+
+
+def test_a_list_of_windows_begins_with_a_mark_and_no_other_name(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png\r\n")
+    ((shard,), _) = plan_shards([str(tmp_path / "list.txt")], 3)
+    assert shard.source.files == ("a.png", "b.png")
+
+
 def test_row_groups_of_parquet_are_shards_and_results_are_tables(tmp_path):
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -262,6 +326,13 @@ def test_tables_without_images_are_refused(tmp_path):
 # The command
 
 
+@pytest.fixture
+def no_model(monkeypatch):
+    """Commands with a stub in place of a model, of which there are no files."""
+    monkeypatch.setattr(sharding, "contents", lambda *_: "")
+
+
+@pytest.mark.usefixtures("no_model")
 def test_the_command_goes_on_and_counts(images, tmp_path, capsys):
     arguments = ("--input", images, "--shards", tmp_path / "out", "--shard-size", 2)
     assert demo(StubPredictor(2), *arguments, "--part", "2/2") == 1  # 3.png
@@ -277,11 +348,15 @@ def test_the_command_goes_on_and_counts(images, tmp_path, capsys):
     assert demo(StubPredictor(2), *arguments[:3], tmp_path / "other", *arguments[4:]) == 0
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--save-json", "a.json"), "leave --save-json out"),
         (("--output", "a"), "leave --output out"),
+        (("--style", "boxes"), "leave --style out"),
+        (("--no-draw",), "leave --no-draw out"),
+        (("--tolerance", "0"), "leave --tolerance out"),
         (("--ray", "0"), "must be 1 or more, got 1 and 0"),
         (("--part", "3/2"), "--part must be K/N"),
     ],
@@ -291,6 +366,51 @@ def test_options_that_shards_cannot_have_are_named(images, tmp_path, capsys, wor
     assert code == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--part", "1/2"), ("--ray", "3"), ("--shard-size", "0"), ("--shard-format", "coco")],
+)
+def test_options_of_shards_without_shards_are_named(images, capsys, words):
+    assert demo(StubPredictor(), "--input", images, *words) == 2
+    assert f"{words[0]} is of --shards, which is not given" in capsys.readouterr().err
+
+
+def test_a_run_whose_files_have_changed_is_refused(images, tmp_path, capsys):
+    """Whatever the names are, a run does not go on with another model."""
+    cfg = tiny_config("OUTPUT_DIR", str(tmp_path))
+    weights, names = tmp_path / "model.pth", tmp_path / "names.txt"
+    config = tmp_path / "tiny.yaml"
+
+    def write(seed=0, words="a b c"):
+        torch.manual_seed(seed)
+        torch.save({"model": build_model(cfg).state_dict()}, weights)
+        names.write_text("\n".join(words.split()))
+        config.write_text(cfg.dump())
+
+    def run(*more):
+        words = ["--config-file", config, "--weights", weights, "--class-names", names]
+        words += ["--input", images, "--shards", tmp_path / "out", *more]
+        return predict.main([str(x) for x in words])
+
+    write()
+    assert run() == 1  # 3.png
+    assert run() == 1
+    capsys.readouterr()
+    for change in ({"seed": 1}, {"words": "a b d"}):
+        write(**change)
+        assert run() == 2
+        assert "has results of another run (contents: " in capsys.readouterr().err
+    write()
+    sigma, cfg.MODEL.SOLO.NMS_SIGMA = cfg.MODEL.SOLO.NMS_SIGMA, 3.0
+    config.write_text(cfg.dump())
+    assert run() == 2
+    cfg.MODEL.SOLO.NMS_SIGMA = sigma
+    write()
+    assert run("--allow-partial") == 2
+    assert run() == 1
+
+
+@pytest.mark.usefixtures("no_model")
 def test_ids_of_a_dataset_are_written(images, tmp_path):
     entries = [
         {"id": 100 + k, "file_name": f"{k}.png", "height": 40, "width": 50 if k else 51}
@@ -312,6 +432,7 @@ def test_ids_of_a_dataset_are_written(images, tmp_path):
 # Ray
 
 
+@pytest.mark.usefixtures("no_model")
 def test_what_workers_get_can_be_pickled(images, tmp_path):
     words = ["--config-file", "any", "--input", str(images), "--shards", str(tmp_path / "out")]
     args = predict.make_parser().parse_args([*words, "--shard-size", "2"])
