@@ -24,6 +24,7 @@ import numpy as np
 
 import demo
 from solo_d2.cli.films import make_tracker
+from solo_d2.export import is_exported
 from solo_d2.inference.effects import (
     Effect,
     blur_background,
@@ -152,10 +153,11 @@ def make_run(args: argparse.Namespace, overrides: Sequence[str]) -> InferenceRun
         raise ValueError("cut-outs of a camera need --output, a folder")
     if not (args.no_foreground or args.no_draw):
         load_pymatting("foreground")
-    # So that no mattes, which are large, are made of instances that the threshold drops.
-    least = load_config(args.config_file, overrides).MODEL.SOLO.FINAL_SCORE_THRESH_TEST
-    least = max(least, min(args.confidence_threshold, 0.99))
-    overrides = [*overrides, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", str(least)]
+    if not is_exported(args.config_file):  # of which everything is decided
+        # So that no mattes, which are large, are made of instances that the threshold drops.
+        least = load_config(args.config_file, overrides).MODEL.SOLO.FINAL_SCORE_THRESH_TEST
+        least = max(least, min(args.confidence_threshold, 0.99))
+        overrides = [*overrides, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", str(least)]
     predictor = demo.make_predictor(args, overrides)
     renderer = make_renderer(args, predictor, effect)
     tracker = make_tracker(args, predictor.cfg)

@@ -74,7 +74,7 @@ def make_scene(seed):
 
 
 def make_soft_scene():
-    """Three discs with edges 8 and 12 pixels wide over noise, and their visible mattes (3, H, W)."""
+    """Three discs with edges of 8 and 12 pixels over noise, and their visible mattes (3, H, W)."""
     rng = np.random.default_rng(0)
     layers = []
     for x, y, radius, soft, color in (

@@ -69,18 +69,14 @@ def check_save_arguments(args: argparse.Namespace, output: str) -> dict[str, Pat
 
 
 @contextmanager
-def saving(
-    run: InferenceRun, folders: dict[str, Path], tolerance: float | None
-) -> Iterator[None]:
+def saving(run: InferenceRun, folders: dict[str, Path], tolerance: float | None) -> Iterator[None]:
     """Save what a run finds, and say where it is, whatever ends the run."""
     from ..inference.saving import DatasetSaver
 
     if not folders:
         yield
         return
-    saver = DatasetSaver(
-        folders, run.class_names, TOLERANCE if tolerance is None else tolerance
-    )
+    saver = DatasetSaver(folders, run.class_names, TOLERANCE if tolerance is None else tolerance)
     run.on_image = saver
     try:
         yield

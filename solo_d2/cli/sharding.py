@@ -113,8 +113,10 @@ def _prepare(
 
 def _settings(args: argparse.Namespace, overrides: Sequence[str]) -> dict[str, Any]:
     """On what results depend, other than the images."""
-    keys = ("config_file", "weights", "confidence_threshold", "tiles", "class_names", "ids")
-    keys += ("allow_partial", "imports", "shard_size", "shard_format")
+    keys = (
+        *("config_file", "weights", "confidence_threshold", "tiles", "class_names", "ids"),
+        *("allow_partial", "imports", "shard_size", "shard_format"),
+    )
     return {
         **{key: getattr(args, key) for key in keys},
         "overrides": list(overrides),

@@ -41,8 +41,7 @@ def distinct_stems(paths: Sequence[Path]) -> list[Path]:
     """Number files of one name and several extensions, for what is called by their names alone."""
     taken: set[str] = set()
     return [
-        path.with_name(Path(unique_name(path.stem, "", taken)).name + path.suffix)
-        for path in paths
+        path.with_name(Path(unique_name(path.stem, "", taken)).name + path.suffix) for path in paths
     ]
 
 

@@ -139,7 +139,7 @@ def _check_layout(image: Image.Image) -> None:
 
 def _bits_of_j2k(data: bytes) -> int:
     """Bits of the first channel by the codestream's header; 8 where there is none."""
-    start = data.find(b"\xff\x4f\xff\x51")  # SOC and SIZ; the bits are behind 38 bytes of sizes
+    start = data.find(b"\xff\x4f\xff\x51")  # its start and its sizes, before the bits
     return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 8
 
 

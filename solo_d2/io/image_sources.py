@@ -29,6 +29,10 @@ MAX_BYTES = 2**30
 """Largest member of an archive that is read."""
 
 _ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_EXPECTED = (
+    *(OSError, EOFError, ValueError, ArithmeticError, tarfile.TarError),
+    *(zlib.error, lzma.LZMAError),
+)
 _NAMES = ("file_name", "path", "__key__", "key", "name", "url")
 _PATHS = ("path", "file_name", "image", "file")
 _ROWS = 64
@@ -190,9 +194,7 @@ class _reading:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        expected = (OSError, EOFError, tarfile.TarError, ValueError, ArithmeticError)
-        expected += (zlib.error, lzma.LZMAError)
-        if isinstance(error, expected) and not isinstance(error, SourceError):
+        if isinstance(error, _EXPECTED) and not isinstance(error, SourceError):
             raise SourceError(
                 f"{printable(self._file)}: cannot be read ({one_line(error)})"
             ) from error

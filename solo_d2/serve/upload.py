@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -38,7 +39,8 @@ class Upload:
         stated = self._request.headers.get("content-length", "")
         if stated.isdecimal() and int(stated) > self._limit:
             raise self._too_large()
-        if self._request.headers.get("content-type", "").startswith("multipart/form-data"):
+        kind = self._request.headers.get("content-type", "").lower()
+        if kind.startswith("multipart/form-data"):
             data = await self._file_of_form()
         else:
             data = await self._request.body()
@@ -54,10 +56,24 @@ class Upload:
                 await self._next()
 
     async def _file_of_form(self) -> bytes:
-        async with self._request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
+        parser = MultiPartParser(
+            self._request.headers,
+            self._request.stream(),
+            max_files=1,
+            max_fields=_MOST_FIELDS,
+        )
+        # What is larger goes to the disk. The older name is Starlette's before 0.46.
+        parser.spool_max_size = parser.max_file_size = self._limit + 1  # type: ignore[attr-defined]
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise HTTPException(400, error.message) from error
+        try:
             for value in form.values():
                 if isinstance(value, UploadFile):
                     return await value.read()
+        finally:
+            await form.close()
         raise HTTPException(400, "the form has no file")
 
     async def _bounded(self) -> Message:

@@ -137,7 +137,7 @@ def test_a_long_film_holds_a_bounded_number_of_frames(monkeypatch):
             alive -= self.base is None
 
     class Source:
-        name, live, fps, frame_count, seconds = "long", False, 25.0, None, 0.0
+        name, live, fps, frame_count, seconds, skipped = "long", False, 25.0, None, 0.0, 0
 
         def __iter__(self):
             nonlocal alive, most

@@ -178,10 +178,23 @@ def test_results_are_saved_as_by_the_other_demo(matting, work):
     assert Path("r.json").is_file() and not Path("output").exists()
 
 
+def test_an_exported_model_has_no_config_to_read(matting, work, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        matting.demo,
+        "make_predictor",
+        lambda _args, overrides: (given.extend(overrides), Predictor())[1],
+    )
+    words = ["--config-file", "model.torchscript", "--no-foreground", "--input", "photos"]
+    assert matting.main([*words, "--output", "out"]) == 0
+    assert given == []
+
+
 BAD_LINES = {
     "--background nocolour": "--background nocolour: neither an image's file nor a colour",
     "--blur -3": "--blur must lie in [0, 20] percent, got -3",
     "--blur 21": "--blur must lie in [0, 20] percent, got 21",
+    "--style boxes": "--style is of demo.py",
     "--instance -1": "--instance counts from 0, got -1",
     "--class bird": "--class bird: the model knows cat, big dog",
     "--levels 0.5 0.4": "levels must be 0 <= low < high <= 1",

@@ -6,9 +6,11 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import signal
 import socket
 import struct
+import tempfile
 import threading
 import time
 import zipfile
@@ -27,6 +29,9 @@ from solo_d2.cli import main as cli
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount  # noqa: E402
+
 from solo_d2.serve import Limits, make_app  # noqa: E402
 from solo_d2.serve import app as application  # noqa: E402
 
@@ -157,9 +162,32 @@ def test_a_form_is_as_good_as_a_body(port):
     assert ask(port, body=body, **headers)[2] == ask(port, body=picture())[2]
 
 
+@pytest.mark.parametrize("kind", ["multipart/form-data", "Multipart/Form-Data"])
+def test_no_part_of_a_form_is_written_to_a_file(predictor, monkeypatch, kind):
+    """Beyond its first megabyte a library would put it there, and fail where no file can be."""
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    large = picture((700, 900))
+    assert len(large) > 1.5e6
+    with running(make_app(predictor, Limits(bytes=2_000_000), threshold=0.0)) as port:
+        body, headers = form(large)
+        headers["Content-Type"] = headers["Content-Type"].replace("multipart/form-data", kind)
+        status, _, content = ask(port, body=body, **headers)
+    assert status == 200, content
+
+
+def test_the_page_works_below_another_address(predictor):
+    app = Starlette(routes=[Mount("/solo", make_app(predictor, LIMITS, threshold=0.0))])
+    with running(app) as port:
+        page = ask(port, "/solo/", method="GET")[2].decode()
+        addresses = re.findall(r'fetch\("([^"?]+)', page)
+        assert sorted(addresses) == ["model", "predict"]
+        assert ask(port, "/solo/model", method="GET")[0] == 200
+        assert ask(port, "/solo/predict", body=picture())[0] == 200
+
+
 def test_the_page_and_what_the_model_is(port):
     status, headers, body = ask(port, "/", method="GET")
-    assert status == 200 and b"/predict?" in body
+    assert status == 200 and b"predict?" in body
     assert "default-src 'none'" in headers["content-security-policy"]
     assert b"http://" not in body and b"https://" not in body
     model = json.loads(ask(port, "/model", method="GET")[2])
