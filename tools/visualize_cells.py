@@ -87,8 +87,8 @@ def work(args: argparse.Namespace, overrides: list[str]) -> str:
     """Draw; returns what was written."""
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
-    image = read_image(args.input)
     predictor = load_predictor(args, overrides)
+    image = read_image(args.input, max_value=predictor.max_value)
     head = predictor.model.get_submodule("head")
     if args.label is not None and not 0 <= args.label < head.num_classes:
         raise ValueError(f"--class must lie in [0, {head.num_classes}), got {args.label}")

@@ -75,8 +75,8 @@ def work(args: argparse.Namespace, overrides: list[str]) -> str:
     """Draw; returns what was written."""
     if args.tile_width < 8 or args.columns < 1:
         raise ValueError("--tile-width must be at least 8 and --columns at least 1")
-    image = read_image(args.input)
     predictor = load_predictor(args, overrides)
+    image = read_image(args.input, max_value=predictor.max_value)
     details = details_of(predictor.model)
     reduced = []
     hook = details.get_submodule("reduce").register_forward_hook(

@@ -62,8 +62,8 @@ def work(args: argparse.Namespace, overrides: list[str]) -> str:
     """Draw; returns what was written."""
     if args.tile_width < 8 or (args.columns or 1) < 1:
         raise ValueError("--tile-width must be at least 8 and --columns at least 1")
-    image = read_image(args.input)
     predictor = load_predictor(args, overrides)
+    image = read_image(args.input, max_value=predictor.max_value)
     module = mask_feature_of(predictor.model)
     seen = run_model(predictor, image, look=module)
     feature = choose_map(seen.maps, bool(getattr(module, "shared", False)), args.level)

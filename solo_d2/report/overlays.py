@@ -44,7 +44,7 @@ def draw_image(dataset: Dataset, number: int, runs: Sequence[Measures]) -> str:
         HTML; a line of text of an image that cannot be read.
     """
     try:
-        pixels = read_image(dataset.files[number])
+        pixels = read_image(dataset.files[number], max_value=dataset.max_value)
     except ImageError as error:
         return paragraph(f"{error}")
     height = max(1, round(pixels.shape[0] * WIDTH / pixels.shape[1]))

@@ -28,12 +28,14 @@ class Dataset:
         ids: the dataset's image id by number, the id of scorers.
         files: the image file by number.
         sizes: (height, width) by number.
+        max_value: of the image files, see `read_image`.
     """
 
     truth: Truth
     ids: dict[int, Any]
     files: dict[int, str]
     sizes: dict[int, tuple[int, int]]
+    max_value: float = 0
 
     @property
     def classes(self) -> list[str]:
@@ -41,7 +43,7 @@ class Dataset:
         return [x["name"] for x in self.truth.content["categories"]]
 
 
-def read_dataset(name: str) -> Dataset:
+def read_dataset(name: str, max_value: float = 0) -> Dataset:
     """Read a registered dataset.
 
     Raises:
@@ -54,7 +56,7 @@ def read_dataset(name: str) -> Dataset:
         files = {truth.numbers[x["image_id"]]: str(x["file_name"]) for x in records_of(name)}
     ids = {number: image_id for image_id, number in truth.numbers.items()}
     sizes = {number: truth.sizes[image_id] for number, image_id in ids.items()}
-    return Dataset(truth, ids, files, sizes)
+    return Dataset(truth, ids, files, sizes, max_value)
 
 
 def read_results(path: Path, dataset: Dataset) -> list[Entry]:

@@ -49,7 +49,7 @@ class ReportPlan:
         """
         for name, folder in self.folders.items():
             file = Path(self.cfg.OUTPUT_DIR, "inference", name, COCOInstanceEvaluator.results_file)
-            dataset = read_dataset(name)
+            dataset = read_dataset(name, self.cfg.INPUT.MAX_VALUE)
             reasons = find_unlearnable(self.cfg, dataset)
             runs = [measure(dataset, read_results(file, dataset), "this run", file, reasons)]
             if self.against is not None:

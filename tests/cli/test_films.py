@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,7 +84,22 @@ BAD = {
     ("--video-input", "in.mp4", "--save-tracks", "t.txt"): "--save-tracks needs --track",
     ("--video-input", "in.mp4", "--track", "--save-tracks", "t.csv"): "are written as .txt",
     ("--video-input", "in.mp4", "--track", "--save-tracks", "in.mp4"): "tracks are written as",
+    ("--video-input", "in.mp4", "--track", "--save-tracks", "n.txt", "--class-names", "n.txt"): (
+        "n.txt: is an input, the tracks would replace it"
+    ),
+    ("--video-input", "in.mp4", "--no-draw", "--save-json", "r.json", "--style", "boxes"): (
+        "--style is of drawings, and --no-draw makes none"
+    ),
 }
+
+
+def test_segments_of_a_panoptic_model_have_one_style(work, capsys):
+    stub = StubPredictor(panoptic=True)
+    stub.cfg = SimpleNamespace(MODEL=SimpleNamespace(META_ARCHITECTURE="PanopticSOLO"))
+    line = ("--video-input", "in.mp4", "--output", "out.mp4")
+    assert demo(stub, *line, "--style", "boxes") == 2
+    assert "--style is for models of instances" in capsys.readouterr().err
+    assert demo(stub, *line) == 0
 
 
 @pytest.mark.parametrize("line", BAD)
