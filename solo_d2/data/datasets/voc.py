@@ -83,7 +83,7 @@ def _lists(root: Path) -> dict[str, Path]:
         for name in (*names, *("trainval", "default") * (split == "train")):
             if name in files and split not in found:
                 found[split] = files[name]
-    if "train" in found:
+    if "train" in found or (found and files.keys() <= set(SPLIT_NAMES["val"])):
         return found
     if len(files) > 1:
         raise ValueError(f"{folder}: {', '.join(files)}? Name one train.txt")

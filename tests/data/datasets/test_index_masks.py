@@ -143,6 +143,8 @@ def test_an_object_has_the_class_of_most_of_its_pixels(tmp_path):
         ({"default": "b"}, {"train": "b"}),
         ({"Train": "a", "Test": "c"}, {"train": "a", "val": "c"}),
         ({"mine": "c"}, {"train": "c"}),
+        ({"val": "a"}, {"val": "a"}),
+        ({"val": "a", "test": "b"}, {"val": "a"}),
     ],
 )
 def test_lists_of_ids_are_splits(tmp_path, files, splits):
