@@ -43,6 +43,9 @@ _Split = TypeVar("_Split")
 HEAD = 2**16
 """Bytes in which a file shows what it is."""
 
+_TRAINING = ("last_checkpoint", "metrics.json")
+"""Files of a training, whose drawings and results are no data."""
+
 _KEY = re.compile(r'"(\w+)"\s*:')
 
 
@@ -162,8 +165,14 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def files_below(folder: Path, endings: Sequence[str]) -> Iterator[Path]:
-    """Yield the files below a folder, in order, by their endings in lower case; none hidden."""
+    """Yield the files below a folder, in order, by their endings in lower case.
+
+    None that are hidden, and none of a training whose folder is inside.
+    """
     for place, folders, files in os.walk(folder):
+        if Path(place) != folder and not set(_TRAINING).isdisjoint(files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(tuple(endings)) and not name.startswith("."):

@@ -153,6 +153,14 @@ def test_what_a_description_names_is_looked_for_only_where_it_is_wanted(tmp_path
         find(tmp_path)["train"]()
 
 
+def test_drawings_of_a_training_are_no_images_without_objects(tmp_path):
+    write(tmp_path, ["images/a.png"])
+    write(tmp_path, ["images/output/drawn/a.png"], None)
+    (tmp_path / "images" / "output" / "metrics.json").write_text("{}")
+    describe(tmp_path, "train: images")
+    assert [x["image_id"] for x in find(tmp_path)["train"]().records] == ["images/a.png"]
+
+
 def test_labels_that_are_nowhere_are_told(tmp_path):
     write(tmp_path, ["images/a.png"], None)
     describe(tmp_path, "train: images")
