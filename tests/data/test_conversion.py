@@ -104,6 +104,62 @@ def test_a_chain_of_formats_changes_nothing(tmp_path):
     assert contents(place) == expected
 
 
+def rename(root, names, image="a"):
+    """Rename the classes of `write_source`, and its images."""
+    for split in ("train", "val"):
+        (root / split / "a.jpg").rename(root / split / f"{image}.jpg")
+        content = json.loads((root / f"{split}.json").read_text())
+        content["images"][0]["file_name"] = f"{image}.jpg"
+        content["categories"] = [{"id": k, "name": x} for k, x in enumerate(names, start=1)]
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+NAMES = [
+    ["#1", "animal:cat"],
+    ["cup", "#1"],
+    ["background", "cup"],
+    ["cup", "_background_"],
+    ["__ignore__", "object"],
+    ["1", "2"],
+    ["a, b", "'x' \"y\""],
+    ["Tasse für Tee", "杯"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+@pytest.mark.parametrize("kind", READABLE)
+def test_names_of_classes_and_images_come_back(tmp_path, kind, names):
+    source = rename(write_source(tmp_path / "source"), names, image="#1 my photo: 0")
+    if kind == "labelme" and set(names) & {"_background_", "__ignore__"}:
+        with pytest.raises(ValueError, match="labelme takes the label .* for no object; rename"):
+            convert_dataset(str(source), tmp_path / "out", kind)
+        return
+    convert_dataset(str(source), tmp_path / "out", kind)
+    assert without_crowds(contents(tmp_path / "out")) == without_crowds(contents(source))
+    with registered(str(tmp_path / "out")) as found:
+        files = [DatasetCatalog.get(name)[0]["file_name"] for name in found.values()]
+    assert all(file.rpartition("/")[2].startswith("#1 my photo: 0") for file in files)
+
+
+@pytest.mark.parametrize("kind", ["voc", "masks"])
+@pytest.mark.parametrize("name", [" cup", "cup ", "a\nb", "a\u2028b"])
+def test_names_that_a_text_file_cannot_hold_are_refused(tmp_path, kind, name):
+    source = rename(write_source(tmp_path / "source"), ["spoon", name])
+    with pytest.raises(ValueError, match=r"expected names that fit a line, .*got '.*; rename it"):
+        convert_dataset(str(source), tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("image", ["a ", " a", "caf\udce9"])
+def test_images_whose_names_a_list_cannot_hold_are_refused(tmp_path, image):
+    source = rename(write_source(tmp_path / "source"), ["cup", "spoon"], image=image)
+    with pytest.raises(ValueError, match=r"train\.txt: expected names that fit a line") as caught:
+        convert_dataset(str(source), tmp_path / "out", "voc")
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "out").exists()
+
+
 def test_formats_of_this_page_are_recognised(tmp_path):
     source = write_source(tmp_path / "source")
     kinds = {}

@@ -109,7 +109,8 @@ class Lists:
             ValueError: See `load_coco_json`; or there are no images or no classes.
         """
         if not self._images:
-            raise ValueError(f"{self._where}: no images with annotations")
+            why = f" ({'; '.join(self.notes)})" if self.notes else ""
+            raise ValueError(f"{self._where}: no images with annotations{why}")
         if not categories:
             raise ValueError(f"{self._where}: no object in {len(self._images)} images has a class")
         content = {

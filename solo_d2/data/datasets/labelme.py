@@ -31,9 +31,9 @@ from .entries import stated_size
 from .folders import Lists, Reader, files_below, images_below, json_keys, split_folders
 from .problems import count_of
 
-__all__ = ["find", "recognise"]
+__all__ = ["NO_CLASSES", "find", "recognise"]
 
-_NO_CLASSES = ("__ignore__", "_background_")
+NO_CLASSES = ("__ignore__", "_background_")
 """Labels that mean to LabelMe's own converters that there is no object."""
 
 _KEYS = {"shapes", "imagePath"}
@@ -117,7 +117,7 @@ def _objects(
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise ValueError(f"{where} has no label: {shown(shape)}")
         label, kind = shape["label"], shape.get("shape_type") or "polygon"
-        if label in _NO_CLASSES:
+        if label in NO_CLASSES:
             counts["__ignore__ or _background_ shape"] += 1
         elif kind in _NO_AREA:
             counts["point or line shape"] += 1
