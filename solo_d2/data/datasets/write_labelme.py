@@ -18,7 +18,7 @@ class LabelMeWriter(DatasetWriter):
     """``NAME.json`` beside a copy of every image; scores are a key "score" of shapes."""
 
     kind = "labelme"
-    keeps_scores = True
+    keeps_scores = has_outlines = True
 
     def begin(self) -> None:
         """Refuse classes that would not be read again."""

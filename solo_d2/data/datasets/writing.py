@@ -85,6 +85,8 @@ class DatasetWriter(ABC):
     kind: ClassVar[str]
     keeps_scores: ClassVar[bool] = False
     keeps_crowds: ClassVar[bool] = False
+    keeps_mattes: ClassVar[bool] = False
+    has_outlines: ClassVar[bool] = False
 
     def __init__(
         self,
