@@ -18,7 +18,7 @@ from ...io.json_reader import collector_paused, is_utf8
 from ...io.segmentation import Problem, Reason
 from .annotations import AnnotationReader
 from .catalog import CocoData, register_data
-from .entries import class_names, image_records, index_entries, read_coco
+from .entries import class_names, image_records, index_entries, read_coco, repeated_files
 from .image_sizes import check_sizes
 from .problems import Findings, listed
 
@@ -117,6 +117,7 @@ def parse_coco(
     check_sizes(path, records, list(reader.suspicious))
     findings.check()
     reader.finish()
+    findings.notes += filter(None, [repeated_files(path, list(records.values()))])
     if annotations and not reader.objects.all():
         absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
         findings.notes.append(f"classes without objects: {listed(absent)}")
