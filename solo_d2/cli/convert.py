@@ -65,7 +65,7 @@ def check_output(path: Path, force: bool) -> None:
         raise ValueError(f"{path}: exists; name another file, or replace it with --force")
 
 
-def words(settings: dict[str, object]) -> str:
+def words(settings: Mapping[str, object]) -> str:
     """Settings as KEY VALUE pairs of a command line."""
     return " ".join(f'{k} "{v}"' if " " in str(v) else f"{k} {v}" for k, v in settings.items())
 

@@ -154,7 +154,7 @@ def test_names_that_a_text_file_cannot_hold_are_refused(tmp_path, kind, name):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("image", ["a ", " a", "caf\udce9"])
+@pytest.mark.parametrize("image", ["a ", " a", "b\udce9"])
 def test_images_whose_names_a_list_cannot_hold_are_refused(tmp_path, image):
     source = rename(write_source(tmp_path / "source"), ["cup", "spoon"], image=image)
     with pytest.raises(ValueError, match=r"train\.txt: expected names that fit a line") as caught:

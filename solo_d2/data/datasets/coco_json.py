@@ -110,17 +110,8 @@ def parse_coco(
     findings.standard = (
         all(x.get("height") and x.get("width") for x in images.values()) and not findings.notes
     )
-    reader = AnnotationReader(path, records, {k: i for i, k in enumerate(names)}, findings)
-    ids, entries = list(annotations), list(annotations.values())
-    for start in range(0, len(ids), _CHUNK):
-        reader.add(ids[start : start + _CHUNK], entries[start : start + _CHUNK])
-    check_sizes(path, records, list(reader.suspicious))
-    findings.check()
-    reader.finish()
+    _add_annotations(path, records, annotations, names, findings)
     findings.notes += filter(None, [repeated_files(path, list(records.values()))])
-    if annotations and not reader.objects.all():
-        absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
-        findings.notes.append(f"classes without objects: {listed(absent)}")
     return CocoData(
         records=list(records.values()),
         classes=list(names.values()),
@@ -131,6 +122,26 @@ def parse_coco(
         annotated=bool(content["annotations"]),
         notes=findings.message(),
     )
+
+
+def _add_annotations(
+    path: Path,
+    records: dict[Any, dict[str, Any]],
+    annotations: dict[Any, dict[str, Any]],
+    names: dict[Any, str],
+    findings: Findings,
+) -> None:
+    """Check annotations and add them to the records of their images, all by id."""
+    reader = AnnotationReader(path, records, {k: i for i, k in enumerate(names)}, findings)
+    ids, entries = list(annotations), list(annotations.values())
+    for start in range(0, len(ids), _CHUNK):
+        reader.add(ids[start : start + _CHUNK], entries[start : start + _CHUNK])
+    check_sizes(path, records, list(reader.suspicious))
+    findings.check()
+    reader.finish()
+    if annotations and not reader.objects.all():
+        absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
+        findings.notes.append(f"classes without objects: {listed(absent)}")
 
 
 def _project(

@@ -91,9 +91,10 @@ def add_twins(content, twins, of_one=2):
 def test_files_of_several_images_are_told_and_refused_where_most_lack_objects(write):
     data = load_coco_json(*write(lambda content: add_twins(content, 0)))
     assert data.notes.endswith(
-        "1 of 2 files are named by several images, such as b.png by those with the ids 200, 201; "
+        "classes without objects: 'ant'; 1 of 2 files are named by several images, such as b.png "
+        "by those with the ids 200, 201; "
         "what one of them lacks counts as background there: write one image for every file, with "
-        "all of its objects; classes without objects: 'ant'"
+        "all of its objects"
     )
     assert "2 of 2 files" in load_coco_json(*write(lambda x: add_twins(x, 1))).notes
     with pytest.raises(ValueError, match=r"set\.json: 2 of 2 files are .* the ids 7, 100, 101;"):
