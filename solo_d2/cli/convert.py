@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.datasets.formats import WRITERS
 
@@ -65,7 +65,7 @@ def check_output(path: Path, force: bool) -> None:
         raise ValueError(f"{path}: exists; name another file, or replace it with --force")
 
 
-def words(settings: dict[str, object]) -> str:
+def words(settings: Mapping[str, object]) -> str:
     """Settings as KEY VALUE pairs of a command line."""
     return " ".join(f'{k} "{v}"' if " " in str(v) else f"{k} {v}" for k, v in settings.items())
 
@@ -103,27 +103,41 @@ def convert_data(args: argparse.Namespace) -> str:
     return convert_dataset(args.input, args.output, args.to, tolerance=args.tolerance)
 
 
+def _content(
+    checkpoint: Mapping[str, Any], args: argparse.Namespace
+) -> tuple[dict[str, Any], CheckpointInfo, Mapping[str, object]]:
+    """What is to be written, what it is, and what its config has to be set to."""
+    from ..checkpoint.foreign.convert import convert_state_dict
+    from ..checkpoint.info import INFO_KEY, CheckpointInfo
+    from ..checkpoint.slim import slim_checkpoint
+
+    if INFO_KEY not in checkpoint:
+        converted = convert_state_dict(checkpoint, args.source)
+        info = converted.info
+        return {"model": dict(converted), INFO_KEY: info.to_dict()}, info, converted.overrides
+    if args.source != "auto":
+        raise ValueError(
+            f"its weights are named as this package names them, not {args.source}; leave out "
+            "--source"
+        )
+    content = slim_checkpoint(checkpoint)
+    return content, CheckpointInfo.from_dict(content[INFO_KEY]), {}
+
+
 def convert(args: argparse.Namespace) -> str:
     """Read weights, convert, write; returns the report."""
     from ..checkpoint.files import load_checkpoint, save_checkpoint
-    from ..checkpoint.foreign.convert import convert_state_dict
-    from ..checkpoint.info import INFO_KEY, CheckpointInfo
-    from ..checkpoint.slim import halve, slim_checkpoint
+    from ..checkpoint.slim import halve
 
     if Path(args.input).is_dir():
         raise ValueError(f"{args.input}: is a folder; say the format of a dataset: --to FORMAT")
+    if args.tolerance:
+        raise ValueError("--tolerance is of datasets, with --to; leave it out for weights")
     check_output(args.output, args.force)
     checkpoint = load_checkpoint(args.input)
     before = len(checkpoint["model"])
-    overrides = {}
     try:
-        if INFO_KEY in checkpoint:
-            content = slim_checkpoint(checkpoint)
-            info = CheckpointInfo.from_dict(content[INFO_KEY])
-        else:
-            converted = convert_state_dict(checkpoint, args.source)
-            info, overrides = converted.info, converted.overrides
-            content = {"model": dict(converted), INFO_KEY: info.to_dict()}
+        content, info, overrides = _content(checkpoint, args)
         if args.half:
             content["model"] = halve(content["model"])
     except ValueError as error:

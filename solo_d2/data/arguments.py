@@ -122,7 +122,7 @@ def _by_key(names: dict[str, str]) -> dict[str, str]:
 
 
 def _register_data(location: str, splits: tuple[str, ...], panoptic: bool) -> dict[str, str]:
-    """Register ``--data``; without a validation set some images are set aside."""
+    """Register ``--data``; of a dataset of one split some images are set aside."""
     kind, folder = split_location(location)
     if not kind and panoptic:
         raise ValueError(
@@ -130,10 +130,10 @@ def _register_data(location: str, splits: tuple[str, ...], panoptic: bool) -> di
             "--train-panoptic-root and --train-images, or write --data KIND:DIR"
         )
     names = register_folder(kind or recognise(folder), folder, splits, panoptic=panoptic)
-    if "val" not in names:
+    if len(names) < len(splits):
         from .holdout import hold_out
 
-        names["train"], names["val"] = hold_out(names["train"])
+        names["train"], names["val"] = hold_out(*names.values())
     return _by_key(names)
 
 

@@ -17,7 +17,7 @@ from ..io.alpha import annotation_matte
 from ..io.errors import one_line
 from ..io.paths import printable
 from .checks import thing_classes
-from .datasets.formats import make_writer
+from .datasets.formats import WRITERS, has_outlines, make_writer
 from .datasets.writing import DatasetWriter, LabelledImage, LabelledObject, check_folder
 from .sources import SPLITS, recognise, register_folder, split_location
 
@@ -41,7 +41,7 @@ def convert_dataset(
         location: Of the dataset, as ``--data`` takes it.
         output: Folder to write; it must not have files.
         kind: Format to write, of `WRITERS`.
-        tolerance: Pixels by which outlines of masks may be simplified.
+        tolerance: Pixels by which outlines of masks may be simplified, where the format has any.
 
     Returns:
         What was written, in one line, and in others what the format could not hold.
@@ -49,6 +49,12 @@ def convert_dataset(
     Raises:
         ValueError: The dataset cannot be read, or the folder not be written.
     """
+    if tolerance and not has_outlines(kind):
+        able = ", ".join(filter(has_outlines, WRITERS))
+        raise ValueError(
+            f"{kind} has no outlines that a tolerance of {tolerance:g} would simplify; leave it "
+            f"out, or write {able}"
+        )
     target = Path(os.path.abspath(output))
     check_folder(target)
     stage = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
@@ -99,7 +105,9 @@ def _write_split(writer: DatasetWriter, split: str, name: str) -> str:
     records = DatasetCatalog.get(name)
     objects = 0
     for record in tqdm(records, split, unit="image", disable=None):
-        image = _labelled(record, labels, mattes=writer.kind == "rgba")
+        image = _labelled(record, labels, mattes=writer.keeps_mattes)
+        if not writer.keeps_mattes:  # not even read
+            writer.lost["matte"] += sum("alpha" in x for x in record["annotations"])
         objects += len(image.objects)
         writer.add(image, split)
     return f"{split} {len(records)} images, {objects} objects"
@@ -107,9 +115,13 @@ def _write_split(writer: DatasetWriter, split: str, name: str) -> str:
 
 def _labelled(record: dict[str, Any], labels: Sequence[int], *, mattes: bool) -> LabelledImage:
     """What a record of Detectron2 says."""
-    file, size = Path(record.get("file_name", "")), (record["height"], record["width"])
+    file = Path(record.get("file_name", ""))
     if not file.is_file():
-        raise ValueError("scenes that are composed while training are no files; name their folder")
+        raise ValueError(
+            "scenes that are composed while training are no files; name their folder alone, for "
+            "those that were built"
+        )
+    size = record["height"], record["width"]
     objects = []
     for annotation in record["annotations"]:
         soft = mattes and "alpha" in annotation

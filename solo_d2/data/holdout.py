@@ -53,9 +53,10 @@ def hold_out(name: str) -> tuple[str, str]:
             DatasetCatalog.register(part, lambda members=members: members)
             MetadataCatalog.get(part).set(**metadata)
     _logger.info(
-        "%d of %d images are set aside for validation; --val-json names other ones",
+        "%d of %d images of %s are set aside for validation; --val-json names other ones",
         count,
         len(records),
+        name,
     )
     rest, held_out = parts
     return rest, held_out

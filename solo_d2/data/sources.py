@@ -38,8 +38,8 @@ class DataSource:
         contents: What the folder is, for ``--help``.
         register: Called with the folder and the splits wanted, of "train" and "val". Registers
             each with Detectron2, with an ``evaluator_type`` in its metadata, and returns the
-            registered names by split; "val" may be missing where there is none, and where it
-            alone is wanted it may be all that there is. Registering the same folder again must do
+            registered names by split; one may be missing where there is none, and "val", where it
+            alone is wanted, may be all that there is. Registering the same folder again must do
             nothing. Raises `ValueError` for a folder that it cannot use.
         panoptic: The same for panoptic models; None if the format has no stuff.
         flag: Give commands an option with the kind's name, ``--KIND DIR``; every kind can be
@@ -95,12 +95,10 @@ def _cityscapes(folder: str, splits: Sequence[str]) -> dict[str, str]:
 def _coco_folder(folder: str, splits: Sequence[str]) -> dict[str, str]:
     from .datasets.coco_folder import find_coco
 
-    found = find_coco(folder)
-    if tuple(splits) == ("val",):  # all that there is, where there is no more
-        found = {"val": found.get("val", found["train"])}
-    names = {split: f"own_{split}" for split in splits if split in found}
-    for split, name in names.items():
-        _coco(name, *map(str, found[split]))
+    names = {}
+    for split, files in find_coco(folder, splits).items():
+        names[split] = f"own_{split}"
+        _coco(names[split], *map(str, files))
     return names
 
 

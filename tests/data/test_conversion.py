@@ -16,6 +16,9 @@ from solo_d2.cli.convert import main
 from solo_d2.data.conversion import convert_dataset, registered
 from solo_d2.data.datasets.formats import WRITERS
 from solo_d2.data.datasets.lvis import write_lvis
+from solo_d2.data.scenes.build import build
+from solo_d2.data.scenes.cutouts import sofi_options
+from solo_d2.data.scenes.rgba import RGBASource
 from solo_d2.data.sources import recognise
 from solo_d2.io.segmentation import decode_mask, encode_mask
 
@@ -104,6 +107,62 @@ def test_a_chain_of_formats_changes_nothing(tmp_path):
     assert contents(place) == expected
 
 
+def rename(root, names, image="a"):
+    """Rename the classes of `write_source`, and its images."""
+    for split in ("train", "val"):
+        (root / split / "a.jpg").rename(root / split / f"{image}.jpg")
+        content = json.loads((root / f"{split}.json").read_text())
+        content["images"][0]["file_name"] = f"{image}.jpg"
+        content["categories"] = [{"id": k, "name": x} for k, x in enumerate(names, start=1)]
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+NAMES = [
+    ["#1", "animal:cat"],
+    ["cup", "#1"],
+    ["background", "cup"],
+    ["cup", "_background_"],
+    ["__ignore__", "object"],
+    ["1", "2"],
+    ["a, b", "'x' \"y\""],
+    ["Tasse für Tee", "杯"],
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+@pytest.mark.parametrize("kind", READABLE)
+def test_names_of_classes_and_images_come_back(tmp_path, kind, names):
+    source = rename(write_source(tmp_path / "source"), names, image="#1 my photo: 0")
+    if kind == "labelme" and set(names) & {"_background_", "__ignore__"}:
+        with pytest.raises(ValueError, match=r"labelme takes the label .* for no object; rename"):
+            convert_dataset(str(source), tmp_path / "out", kind)
+        return
+    convert_dataset(str(source), tmp_path / "out", kind)
+    assert without_crowds(contents(tmp_path / "out")) == without_crowds(contents(source))
+    with registered(str(tmp_path / "out")) as found:
+        files = [DatasetCatalog.get(name)[0]["file_name"] for name in found.values()]
+    assert all(file.rpartition("/")[2].startswith("#1 my photo: 0") for file in files)
+
+
+@pytest.mark.parametrize("kind", ["voc", "masks"])
+@pytest.mark.parametrize("name", [" cup", "cup ", "a\nb", "a\u2028b"])
+def test_names_that_a_text_file_cannot_hold_are_refused(tmp_path, kind, name):
+    source = rename(write_source(tmp_path / "source"), ["spoon", name])
+    with pytest.raises(ValueError, match=r"expected names that fit a line, .*got '.*; rename it"):
+        convert_dataset(str(source), tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("image", ["a ", " a", "b\udce9"])
+def test_images_whose_names_a_list_cannot_hold_are_refused(tmp_path, image):
+    source = rename(write_source(tmp_path / "source"), ["cup", "spoon"], image=image)
+    with pytest.raises(ValueError, match=r"train\.txt: expected names that fit a line") as caught:
+        convert_dataset(str(source), tmp_path / "out", "voc")
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "out").exists()
+
+
 def test_formats_of_this_page_are_recognised(tmp_path):
     source = write_source(tmp_path / "source")
     kinds = {}
@@ -176,6 +235,45 @@ def test_cut_outs_have_the_mask_as_alpha(tmp_path):
     np.testing.assert_array_equal(alpha == 0, ~RING[2:23, 2:23])
 
 
+def test_classes_have_folders_of_their_own(tmp_path):
+    source = rename(write_source(tmp_path / "source"), ["cup 1", "cup-1"])
+    told = convert_dataset(str(source), tmp_path / "out", "rgba")
+    assert told.endswith(
+        "folders are not called as their classes: 'cup 1 is cup-1', 'cup-1 is cup-1_2'"
+    )
+    out = tmp_path / "out"
+    files = sorted(file.relative_to(out).as_posix() for file in out.rglob("*.png"))
+    assert files == ["train/cup-1/a_00.png", "train/cup-1_2/a_01.png", "val/cup-1_2/a_2_00.png"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "rgba"])
+def test_mattes_that_a_format_cannot_hold_are_counted(tmp_path, kind):
+    source = write_source(tmp_path / "source")
+    Image.fromarray(np.full(SIZE, 200, np.uint8)).save(source / "matte.png")
+    for split in ("train", "val"):
+        content = json.loads((source / f"{split}.json").read_text())
+        for annotation in content["annotations"][:2]:
+            annotation["alpha"] = {"file_name": "matte.png"}
+        (source / f"{split}.json").write_text(json.dumps(content))
+    assert "3 mattes" in convert_dataset(str(source), tmp_path / "out", kind)
+    assert " mattes" not in convert_dataset(str(source), tmp_path / "rgba", "rgba")
+
+
+def test_scenes_that_are_composed_in_training_are_refused_in_one_line(tmp_path, capsys):
+    for name in ("cutouts/a.png", "papers/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGBA", (40, 40), (200, 0, 0, 255)).save(tmp_path / name)
+    scenes_of = RGBASource(tmp_path / "cutouts", tmp_path / "papers", options=sofi_options(64, 96))
+    build(scenes_of, tmp_path / "built", train=1, val=1, workers=1, progress=False)
+    command = [f"composed:{tmp_path / 'built'}", str(tmp_path / "out"), "--to", "coco"]
+    assert main(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "composed while training are no files; name their folder alone" in error
+    assert not (tmp_path / "out").exists()
+    command[0] = str(tmp_path / "built")
+    assert main(command) == 0 and " mattes\n" in capsys.readouterr().out
+
+
 def test_a_table_has_boxes_and_areas(tmp_path):
     source = write_source(tmp_path / "source")
     told = convert_dataset(str(source), tmp_path / "out", "csv")
@@ -204,6 +302,10 @@ def test_the_command_says_what_it_did(tmp_path, capsys):
         (["{source}", "{out}"], "is a folder; say the format of a dataset: --to FORMAT"),
         (["{source}", "{out}", "--to", "yolo", "--half"], "--half, --force and --source are of"),
         (["{source}", "{out}", "--to", "yolo", "--tolerance", "-1"], "--tolerance must be 0 or"),
+        *(
+            (["{source}", "{out}", "--to", kind, "--tolerance", "5"], f"{kind} has no outlines th")
+            for kind in ("coco", "voc", "masks", "rgba", "csv")
+        ),
         (["{out}", "{out}", "--to", "yolo"], "no such file or folder"),
         (["yolo:{source}", "{out}", "--to", "coco"], "expected one YAML file"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from PIL import Image
 
 from solo_d2.data import DATA_SOURCES, DataSource
 from solo_d2.data.arguments import register_named_data
+from solo_d2.data.conversion import convert_dataset
 from solo_d2.data.datasets.coco_folder import find_coco
 from solo_d2.data.datasets.coco_json import load_coco_json
+from solo_d2.data.datasets.lvis import write_lvis
 from solo_d2.data.holdout import hold_out
 from solo_d2.data.sources import recognise, register_folder
 from solo_d2.engine import argument_parser
@@ -151,6 +154,83 @@ def test_a_dataset_of_any_format_is_found_and_a_tenth_is_set_aside(tmp_path):
     assert len(DatasetCatalog.get(names["TEST"])) == 3 and "TRAIN" not in names
 
 
+ONLY_VALIDATION = {
+    "COCO": ("annotations/instances_val2017.json", "val2017"),
+    "simple": ("val.json", "images"),
+    "Roboflow": ("valid/_annotations.coco.json", "valid"),
+    "YOLO": None,
+    "VOC": None,
+    "LVIS": None,
+}
+
+
+def write_only_validation(root, layout):
+    """A dataset of 20 images in a validation set and of nothing else; returns its location."""
+    file, images = ONLY_VALIDATION[layout] or ("val.json", "val")
+    write_coco(root / file, root / images, count=20)
+    if layout == "LVIS":
+        write_lvis(root / file, root / "lvis_v1_val.json")
+        for image in (root / images).iterdir():
+            image.rename(root / image.name)
+        return f"lvis:{root}"
+    if ONLY_VALIDATION[layout] is not None:
+        return root
+    (root / "train").mkdir()
+    (root / "train" / "of_train.png").write_bytes((root / "val" / "val_0.png").read_bytes())
+    square = [2, 2, 12, 2, 12, 12, 2, 12]
+    content = json.loads((root / file).read_text())
+    image = {"id": 1, "file_name": "of_train.png", "height": 20, "width": 30}
+    annotation = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [square]}
+    content |= {"images": [image], "annotations": [annotation]}
+    (root / "train.json").write_text(json.dumps(content))
+    out = root.with_name("converted")
+    convert_dataset(str(root), out, layout.lower())
+    if layout == "YOLO":
+        lines = [x for x in (out / "data.yaml").read_text().splitlines() if "train" not in x]
+        (out / "data.yaml").write_text("\n".join(lines))
+    else:
+        (out / "ImageSets/Segmentation/train.txt").unlink()
+    return out
+
+
+@pytest.mark.parametrize("layout", ONLY_VALIDATION)
+def test_a_validation_set_alone_is_evaluated_whole_and_divided_for_training(tmp_path, layout):
+    place = write_only_validation(tmp_path / "data", layout)
+    names = register_named_data(arguments("--data", place, "--eval-only"), panoptic=False)
+    assert list(names) == ["TEST"] and len(DatasetCatalog.get(names["TEST"])) == 20
+    names = register_named_data(arguments("--data", place), panoptic=False)
+    train, test = (
+        {record["file_name"] for record in DatasetCatalog.get(names[key])}
+        for key in ("TRAIN", "TEST")
+    )
+    assert (len(train), len(test)) == (18, 2) and not train & test
+
+
+def test_a_validation_set_alone_stays_one_in_another_format(tmp_path):
+    place = write_only_validation(tmp_path / "data", "COCO")
+    said = convert_dataset(str(place), tmp_path / "out", "yolo")
+    assert said.endswith("out: val 20 images, 20 objects")
+    assert "train" not in (tmp_path / "out" / "data.yaml").read_text()
+    assert list(find_coco(place)) == ["val"]
+
+
+def test_evaluation_needs_no_images_of_the_training_set(tmp_path):
+    for part in ("train", "val"):
+        write_coco(tmp_path / f"annotations/instances_{part}2017.json", tmp_path / f"{part}2017")
+    shutil.rmtree(tmp_path / "train2017")
+    shutil.copy(
+        tmp_path / "annotations/instances_val2017.json",
+        tmp_path / "annotations/captions_val2017.json",
+    )
+    names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
+    assert len(DatasetCatalog.get(names["TEST"])) == 4
+    with pytest.raises(ValueError, match=r"train2017_1\.png, \.\.\.\) are not beside it"):
+        register_named_data(arguments("--data", tmp_path), panoptic=False)
+    (tmp_path / "annotations/instances_train2017.json").unlink()
+    with pytest.raises(ValueError, match=r"files here: annotations/captions_val2017\.json, "):
+        register_named_data(arguments("--data", tmp_path), panoptic=False)
+
+
 def test_the_same_images_are_set_aside_when_the_dataset_grows(tmp_path):
     write_coco(tmp_path / "a.json", tmp_path / "images", count=20)
     write_coco(tmp_path / "b.json", tmp_path / "images", count=21)
@@ -175,6 +255,8 @@ def test_evaluation_takes_the_validation_set_or_everything(tmp_path):
     names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
     assert names == {"TEST": "own_val"}
     assert len(DatasetCatalog.get("own_val")) == 3
+    (tmp_path / "other.json").write_text('{"images": []}')
+    assert find_coco(tmp_path, ("val",)) == {"val": (tmp_path / "train.json", tmp_path / "images")}
 
 
 def fake(folder, splits):

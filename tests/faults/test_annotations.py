@@ -232,6 +232,16 @@ def rename(kind, key, function):
     return lambda c: [x.update({key: function(x[key])}) for x in c[kind]]
 
 
+def an_image_for_every_annotation(made):
+    images = {image["id"]: image for image in made["images"]}
+    made["images"] = [
+        {**images[x["image_id"]], "id": x["id"], "file_name": f"p{x['image_id']}.png"}
+        for x in made["annotations"]
+    ]
+    for annotation in made["annotations"]:
+        annotation["image_id"] = annotation["id"]
+
+
 def both(*changes):
     return lambda c: [change(c) for change in changes]
 
@@ -288,6 +298,8 @@ TYPES = [  # of a file of two images and four annotations
     ("dots that stay inside", first_image(file_name="deep/../p1.png"), "read"),
     ("numbers as class names", lambda c: None, "read"),
     ("two images of one file", exchanged_names, "read"),
+    ("an image for every annotation", an_image_for_every_annotation,
+     "2 of 2 files are named by several images, such as p1.png by those with the ids 1, 2; what"),
     ("other keys", both(every("annotations", score="a", keypoints="none"),
                         lambda c: c.update(info="x", licenses={"a": 1}, type=None)), "read"),
     ("one crowd", fourth(iscrowd=1), 4),

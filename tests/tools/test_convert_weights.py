@@ -92,6 +92,7 @@ def test_nothing_is_replaced_without_force(published, tmp_path, capsys):
         (["empty.pth", "out.pth"], "empty"),
         (["other.pth", "out.pth"], "other.pth: not a SOLO of .*such as Mask R-CNN"),
         (["theirs.pth", "out.pth", "--source", "adelaidet"], "the source is 'solo'"),
+        (["theirs.pth", "out.pth", "--tolerance", "5"], "--tolerance is of datasets, with --to"),
     ],
 )
 def test_bad_input_is_one_line(published, tmp_path, monkeypatch, capsys, args, message):
@@ -104,6 +105,18 @@ def test_bad_input_is_one_line(published, tmp_path, monkeypatch, capsys, args, m
     assert streams.out == ""
     assert re.search(message, streams.err)
     assert not Path(args[1]).exists()
+
+
+def test_weights_of_this_package_have_no_other_source(published, tmp_path, capsys):
+    own, out = tmp_path / "own.pth", tmp_path / "out.pth"
+    assert convert_weights.main([str(published), str(own)]) == 0
+    capsys.readouterr()
+    for source in ("adelaidet", "solo", "mmdet"):
+        assert convert_weights.main([str(own), str(out), "--source", source]) == 2
+        error = capsys.readouterr().err
+        assert f"{own}: its weights are named as this package names them, not {source}" in error
+        assert error.count("\n") == 1 and not out.exists()
+    assert convert_weights.main([str(own), str(out), "--source", "auto"]) == 0
 
 
 def test_unknown_sources_are_refused(published, tmp_path, capsys):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...io.json_reader import read_json_object
-from .folders import HEAD, SPLIT_NAMES, json_keys
+from .folders import HEAD, SPLIT_NAMES, choose_splits, json_keys
 
 __all__ = ["find_coco", "recognise"]
 
@@ -20,7 +20,9 @@ def recognise(location: Path) -> str | None:
     return "" if any(map(_is_coco, files)) else None
 
 
-def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
+def find_coco(
+    location: str | os.PathLike[str], splits: Sequence[str] = ("train", "val")
+) -> dict[str, tuple[Path, Path]]:
     """Find the annotation files of a dataset and the folders of their images.
 
     Known are ``annotations/instances_train2017.json`` with ``train2017/`` (COCO) or
@@ -30,34 +32,41 @@ def find_coco(location: str | os.PathLike[str]) -> dict[str, tuple[Path, Path]]:
 
     Args:
         location: The dataset's folder, or one annotation file.
+        splits: Wanted; what belongs to others may be missing.
 
     Returns:
-        File and image folder of "train", and of "val" if there is one.
+        File and image folder of those of `splits` that there are, see `choose_splits`.
 
     Raises:
         ValueError: No annotations, several that could be meant, or no images that belong to them.
     """
     location = Path(location)
     if location.is_file():
-        return {"train": (location, _image_folder(location, location.parent))}
-    if not location.is_dir():
+        files, root = {"train": location}, location.parent
+    elif location.is_dir():
+        known = {split: _annotations(location, names) for split, names in SPLIT_NAMES.items()}
+        files, root = {split: file for split, file in known.items() if file}, location
+        if "train" not in files and ("train" in splits or not files):
+            files |= _only_file(location, files)
+    else:
         raise ValueError(f"{location}: no such file or folder; name a COCO json or its folder")
-    found = {}
-    for split, names in SPLIT_NAMES.items():
-        file = _annotations(location, names)
-        if file is not None:
-            found[split] = (file, _image_folder(file, location))
-    if "train" not in found:
-        files = sorted(filter(_is_coco, _json_files(location)))
-        if len(files) != 1:
-            some = ", ".join(str(file.relative_to(location)) for file in files[:5]) or "none"
-            raise ValueError(
-                f"{location}: expected annotations called train.json, annotations/train.json, "
-                f"annotations/instances_train*.json or train/_annotations.coco.json; json files "
-                f"here: {some}. Name them with --train-json and --train-images"
-            )
-        found["train"] = (files[0], _image_folder(files[0], location))
-    return found
+    chosen = choose_splits(splits, files)
+    return {split: (file, _image_folder(file, root)) for split, file in chosen.items()}
+
+
+def _only_file(root: Path, known: Mapping[str, Path]) -> dict[str, Path]:
+    """The only file of annotations as "train", unless it is that of a known split."""
+    files = sorted(filter(_is_coco, _json_files(root)))
+    if known and set(files) <= set(known.values()):
+        return {}
+    if len(files) != 1:
+        some = ", ".join(str(file.relative_to(root)) for file in files[:5]) or "none"
+        raise ValueError(
+            f"{root}: expected annotations called train.json, annotations/train.json, "
+            f"annotations/instances_train*.json or train/_annotations.coco.json; json files "
+            f"here: {some}. Name them with --train-json and --train-images"
+        )
+    return {"train": files[0]}
 
 
 def _json_files(root: Path) -> Iterator[Path]:

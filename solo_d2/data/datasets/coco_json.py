@@ -18,7 +18,7 @@ from ...io.json_reader import collector_paused, is_utf8
 from ...io.segmentation import Problem, Reason
 from .annotations import AnnotationReader
 from .catalog import CocoData, register_data
-from .entries import class_names, image_records, index_entries, read_coco
+from .entries import class_names, image_records, index_entries, read_coco, repeated_files
 from .image_sizes import check_sizes
 from .problems import Findings, listed
 
@@ -110,16 +110,8 @@ def parse_coco(
     findings.standard = (
         all(x.get("height") and x.get("width") for x in images.values()) and not findings.notes
     )
-    reader = AnnotationReader(path, records, {k: i for i, k in enumerate(names)}, findings)
-    ids, entries = list(annotations), list(annotations.values())
-    for start in range(0, len(ids), _CHUNK):
-        reader.add(ids[start : start + _CHUNK], entries[start : start + _CHUNK])
-    check_sizes(path, records, list(reader.suspicious))
-    findings.check()
-    reader.finish()
-    if annotations and not reader.objects.all():
-        absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
-        findings.notes.append(f"classes without objects: {listed(absent)}")
+    _add_annotations(path, records, annotations, names, findings)
+    findings.notes += filter(None, [repeated_files(path, list(records.values()))])
     return CocoData(
         records=list(records.values()),
         classes=list(names.values()),
@@ -130,6 +122,26 @@ def parse_coco(
         annotated=bool(content["annotations"]),
         notes=findings.message(),
     )
+
+
+def _add_annotations(
+    path: Path,
+    records: dict[Any, dict[str, Any]],
+    annotations: dict[Any, dict[str, Any]],
+    names: dict[Any, str],
+    findings: Findings,
+) -> None:
+    """Check annotations and add them to the records of their images, all by id."""
+    reader = AnnotationReader(path, records, {k: i for i, k in enumerate(names)}, findings)
+    ids, entries = list(annotations), list(annotations.values())
+    for start in range(0, len(ids), _CHUNK):
+        reader.add(ids[start : start + _CHUNK], entries[start : start + _CHUNK])
+    check_sizes(path, records, list(reader.suspicious))
+    findings.check()
+    reader.finish()
+    if annotations and not reader.objects.all():
+        absent = [name for name, n in zip(names.values(), reader.objects, strict=True) if not n]
+        findings.notes.append(f"classes without objects: {listed(absent)}")
 
 
 def _project(

@@ -22,6 +22,7 @@ __all__ = [
     "image_records",
     "index_entries",
     "read_coco",
+    "repeated_files",
     "stated_size",
     "whole_number",
 ]
@@ -243,6 +244,42 @@ def image_records(
             "annotations": [],
         }
     return records
+
+
+def repeated_files(path: Path, records: Sequence[dict[str, Any]]) -> str:
+    """Say how many files are named by several images; empty if none is.
+
+    Args:
+        path: of the annotation file.
+        records: of Detectron2, with their annotations.
+
+    Raises:
+        ValueError: Most images lack objects that another image of the same file has, as where a
+            program wrote an image for every annotation.
+    """
+    of_file: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        of_file.setdefault(os.path.normpath(record["file_name"]), []).append(record)
+    shared = [twins for twins in of_file.values() if len(twins) > 1]
+    if not shared:
+        return ""
+    first = shared[0]
+    said = (
+        f"{len(shared)} of {len(of_file)} files are named by several images, such as "
+        f"{printable(os.path.basename(first[0]['file_name']))} by those with the ids "
+        f"{listed([x['image_id'] for x in first])}; what one of them lacks counts as background "
+        "there: write one image for every file, with all of its objects"
+    )
+    divided = sum(len(twins) for twins in shared if any(map(_differ, twins, twins[1:])))
+    if 2 * divided > len(records):
+        raise ValueError(f"{path}: {said}")
+    return said
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two images have different objects."""
+    keys = itemgetter("category_id", "bbox")
+    return [*map(keys, one["annotations"])] != [*map(keys, other["annotations"])]
 
 
 def stated_size(path: Path, key: Any, image: dict[str, Any]) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...io.decode import WITH_ALPHA
 from ...io.errors import one_line
@@ -22,6 +22,7 @@ __all__ = [
     "SPLIT_NAMES",
     "Lists",
     "Reader",
+    "choose_splits",
     "files_below",
     "images_below",
     "json_keys",
@@ -37,8 +38,13 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "test"
 Reader = Callable[[], CocoData]
 """Reads one split."""
 
+_Split = TypeVar("_Split")
+
 HEAD = 2**16
 """Bytes in which a file shows what it is."""
+
+_TRAINING = ("last_checkpoint", "metrics.json")
+"""Files of a training, whose drawings and results are no data."""
 
 _KEY = re.compile(r'"(\w+)"\s*:')
 
@@ -103,7 +109,8 @@ class Lists:
             ValueError: See `load_coco_json`; or there are no images or no classes.
         """
         if not self._images:
-            raise ValueError(f"{self._where}: no images with annotations")
+            why = f" ({'; '.join(self.notes)})" if self.notes else ""
+            raise ValueError(f"{self._where}: no images with annotations{why}")
         if not categories:
             raise ValueError(f"{self._where}: no object in {len(self._images)} images has a class")
         content = {
@@ -115,12 +122,17 @@ class Lists:
         return parse_coco(self._where, content, self._root, findings=findings)
 
 
+def choose_splits(splits: Sequence[str], found: Mapping[str, _Split]) -> dict[str, _Split]:
+    """Choose those of the wanted splits that there are; for "val" alone any single one will do."""
+    if tuple(splits) == ("val",) and "val" not in found:
+        return {"val": found["train"]}
+    return {split: found[split] for split in splits if split in found}
+
+
 def register_splits(
     kind: str, root: Path, splits: Sequence[str], readers: Mapping[str, Reader]
 ) -> dict[str, str]:
     """Register the splits of a dataset with Detectron2.
-
-    Where only "val" is wanted and there is none, everything that there is counts as such.
 
     Args:
         kind: Of the dataset.
@@ -129,18 +141,15 @@ def register_splits(
         readers: Of the splits that there are.
 
     Returns:
-        Registered names of those of `splits` that there are.
+        Registered names of those of `splits` that there are, see `choose_splits`.
 
     Raises:
         ValueError: A split cannot be used.
     """
-    readers = dict(readers)
-    if tuple(splits) == ("val",):
-        readers = {"val": readers.get("val") or readers["train"]}
-    names = {split: f"{kind}_{root.name}_{split}" for split in splits if split in readers}
-    for split, name in names.items():
-        source = (str(root), str(root), split)
-        register_data(name, source, readers[split], "coco", lambda _: {})
+    names = {}
+    for split, read in choose_splits(splits, readers).items():
+        names[split] = f"{kind}_{root.name}_{split}"
+        register_data(names[split], (str(root), str(root), split), read, "coco", lambda _: {})
     return names
 
 
@@ -157,8 +166,14 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def files_below(folder: Path, endings: Sequence[str]) -> Iterator[Path]:
-    """Yield the files below a folder, in order, by their endings in lower case; none hidden."""
+    """Yield the files below a folder, in order, by their endings in lower case.
+
+    None that are hidden, and none of a training whose folder is inside.
+    """
     for place, folders, files in os.walk(folder):
+        if Path(place) != folder and not set(_TRAINING).isdisjoint(files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(tuple(endings)) and not name.startswith("."):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .writing import DatasetWriter
 
-__all__ = ["WRITERS", "make_writer"]
+__all__ = ["WRITERS", "has_outlines", "make_writer"]
 
 WRITERS = {
     "coco": "write_coco.CocoWriter",
@@ -34,6 +34,15 @@ def make_writer(
     tolerance: float = 0.0,
 ) -> DatasetWriter:
     """Return what writes a format of `WRITERS`, see `DatasetWriter`."""
+    return _writer(kind)(Path(os.path.abspath(root)), classes, splits, tolerance)
+
+
+def has_outlines(kind: str) -> bool:
+    """Return whether a format of `WRITERS` has outlines, which can be simplified."""
+    return _writer(kind).has_outlines
+
+
+def _writer(kind: str) -> type[DatasetWriter]:
     module, name = WRITERS[kind].split(".")
     writer: type[DatasetWriter] = getattr(importlib.import_module(f".{module}", __package__), name)
-    return writer(Path(os.path.abspath(root)), classes, splits, tolerance)
+    return writer

@@ -31,10 +31,13 @@ from .entries import stated_size
 from .folders import Lists, Reader, files_below, images_below, json_keys, split_folders
 from .problems import count_of
 
-__all__ = ["find", "recognise"]
+__all__ = ["NO_CLASSES", "find", "recognise"]
 
-_NO_CLASSES = ("__ignore__", "_background_")
+NO_CLASSES = ("__ignore__", "_background_")
 """Labels that mean to LabelMe's own converters that there is no object."""
+
+_KEYS = {"shapes", "imagePath"}
+"""Whichever comes first: shapes and copies of images may be long."""
 
 _NO_AREA = ("point", "points", "line", "linestrip")
 _LOOKED_AT = 20  # JSON files, until one is of LabelMe
@@ -44,8 +47,7 @@ _CIRCLE_POINTS = 64
 def recognise(location: Path) -> str | None:
     """Tell by a look at a few files whether a folder is such a dataset, see `DataSource`."""
     files = islice(files_below(location, [".json"]), _LOOKED_AT) if location.is_dir() else ()
-    # Whichever of its keys comes first: shapes and copies of images may be long.
-    return "" if any(json_keys(file) & {"shapes", "imagePath"} for file in files) else None
+    return "" if any(json_keys(file) & _KEYS for file in files) else None
 
 
 def find(location: Path) -> dict[str, Reader]:
@@ -60,7 +62,9 @@ def _read(root: Path, folder: Path) -> CocoData:
     counts: Counter[str] = Counter()
     labelled = set()
     for file in files_below(folder, [".json"]):
-        content = read_json_object(file)
+        # Results and logs may lie there, and be of any form.
+        known = json_keys(file) & _KEYS or any(path.is_file() for path in _beside(file))
+        content = read_json_object(file) if known else {}
         if not isinstance(content.get("shapes"), list):
             counts["other json file"] += 1
             continue
@@ -82,13 +86,18 @@ def _stated_size(file: Path, content: dict[str, Any]) -> tuple[int, int] | None:
     return stated_size(file, content.get("imagePath"), size)
 
 
+def _beside(file: Path) -> list[Path]:
+    """Where an image of the name of a JSON file may be."""
+    return [file.with_suffix(x) for ending in IMAGE_EXTENSIONS for x in (ending, ending.upper())]
+
+
 def _image(root: Path, file: Path, content: dict[str, Any]) -> Path:
     """The image of a JSON file: where it says, or of its name beside it."""
     name = content.get("imagePath")
-    beside = [file.with_suffix(x) for ending in IMAGE_EXTENSIONS for x in (ending, ending.upper())]
+    places = _beside(file)
     if isinstance(name, str) and "\0" not in name:
-        beside.insert(0, Path(os.path.normpath(file.parent / name.replace("\\", "/"))))
-    for path in beside:
+        places.insert(0, Path(os.path.normpath(file.parent / name.replace("\\", "/"))))
+    for path in places:
         if path.is_relative_to(root) and path.is_file():
             return path
     inside = " (its copy in the file is not read)" if content.get("imageData") else ""
@@ -108,7 +117,7 @@ def _objects(
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise ValueError(f"{where} has no label: {shown(shape)}")
         label, kind = shape["label"], shape.get("shape_type") or "polygon"
-        if label in _NO_CLASSES:
+        if label in NO_CLASSES:
             counts["__ignore__ or _background_ shape"] += 1
         elif kind in _NO_AREA:
             counts["point or line shape"] += 1

@@ -85,7 +85,7 @@ def _read(root: Path, folder: Path, names: dict[Any, str]) -> CocoData:
         file = next(iter(masks.values()))
         raise ValueError(f"{file}: no image of this name in {folder / IMAGES}")
     if bare:
-        lists.notes.append(f"{count_of(bare, 'image')} without a mask left out")
+        lists.notes.append(f"{count_of(bare, 'image')} without a mask (a PNG of its name) left out")
     return lists.read(names or {1: ONLY_CLASS})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .folders import choose_splits
+
 __all__ = ["register_lvis_folder", "register_panoptic_folder"]
 
 
@@ -47,7 +49,7 @@ def register_panoptic_folder(folder: str, splits: Sequence[str]) -> dict[str, st
 
 
 def _annotations(root: Path, prefix: str, splits: Sequence[str]) -> dict[str, Path]:
-    """Files of annotations by split; a single one is all that there is."""
+    """Files of annotations by split, see `choose_splits`."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     found: dict[str, Path] = {}
@@ -63,9 +65,7 @@ def _annotations(root: Path, prefix: str, splits: Sequence[str]) -> dict[str, Pa
         raise ValueError(
             f"{root}: expected {prefix}*_train*.json or {prefix}*_val*.json there or in annotations"
         )
-    if tuple(splits) == ("val",):
-        return {"val": found.get("val", next(iter(found.values())))}
-    return found if "train" in found else {"train": found["val"]}
+    return choose_splits(splits, found)
 
 
 def _first(folders: Sequence[Path], what: str) -> Path:

@@ -83,7 +83,7 @@ def _lists(root: Path) -> dict[str, Path]:
         for name in (*names, *("trainval", "default") * (split == "train")):
             if name in files and split not in found:
                 found[split] = files[name]
-    if "train" in found:
+    if "train" in found or (found and files.keys() <= set(SPLIT_NAMES["val"])):
         return found
     if len(files) > 1:
         raise ValueError(f"{folder}: {', '.join(files)}? Name one train.txt")
@@ -95,14 +95,22 @@ def _classes(root: Path) -> tuple[dict[int, int], dict[Any, str]]:
     listed = [root / name for name in ("labelmap.txt", "class_names.txt") if (root / name).exists()]
     colours = {int(colour): k for k, colour in enumerate(rgb_to_ids(colormap()))}
     names = dict(enumerate(CLASSES, start=1))
-    if listed:
+    if listed and listed[0].name == "labelmap.txt":
         lines = [x for x in read_lines(listed[0]) if x[0] != "#" and x != "__ignore__"]
-        first = 0 if lines and lines[0].split(":")[0] in _BACKGROUND else 1
-        names = {k: line.split(":")[0] for k, line in enumerate(lines, first)}
-        if listed[0].name == "labelmap.txt":
-            colours |= {_colour(listed[0], line): k for k, line in enumerate(lines, first)}
-    entries = {k: {"name": name} for k, name in names.items() if name not in _BACKGROUND}
+        numbered = _numbered([line.split(":")[0] for line in lines])
+        colours |= {_colour(listed[0], x): k for k, x in zip(numbered, lines, strict=True)}
+        names = {k: name for k, name in numbered.items() if name not in _BACKGROUND}
+    elif listed:
+        lines = read_lines(listed[0])
+        names = _numbered(lines[lines[:1] == ["__ignore__"] :])
+        names.pop(0, None)  # any other name may be that of a class
+    entries = {k: {"name": name} for k, name in names.items()}
     return colours, class_names(listed[0] if listed else root, entries)[0]
+
+
+def _numbered(names: Sequence[str]) -> dict[int, str]:
+    """Names by number, from 0 if the first one is that of the background."""
+    return dict(enumerate(names, start=0 if names and names[0] in _BACKGROUND else 1))
 
 
 def _colour(file: Path, line: str) -> int:
@@ -121,7 +129,7 @@ def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, st
             x.relative_to(masks).with_suffix("").as_posix() for x in files_below(masks, [".png"])
         ]
     else:
-        ids = [line.split()[0] for line in read_lines(listed)]
+        ids = [_listed_id(masks, line) for line in read_lines(listed)]
     bare = 0
     pairs: list[tuple[str, Path, Path]] = []
     for name in ids:
@@ -140,8 +148,15 @@ def _read(root: Path, listed: Path, colours: dict[int, int], names: dict[Any, st
             image = _image_of(root / JPEG_IMAGES, name)
             lists.add(image, None, objects, os.fspath(mask.relative_to(root)))
     if bare:
-        lists.notes.append(f"{count_of(bare, 'image')} without a mask left out")
+        lists.notes.append(f"{count_of(bare, 'image')} without a mask (a PNG of its name) left out")
     return lists.read(names)
+
+
+def _listed_id(masks: Path, line: str) -> str:
+    """The id in a line of a list: all of it, or the first word where VOC's lists have more."""
+    first = line.split()[0]
+    # CVAT quotes ids with spaces.
+    return next((x for x in (line, line.strip('"')) if os.path.isfile(masks / f"{x}.png")), first)
 
 
 def _image_of(folder: Path, name: str) -> Path:

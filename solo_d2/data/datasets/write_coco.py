@@ -61,7 +61,7 @@ class PolygonsWriter(CocoWriter):
     """The same with polygons, which run along bridges to holes."""
 
     kind = "polygons"
-    as_polygons = True
+    as_polygons = has_outlines = True
 
 
 class _SplitFile:

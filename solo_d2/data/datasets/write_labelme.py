@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...io.json_file import save_json
+from .labelme import NO_CLASSES
 from .writing import DatasetWriter, LabelledImage, LabelledObject
 
 __all__ = ["LabelMeWriter"]
@@ -17,7 +18,16 @@ class LabelMeWriter(DatasetWriter):
     """``NAME.json`` beside a copy of every image; scores are a key "score" of shapes."""
 
     kind = "labelme"
-    keeps_scores = True
+    keeps_scores = has_outlines = True
+
+    def begin(self) -> None:
+        """Refuse classes that would not be read again."""
+        names = [name for name in self.classes if name in NO_CLASSES]
+        if names:
+            raise ValueError(
+                f"labelme takes the label {names[0]} for no object; rename the class, or take "
+                "another format, such as coco"
+            )
 
     def write(self, image: LabelledImage, objects: Sequence[LabelledObject], split: str) -> None:
         """Write the JSON file of an image."""

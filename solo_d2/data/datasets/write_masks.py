@@ -9,7 +9,7 @@ import numpy as np
 from ...io.index_png import VOID, write_index_png
 from .masks import CLASSES_FILE, IMAGES, MASKS, ONLY_CLASS, PER_CLASS
 from .voc import CLASS_MASKS, ID_LISTS, JPEG_IMAGES, OBJECT_MASKS
-from .writing import DatasetWriter, LabelledImage, LabelledObject, write_text
+from .writing import DatasetWriter, LabelledImage, LabelledObject, write_lines
 
 __all__ = ["MasksWriter", "VocWriter"]
 
@@ -45,7 +45,7 @@ class VocWriter(_IndexWriter):
         """Write the names of the classes."""
         if len(self.classes) >= VOID:
             raise ValueError(f"voc holds {VOID - 1} classes, here are {len(self.classes)}")
-        write_text(self.root / "class_names.txt", "\n".join(["_background_", *self.classes, ""]))
+        write_lines(self.root / "class_names.txt", ["_background_", *self.classes])
         self._ids: dict[str, list[str]] = {split: [] for split in self.splits}
 
     def write(self, image: LabelledImage, objects: Sequence[LabelledObject], split: str) -> None:
@@ -63,7 +63,7 @@ class VocWriter(_IndexWriter):
     def close(self) -> None:
         """Write the lists of images."""
         for split, ids in self._ids.items():
-            write_text(self.root / ID_LISTS / f"{split}.txt", "".join(f"{x}\n" for x in ids))
+            write_lines(self.root / ID_LISTS / f"{split}.txt", ids)
 
 
 class MasksWriter(_IndexWriter):
@@ -78,7 +78,7 @@ class MasksWriter(_IndexWriter):
             raise ValueError(f"masks hold {most} classes, here are {len(self.classes)}; use coco")
         self._per_class = self.classes != [ONLY_CLASS]
         if self._per_class:
-            write_text(self.root / CLASSES_FILE, "".join(f"{name}\n" for name in self.classes))
+            write_lines(self.root / CLASSES_FILE, self.classes)
 
     def write(self, image: LabelledImage, objects: Sequence[LabelledObject], split: str) -> None:
         """Write the mask of an image."""

@@ -13,7 +13,9 @@ from pycocotools import mask as mask_util
 
 from ...io.growing import GrowingFile
 from ...io.image import read_image, write_image
+from ...io.paths import unique_name
 from ...io.segmentation import mask_box, to_rle
+from .problems import listed
 from .writing import DatasetWriter, LabelledImage, LabelledObject
 
 __all__ = ["CutOutWriter", "TableWriter"]
@@ -25,6 +27,14 @@ class CutOutWriter(DatasetWriter):
     """``CLASS/NAME_00.png``: every object on its own, from which scenes can be composed."""
 
     kind = "rgba"
+    keeps_mattes = True
+
+    def begin(self) -> None:
+        """Name the folders of the classes."""
+        taken: set[str] = set()
+        self._folders = [
+            unique_name(re.sub(r"[^\w-]+", "-", name), "", taken) for name in self.classes
+        ]
 
     def write(self, image: LabelledImage, objects: Sequence[LabelledObject], split: str) -> None:
         """Cut the objects out."""
@@ -38,9 +48,15 @@ class CutOutWriter(DatasetWriter):
             if not len(rows):
                 continue
             crop = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            name = re.sub(r"[^\w-]+", "-", self.classes[thing.label]) or "object"
-            target = self.folder(split) / name / f"{stem}_{number:02d}.png"
-            write_image(target, np.dstack([pixels[crop], alpha[crop]]))
+            folder = self.folder(split) / self._folders[thing.label]
+            write_image(folder / f"{stem}_{number:02d}.png", np.dstack([pixels[crop], alpha[crop]]))
+
+    def message(self) -> str:
+        """Say also which classes have other names as folders."""
+        pairs = zip(self.classes, self._folders, strict=True)
+        other = [f"{name} is {folder}" for name, folder in pairs if name != folder]
+        told = f"folders are not called as their classes: {listed(other)}" if other else ""
+        return "; ".join(filter(None, [super().message(), told]))
 
 
 class TableWriter(DatasetWriter):

@@ -21,6 +21,7 @@ class YoloWriter(DatasetWriter):
     """
 
     kind = "yolo"
+    has_outlines = True
 
     def begin(self) -> None:
         """Write ``data.yaml``."""

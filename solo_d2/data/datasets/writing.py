@@ -12,13 +12,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...io.errors import one_line
+from ...io.errors import one_line, shown
 from ...io.paths import output_problem, printable, unique_name
 from ...io.polygons import mask_to_polygons
 from ...io.segmentation import decode_mask
 from .problems import count_of
 
-__all__ = ["DatasetWriter", "LabelledImage", "LabelledObject", "check_folder", "write_text"]
+__all__ = [
+    "DatasetWriter",
+    "LabelledImage",
+    "LabelledObject",
+    "check_folder",
+    "write_lines",
+    "write_text",
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class DatasetWriter(ABC):
     kind: ClassVar[str]
     keeps_scores: ClassVar[bool] = False
     keeps_crowds: ClassVar[bool] = False
+    keeps_mattes: ClassVar[bool] = False
+    has_outlines: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -174,6 +183,22 @@ def check_folder(root: Path) -> None:
     problem = output_problem(root)
     if problem is not None:
         raise ValueError(f"{printable(root)}: cannot be made: {problem}; name another folder")
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write names as the lines of a text file, which `read_lines` reads again.
+
+    Raises:
+        ValueError: A name would come back as another one, or the file cannot be written.
+    """
+    for line in lines:
+        # No half of a surrogate pair, as in names of files that are not UTF-8.
+        if line.splitlines() != [line.strip()] or line.encode(errors="ignore").decode() != line:
+            raise ValueError(
+                f"{printable(path)}: expected names that fit a line, without spaces at its ends, "
+                f"got {shown(line)}; rename it, or take another format, such as coco"
+            )
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_text(path: Path, text: str) -> None:

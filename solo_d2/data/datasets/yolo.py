@@ -7,7 +7,7 @@ A line is CLASS x y x y ..., the class from 0 and coordinates as shares of the i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,7 @@ def find(location: Path) -> dict[str, Reader]:
     for split, keys in SPLIT_NAMES.items():
         key = next((x for x in keys if content.get(x)), None)
         if key is not None:
-            readers[split] = partial(_read, file, _places(file, key, content), classes)
-    if "train" not in readers:
-        raise ValueError(f"{file}: names no images to train on, but others; expected 'train'")
+            readers[split] = partial(_read, file, key, content, classes)
     return readers
 
 
@@ -138,8 +136,8 @@ def _images(place: Path, root: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(file: Path, places: Sequence[Path], classes: dict[Any, str]) -> CocoData:
-    lists = Lists(file.parent, file)
+def _read(file: Path, key: str, content: dict[str, Any], classes: dict[Any, str]) -> CocoData:
+    places, lists = _places(file, key, content), Lists(file.parent, file)
     labelled = False
     for image in (image for place in places for image in _images(place, file.parent)):
         labels, size = _labels_of(image), read_size(image)

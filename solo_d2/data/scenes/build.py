@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .compose import Scene
-from .writer import SceneSplit, is_current, note_places, write_dataset
+from .writer import SceneSplit, check_replaceable, is_current, note_places, write_dataset
 
 __all__ = ["SPLITS", "Draw", "SceneSource", "build"]
 
@@ -102,7 +102,8 @@ def build(
         Whether anything was built.
 
     Raises:
-        ValueError: A number is out of range, or the source cannot use what it was given.
+        ValueError: A number is out of range, the source cannot use what it was given, or `output`
+            has files in the place of the dataset's that no earlier build wrote.
         OSError: A file cannot be written.
     """
     train = source.defaults[0] if train is None else train
@@ -115,6 +116,7 @@ def build(
         note_places(root, source.places())
         logger.info("%s is up to date", root)
         return False
+    check_replaceable(root)
     begin = time.perf_counter()
     draws = source.load(root, seed, progress=progress)
     splits = [

@@ -32,11 +32,13 @@ from tqdm import tqdm
 
 from ...io.atomic import atomic_write
 from ...io.image import write_image
+from ...io.paths import printable
 from ...io.segmentation import encode_mask
 from .compose import Scene
 
 __all__ = [
     "SceneSplit",
+    "check_replaceable",
     "is_current",
     "note_places",
     "staged",
@@ -47,6 +49,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 JPEG_QUALITY = 92
+
+_MANIFEST, _STAGE = "manifest.json", ".building"
+_WRITTEN = ("annotations", "train", "val", "alpha", "stuff", _MANIFEST)
+"""What a build replaces in its folder."""
 
 
 @dataclass(frozen=True)
@@ -185,22 +191,48 @@ def staged(root: Path) -> Iterator[Path]:
 
     Yields an empty folder inside of `root`. When the block ends well, its entries replace those
     of the same name in `root`; ``manifest.json`` goes away first and comes back last, so that a
-    run that was cut off is never taken for a finished one.
+    run that was cut off is never taken for a finished one. The empty folder goes away after that:
+    until then it tells `check_replaceable` whose the entries are.
     """
     root.mkdir(parents=True, exist_ok=True)
-    stage = root / ".building"
+    stage = root / _STAGE
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir()
     try:
         yield stage
-        (root / "manifest.json").unlink(missing_ok=True)
-        for entry in sorted(stage.iterdir(), key=lambda path: path.name == "manifest.json"):
-            target = root / entry.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(entry, target)
-    finally:
+    except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
+        raise
+    (root / _MANIFEST).unlink(missing_ok=True)
+    for entry in sorted(stage.iterdir(), key=lambda path: path.name == _MANIFEST):
+        target = root / entry.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(entry, target)
+    stage.rmdir()
+
+
+def check_replaceable(root: Path) -> None:
+    """Check that what a build would replace in its folder was written by an earlier one.
+
+    Raises:
+        ValueError: It may be somebody's work.
+    """
+    there = [name for name in _WRITTEN if os.path.lexists(root / name)]
+    if not there or (root / _STAGE).is_dir() or _read_request(root) is not None:
+        return
+    raise ValueError(
+        f"{printable(root)}: has {there[0]}, which no finished build of scenes wrote and which may "
+        "be somebody's work; name a new folder"
+    )
+
+
+def _read_request(root: Path) -> Any:
+    """The request for which a dataset was built; None where there is no complete dataset."""
+    try:
+        return json.loads((root / _MANIFEST).read_text())["request"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_dataset(
@@ -226,22 +258,19 @@ def write_dataset(
         for split in splits:
             instances[split.name] = write_split(stage, split, workers=workers, progress=progress)
         manifest = {"request": request, "instances": instances}
-        (stage / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (stage / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     for split in splits:
         logger.info("%s: %d scenes, %s", split.name, split.count, instances[split.name])
 
 
 def is_current(root: Path, request: dict[str, Any]) -> bool:
     """Return whether `root` holds a complete dataset that was built for this `request`."""
-    try:
-        return json.loads((root / "manifest.json").read_text())["request"] == request
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return bool(_read_request(root) == request)
 
 
 def note_places(root: Path, places: dict[str, Any]) -> None:
     """Note in the manifest of a dataset where the images of its source lie."""
-    path = root / "manifest.json"
+    path = root / _MANIFEST
     manifest = json.loads(path.read_text())
     if places and manifest.get("places") != places:
         with atomic_write(path) as file:

@@ -77,6 +77,38 @@ def expected_square():
     return mask
 
 
+def add_twins(content, twins, of_one=2):
+    """Add images of a.png, and several of b.png with the object of the first one."""
+    first = content["images"][0]
+    content["images"] += [{**first, "id": 100 + k} for k in range(twins)]
+    content["images"] += [{**first, "file_name": "b.png", "id": 200 + k} for k in range(of_one)]
+    for k in range(of_one):
+        content["annotations"].append({**content["annotations"][0], "id": 50 + k})
+        content["annotations"][-1]["image_id"] = 200 + k
+    content["images"] = [x for x in content["images"] if x["id"] != 3]
+
+
+def test_files_of_several_images_are_told_and_refused_where_most_lack_objects(write):
+    data = load_coco_json(*write(lambda content: add_twins(content, 0)))
+    assert data.notes.endswith(
+        "classes without objects: 'ant'; 1 of 2 files are named by several images, such as b.png "
+        "by those with the ids 200, 201; "
+        "what one of them lacks counts as background there: write one image for every file, with "
+        "all of its objects"
+    )
+    assert "2 of 2 files" in load_coco_json(*write(lambda x: add_twins(x, 1))).notes
+    with pytest.raises(ValueError, match=r"set\.json: 2 of 2 files are .* the ids 7, 100, 101;"):
+        load_coco_json(*write(lambda content: add_twins(content, 2)))
+
+
+def test_images_without_annotations_may_name_a_file_twice(write):
+    def change(content):
+        content["images"].append({**content["images"][0], "id": 8})
+        content["annotations"] = []
+
+    assert "1 of 2 files are named by several" in load_coco_json(*write(change)).notes
+
+
 def test_good_file_is_read(write):
     data = load_coco_json(*write())
     assert data.classes == ["ant", "cat"]  # by category id

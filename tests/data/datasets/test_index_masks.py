@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,6 +129,27 @@ def test_names_of_labelme_count_from_the_background(tmp_path, first):
     assert_objects(found(data)[0], [*cups, ("spoon", OBJECTS == 2)])
 
 
+def test_names_of_labelme_are_whole_lines(tmp_path):
+    """Neither comments nor colours, and only the first one is the background."""
+    write_voc(tmp_path, classes=np.where(CLASSES == 15, 1, np.where(CLASSES == 12, 3, CLASSES)))
+    names = ["#1", "animal:cat", "background", "__ignore__"]
+    (tmp_path / "class_names.txt").write_text("\n".join(["_background_", *names]))
+    data = voc.find(tmp_path)["train"]()
+    assert data.classes == names and data.category_ids == [1, 2, 3, 4]
+    first = ("#1", OBJECTS == 1), ("#1", OBJECTS == 3)
+    assert_objects(found(data)[0], [*first, ("background", OBJECTS == 2)])
+
+
+@pytest.mark.parametrize("line", ["my photo 0", '"my photo 0"', "my  1", "my"])
+def test_a_line_of_a_list_is_an_id_or_begins_with_one(tmp_path, line):
+    for name in ("my photo 0", "my"):
+        write_voc(tmp_path, ["train"], name=name)
+    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\n")
+    (record,) = voc.find(tmp_path)["train"]().records
+    expected = "my photo 0" if "photo" in line else "my"
+    assert record["image_id"] == f"JPEGImages/{expected}.jpg"
+
+
 def test_an_object_has_the_class_of_most_of_its_pixels(tmp_path):
     classes = CLASSES.copy()
     classes[2:5, 2:10] = 12  # 24 of 64 pixels of the first person
@@ -143,6 +166,8 @@ def test_an_object_has_the_class_of_most_of_its_pixels(tmp_path):
         ({"default": "b"}, {"train": "b"}),
         ({"Train": "a", "Test": "c"}, {"train": "a", "val": "c"}),
         ({"mine": "c"}, {"train": "c"}),
+        ({"val": "a"}, {"val": "a"}),
+        ({"val": "a", "test": "b"}, {"val": "a"}),
     ],
 )
 def test_lists_of_ids_are_splits(tmp_path, files, splits):
@@ -167,7 +192,11 @@ def test_boxes_of_voc_are_refused_with_the_reason(tmp_path):
 def test_what_is_missing_of_voc_is_named(tmp_path):
     write_voc(tmp_path, ["train"])
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")
-    assert "1 image without a mask left out" in voc.find(tmp_path)["train"]().notes
+    note = "1 image without a mask (a PNG of its name) left out"
+    assert note in voc.find(tmp_path)["train"]().notes
+    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("b\n")
+    with pytest.raises(ValueError, match=rf"no images with annotations \({re.escape(note)}\)"):
+        voc.find(tmp_path)["train"]()
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("../JPEGImages/a\n")
     with pytest.raises(ValueError, match="leads out of"):
         voc.find(tmp_path)["train"]()
@@ -242,7 +271,11 @@ def test_masks_and_images_belong_together_by_name(tmp_path):
     Image.new("RGB", (5, 5)).save(tmp_path / "train" / "images" / "bare.png")
     readers = masks.find(tmp_path)
     assert [x["image_id"] for x in readers["val"]().records] == ["val/images/val.jpg"]
-    assert readers["train"]().notes.endswith("1 image without a mask left out")
+    note = "1 image without a mask (a PNG of its name) left out"
+    assert readers["train"]().notes.endswith(note)
+    (tmp_path / "train" / "masks" / "train.png").rename(tmp_path / "train" / "masks" / "train.bmp")
+    with pytest.raises(ValueError, match=r"no images with annotations \(2 images without a mask"):
+        readers["train"]()
     (tmp_path / "val" / "images" / "val.jpg").unlink()
     with pytest.raises(ValueError, match=r"val\.png: no image of this name in"):
         readers["val"]()

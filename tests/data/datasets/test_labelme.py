@@ -143,6 +143,36 @@ def test_what_is_no_object_is_left_out_and_counted(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "text", ['[{"id": 1}]', '{"a": 1}\n{"a": 2}\n', "", "no json", '{"categories": []}', "\x00"]
+)
+def test_other_json_files_of_any_form_are_counted_and_not_read(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    data, found = only(tmp_path, shape("cup", box(2, 3, 10, 8)))
+    assert len(found) == 1 and data.notes.endswith(": 1 other json file left out")
+    # Beside an image of its name it is LabelMe's, and broken.
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "results.JPG")
+    if text != '{"categories": []}':
+        with pytest.raises(ValueError, match=r"results\.json"):
+            find(tmp_path)["train"]()
+
+
+@pytest.mark.parametrize("mark", ["metrics.json", "last_checkpoint"])
+def test_a_training_inside_of_the_folder_is_no_part_of_the_dataset(tmp_path, mark):
+    data, _ = only(tmp_path, shape("cup", box(2, 3, 10, 8)))
+    drawn = tmp_path / "output" / "inference" / "drawn"
+    write(drawn, "b", [shape("spoon", box(2, 3, 10, 8))])
+    Image.new("RGB", SIZE[::-1]).save(drawn / "c.png")
+    (tmp_path / "output" / mark).write_text('{"loss": 1}\n{"loss": 2}\n')
+    again = find(tmp_path)["train"]()
+    assert again.classes == data.classes == ["cup"] and not again.notes
+    assert [x["file_name"] for x in again.records] == [x["file_name"] for x in data.records]
+    # What is named itself is read, whatever else lies there.
+    assert find(drawn)["train"]().classes == ["spoon"]
+    (drawn / mark).write_text("")
+    assert find(drawn)["train"]().classes == ["spoon"]
+
+
 def test_images_are_found_where_the_file_says_or_beside_it(tmp_path):
     shapes = [shape("cup", box(2, 3, 10, 8))]
     (tmp_path / "images").mkdir()

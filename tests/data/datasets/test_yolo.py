@@ -130,7 +130,6 @@ def test_lines_that_are_no_polygons_are_named(tmp_path, lines, message):
         ("train: nowhere", "[a]", r"'train' is 'nowhere', which is not in"),
         ("train: ../../etc", "[a]", r"'train' is '\.\./\.\./etc', which is not in"),
         ("train: [1]", "[a]", r"'train' is \[1\]; expected a folder"),
-        ("val: images", "[a]", r"names no images to train on"),
         ("train: images", "cup", r"'names' is 'cup'; expected the names of the classes"),
         ("train: images", "{a: b}", r"'names' is {'a': 'b'}; expected the names"),
         ("train: images\nnc: 3", "[a, b]", r"'nc' is 3, there are 2 'names'"),
@@ -141,8 +140,25 @@ def test_a_bad_description_is_one_line(tmp_path, text, names, message):
     write(tmp_path, ["images/a.png"])
     describe(tmp_path, text, names)
     with pytest.raises(ValueError, match=message) as caught:
-        find(tmp_path)
+        find(tmp_path)["train"]()
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_description_names_is_looked_for_only_where_it_is_wanted(tmp_path):
+    write(tmp_path, ["images/val/a.png"])
+    for text in ("val: images/val", "train: nowhere\nval: images/val"):
+        describe(tmp_path, text)
+        assert [x["image_id"] for x in find(tmp_path)["val"]().records] == ["images/val/a.png"]
+    with pytest.raises(ValueError, match="'train' is 'nowhere'"):
+        find(tmp_path)["train"]()
+
+
+def test_drawings_of_a_training_are_no_images_without_objects(tmp_path):
+    write(tmp_path, ["images/a.png"])
+    write(tmp_path, ["images/output/drawn/a.png"], None)
+    (tmp_path / "images" / "output" / "metrics.json").write_text("{}")
+    describe(tmp_path, "train: images")
+    assert [x["image_id"] for x in find(tmp_path)["train"]().records] == ["images/a.png"]
 
 
 def test_labels_that_are_nowhere_are_told(tmp_path):

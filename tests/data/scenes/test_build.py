@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from solo_d2.data.scenes import rgba, shapes, stamps
 from solo_d2.data.scenes.__main__ import main
@@ -49,6 +52,79 @@ def test_a_file_in_place_of_the_output_is_an_error_of_files(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["shapes", "--output", str(tmp_path / "file"), "--train", "1", "--val", "1"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def build_shapes(output, seed=0):
+    size = ShapesSource((48, 64))
+    return build(size, output, train=1, val=1, seed=seed, workers=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["train/a.jpg", "val/mine.txt", "annotations/mine.json", "alpha/a.png", "manifest.json"]
+)
+def test_files_that_no_build_wrote_are_never_replaced(tmp_path, capsys, name):
+    file = tmp_path / "data" / name
+    file.parent.mkdir(parents=True)
+    file.write_text('{"version": 1}')
+    command = ["shapes", "--output", str(tmp_path / "data"), "--train", "1", "--val", "1"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"data: has {name.partition('/')[0]}, which no finished build" in error
+    assert "name a new folder" in error and error.count("\n") == 1
+    assert contents(tmp_path) == {file.relative_to(tmp_path): b'{"version": 1}'}
+
+
+def test_cut_outs_of_a_folder_are_not_replaced_by_their_scenes(tmp_path, capsys):
+    for name in ("train/a.png", "train/b.png", "papers/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGBA", (40, 40), (200, 0, 0, 255)).save(tmp_path / name)
+    before = contents(tmp_path)
+    command = ["rgba", "--cutouts", str(tmp_path / "train"), "--output", str(tmp_path)]
+    assert main([*command, "--backgrounds", str(tmp_path / "papers")]) == 2
+    assert "has train, which no finished build of scenes wrote" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_other_files_may_lie_beside_a_dataset(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert build_shapes(tmp_path) and build_shapes(tmp_path, seed=1)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["the first build", "a later build"])
+@pytest.mark.parametrize("moved", range(4))
+def test_a_build_that_was_cut_off_can_be_repeated(tmp_path, monkeypatch, finished, moved):
+    """Cut off after some of its entries (annotations, train, val, manifest) took their place."""
+    out, places = tmp_path / "out", []
+    if finished:
+        build_shapes(out)
+
+    def replace(source, target):
+        if Path(target).parent == out:
+            if len(places) == moved:
+                raise KeyboardInterrupt
+            places.append(target)
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("solo_d2.data.scenes.writer.os.replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            build_shapes(out, seed=1)
+    assert not (out / "manifest.json").exists()
+    assert build_shapes(out, seed=1) and not build_shapes(out, seed=1)
+    build_shapes(tmp_path / "new", seed=1)
+    assert contents(out) == contents(tmp_path / "new")
+
+
+def test_a_build_that_fails_leaves_the_earlier_one_as_it_was(tmp_path, monkeypatch):
+    build_shapes(tmp_path)
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("solo_d2.data.scenes.writer.write_split", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_shapes(tmp_path, seed=1)
+    assert contents(tmp_path) == before and not (tmp_path / ".building").exists()
+    assert not build_shapes(tmp_path)
 
 
 def test_old_functions_build_and_register_the_same(tmp_path):
