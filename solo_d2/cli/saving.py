@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.datasets.formats import WRITERS
+from ..data.datasets.formats import WRITERS, has_outlines
 
 if TYPE_CHECKING:
     from ..inference.runner import InferenceRun
@@ -60,8 +60,12 @@ def check_save_arguments(args: argparse.Namespace, output: str) -> dict[str, Pat
             "--save goes with --input: a dataset of a film would be thousands of images that are "
             "nearly alike; choose some (ffmpeg -i FILM -vf fps=1 frames/%06d.png), and give those"
         )
-    if args.tolerance is not None and not args.save:
-        raise ValueError("--tolerance is of --save, which is not given: leave it out")
+    kinds = [word.partition(":")[0] for word in args.save]
+    if args.tolerance is not None and not any(map(has_outlines, kinds)):
+        raise ValueError(
+            "--tolerance is of formats with outlines, such as labelme and yolo, and --save names "
+            "none: leave it out"
+        )
     if args.tolerance is not None and not args.tolerance >= 0:
         raise ValueError(f"--tolerance must be 0 or more pixels, got {args.tolerance}")
     beside = [args.save_json] if args.save_json else []

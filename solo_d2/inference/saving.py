@@ -54,7 +54,8 @@ class DatasetSaver:
             ]
         found = prediction["instances"].to("cpu")
         mattes: Sequence[np.ndarray | None] = [None] * len(found)
-        if "rgba" in self._folders and found.has("pred_mattes"):
+        soft = found.has("pred_mattes")
+        if soft and any(writer.keeps_mattes for writer in self._writers):
             mattes = [np.rint(matte * 255).astype(np.uint8) for matte in found.pred_mattes.numpy()]
         encoded = EncodedInstances.of(found)
         columns = (encoded.labels.tolist(), encoded.segmentations(), encoded.scores.tolist())
@@ -64,6 +65,7 @@ class DatasetSaver:
         ]
         image = LabelledImage(file, encoded.size, objects)
         for writer in self._writers:
+            writer.lost["matte"] += len(found) * (soft and not writer.keeps_mattes)
             writer.add(image)
 
     def close(self) -> list[str]:

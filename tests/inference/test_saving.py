@@ -160,6 +160,12 @@ def test_cut_outs_take_mattes_where_a_model_has_them():
         assert np.unique(np.asarray(image)[..., 3]).tolist() == [0, 153]
 
 
+def test_mattes_that_a_format_cannot_hold_are_counted(capsys):
+    assert save("rgba:cut", "coco:c", predictor=Predictor(mattes=True)) == 0
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "left out" in x and "coco" in x]
+    assert line == "coco cannot hold all that there was; left out: 9 mattes"
+
+
 def test_better_objects_are_in_front(monkeypatch):
     monkeypatch.setitem(globals(), "MASKS", [disc(20, 20, 9), disc(20, 28, 9), disc(20, 36, 9)])
     assert save("masks:m", predictor=Predictor(scores=(0.7, 0.9, 0.8))) == 0
@@ -188,7 +194,8 @@ def test_images_without_objects_are_saved_too():
         (["--save", "coco:a", "--output", "a/drawn"], "a/drawn would be written into it"),
         (["--save", "coco:a", "--output", "a/x.png"], "a/x.png would be written into it"),
         (["--save", "coco:a", "--save-json", "a/r.json"], "a/r.json would be written into it"),
-        (["--tolerance", "1"], "--tolerance is of --save, which is not given"),
+        (["--tolerance", "1"], "--tolerance is of formats with outlines"),
+        (["--save", "coco:a", "--tolerance", "1"], "--tolerance is of formats with outlines"),
         (["--save", "yolo", "--output", "x.png"], "--save yolo: the output is one file"),
         (["--save", "yolo:a", "--tolerance", "-1"], "--tolerance must be 0 or more"),
         (["--no-draw"], "--no-draw without --save-json or --save leaves nothing to do"),

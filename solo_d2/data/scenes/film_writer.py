@@ -88,11 +88,14 @@ def write_films(
         seed: of their contents.
 
     Raises:
-        ValueError: a file cannot be written.
+        ValueError: a file cannot be written, or would replace somebody's work.
     """
+    content_file, mots = output / "instances.json", output / "mots"
+    if content_file.exists() and not mots.is_dir():
+        raise ValueError(f"{content_file}: is of no films written here; name a new folder")
     videos: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    (output / "mots").mkdir(parents=True, exist_ok=True)
+    mots.mkdir(parents=True, exist_ok=True)
     for number in tqdm(range(films), unit="film", disable=None):
         film, name = sprites.film(options, seed, number), f"film_{number:03d}"
         objects, names = _write_frames(film, output, name)
@@ -105,7 +108,7 @@ def write_films(
             annotations.append({**head, **one})
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(sprites.categories)]
     content = {"videos": videos, "categories": categories, "annotations": annotations}
-    save_json(output / "instances.json", content)
+    save_json(content_file, content)
 
 
 def _write_frames(film: Film, output: Path, name: str) -> tuple[list[dict[str, Any]], list[str]]:

@@ -87,6 +87,17 @@ def test_the_command_writes_frames_youtube_vis_and_mots(tmp_path):
     }
 
 
+def test_annotations_of_others_are_not_replaced(tmp_path, capsys):
+    (tmp_path / "instances.json").write_text("mine")
+    line = ["film", "--source", "shapes", "--output", str(tmp_path), "--films", "1"]
+    line += ["--frames", "2", "--size", "96", "128"]
+    assert main(line) == 2
+    assert "instances.json: is of no films written here" in capsys.readouterr().err
+    assert (tmp_path / "instances.json").read_text() == "mine"
+    (tmp_path / "instances.json").unlink()
+    assert main(line) == main(line) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
