@@ -66,6 +66,19 @@ def has_checkpoints(folder: str) -> bool:
     return Path(folder, "last_checkpoint").exists() or any(Path(folder).glob("*.pth"))
 
 
+def check_new(folder: str) -> None:
+    """Check that a new training would not write over another one.
+
+    Raises:
+        ValueError: The folder has checkpoints.
+    """
+    if has_checkpoints(folder):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} has the checkpoints of a training: --resume goes on with it; for "
+            "a new one name another folder"
+        )
+
+
 def check_weights(cfg: CfgNode, resume: bool) -> None:
     """Check that a local file of `MODEL.WEIGHTS` exists, where it is going to be read.
 

@@ -25,7 +25,7 @@ from ..io.plugins import import_plugins
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .classes import align_datasets, align_with_weights
-from .folder import check_folder, check_weights, has_training, on_main_process
+from .folder import check_folder, check_new, check_weights, has_training, on_main_process
 from .log import begin_log, end_log, open_log
 from .schedule import plan_schedule
 from .trainer import check_data
@@ -41,7 +41,8 @@ OWN_MORE = "own_more"
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the config of a run, check all that can be checked, and open its log.
 
-    A training takes its folder for itself. An evaluation in the folder of a training writes to
+    A training takes its folder for itself, and one that is not resumed takes none that has
+    checkpoints. An evaluation in the folder of a training writes to
     ``eval`` in it.
 
     Args:
@@ -52,7 +53,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         ValueError: no config, a bad key, datasets or weights that cannot be used, or a folder that
-            another training writes to.
+            another training writes to or has checkpoints in.
         OSError: the folder cannot be written to.
 
     Example:
@@ -65,7 +66,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     try:
         cfg = _make_config(args)
         check_weights(cfg, resume=args.resume and not args.eval_only)
-        on_main_process(lambda: _take_folder(cfg, lock=not args.eval_only))
+        on_main_process(lambda: _take_folder(cfg, args))
         open_log(cfg.OUTPUT_DIR, comm.get_rank(), _hidden(args))
     except BaseException:
         end_log()
@@ -125,9 +126,12 @@ def _check_data(cfg: CfgNode, eval_only: bool) -> None:
     check_data(cfg, [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
 
 
-def _take_folder(cfg: CfgNode, lock: bool) -> None:
+def _take_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Make the folder of a run; that of a training is empty or its own, and locked."""
+    if not (args.eval_only or args.resume):
+        check_new(cfg.OUTPUT_DIR)
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    if lock:
+    if not args.eval_only:
         lock_folder(cfg.OUTPUT_DIR)
 
 
