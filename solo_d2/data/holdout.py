@@ -8,6 +8,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .records import has_objects
+
 __all__ = ["hold_out"]
 
 _logger = logging.getLogger(__name__)
@@ -19,27 +21,34 @@ SHARE = 0.1
 def hold_out(name: str) -> tuple[str, str]:
     """Split a registered dataset into images to train on and images to evaluate on.
 
-    Which images are set aside follows from their names alone: a dataset that grows keeps its
-    validation images, and a resumed training has the same ones.
+    A tenth is set aside of the images with objects, at least one, and of those without. Which ones
+    follows from the names of all images: an evaluation, or a resumed training, has those of the
+    training. More images may set other ones aside.
 
     Args:
-        name: Of a registered dataset with at least two images.
+        name: Of a registered dataset.
 
     Returns:
         Names of the two parts, registered with the metadata of the whole.
 
     Raises:
-        ValueError: The dataset has less than two images.
+        ValueError: Less than two of its images have objects.
     """
     records = DatasetCatalog.get(name)
-    if len(records) < 2:
+    kinds: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for record in sorted(records, key=_rank):
+        kinds[has_objects(record)].append(record)
+    if len(kinds[True]) < 2:
         raise ValueError(
-            f"{MetadataCatalog.get(name).get('source', [name])[0]}: {len(records)} image is not "
-            "enough to train and to evaluate; name a validation set with --val-json, --val-images"
+            f"{MetadataCatalog.get(name).get('source', [name])[0]}: {len(kinds[True])} image with "
+            "objects is not enough to train and to evaluate; --no-hold-out trains, or evaluates, "
+            "on all images"
         )
-    count = max(1, round(SHARE * len(records)))
-    ranked = sorted(records, key=_rank)
-    chosen = {id(record) for record in ranked[:count]}
+    chosen = {
+        id(record)
+        for has, kind in kinds.items()
+        for record in kind[: max(int(has), round(SHARE * len(kind)))]
+    }
     parts = {
         f"{name}_rest": [record for record in records if id(record) not in chosen],
         f"{name}_held_out": [record for record in records if id(record) in chosen],
@@ -53,8 +62,8 @@ def hold_out(name: str) -> tuple[str, str]:
             DatasetCatalog.register(part, lambda members=members: members)
             MetadataCatalog.get(part).set(**metadata)
     _logger.info(
-        "%d of %d images are set aside for validation; --val-json names other ones",
-        count,
+        "There is no validation set: %d of %d images are set aside for it (--no-hold-out: none)",
+        len(chosen),
         len(records),
     )
     rest, held_out = parts

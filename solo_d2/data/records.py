@@ -13,7 +13,7 @@ from ..io.errors import shown
 from ..io.paths import printable
 from .checks import shown_name
 
-__all__ = ["is_crowd", "training_records"]
+__all__ = ["count_training_images", "has_objects", "is_crowd", "training_records"]
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +52,27 @@ def training_records(name: str, num_classes: int, *, filter_empty: bool) -> Sequ
         "left out" if filter_empty else "background",
     )  # fmt: skip
     return kept
+
+
+def count_training_images(name: str, *, filter_empty: bool) -> int:
+    """Return how many records `training_records` keeps of a dataset, without checking them.
+
+    Raises:
+        ValueError: no objects at all.
+    """
+    records = DatasetCatalog.get(name)
+    if not (filter_empty and isinstance(records, list | tuple)):
+        return len(records)
+    count = sum(map(has_objects, records))
+    if not count:
+        annotations = sum(len(record.get("annotations") or ()) for record in records)
+        raise ValueError(_nothing_to_learn(name, len(records), annotations))
+    return count
+
+
+def has_objects(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has an annotation that is no crowd."""
+    return not all(map(is_crowd, record.get("annotations") or ()))
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:

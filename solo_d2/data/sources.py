@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,8 @@ class DataSource:
         contents: What the folder is, for ``--help``.
         register: Called with the folder and the splits wanted, of "train" and "val". Registers
             each with Detectron2, with an ``evaluator_type`` in its metadata, and returns the
-            registered names by split; "val" may be missing where there is none, and where it
-            alone is wanted it may be all that there is. Registering the same folder again must do
-            nothing. Raises `ValueError` for a folder that it cannot use.
+            registered names by split; "val" may be missing where there is none. Registering the
+            same folder again must do nothing. Raises `ValueError` for a folder that it cannot use.
         panoptic: The same for panoptic models; None if the format has no stuff.
         flag: Give commands an option with the kind's name, ``--KIND DIR``; every kind can be
             named by ``--data KIND:DIR``.
@@ -96,8 +96,8 @@ def _coco_folder(folder: str, splits: Sequence[str]) -> dict[str, str]:
     from .datasets.coco_folder import find_coco
 
     found = find_coco(folder)
-    if tuple(splits) == ("val",):  # all that there is, where there is no more
-        found = {"val": found.get("val", found["train"])}
+    if "train" in splits and len(set(found.values())) == 1:
+        found = {"train": next(iter(found.values()))}  # also where it is called a validation set
     names = {split: f"own_{split}" for split in splits if split in found}
     for split, name in names.items():
         _coco(name, *map(str, found[split]))
@@ -230,7 +230,8 @@ def recognise(location: str | os.PathLike[str]) -> str:
         return whole[0]
     if whole:
         raise ValueError(
-            f"{path} can be read as {' and as '.join(whole)}; say which: --data {whole[0]}:{path}"
+            f"{path} can be read as {' and as '.join(whole)}; say which: --data "
+            f"{shlex.quote(f'{whole[0]}:{path}')}"
         )
     for kind, missing in looks.items():
         if missing:

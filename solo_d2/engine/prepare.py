@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import defaults
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -18,6 +17,7 @@ from ..checkpoint.places import public_name
 from ..config import merge_overrides, resolve_device, validate_config
 from ..data.arguments import register_named_data
 from ..data.checks import stuff_classes, thing_classes
+from ..data.records import count_training_images
 from ..data.sources import JSON_FORMATS
 from ..export import exported_config, is_exported
 from ..io.lock import lock_folder
@@ -25,7 +25,14 @@ from ..io.plugins import import_plugins
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .classes import align_datasets, align_with_weights
-from .folder import check_folder, check_new, check_weights, has_training, on_main_process
+from .folder import (
+    check_folder,
+    check_new,
+    check_weights,
+    has_training,
+    last_checkpoint,
+    on_main_process,
+)
 from .log import begin_log, end_log, open_log
 from .schedule import plan_schedule
 from .trainer import check_data
@@ -78,8 +85,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _make_config(args: argparse.Namespace) -> CfgNode:
-    """Read the config, register the datasets, and bring both together."""
+def _read_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, with the weights that are asked for."""
     exported = args.eval_only and is_exported(args.weights)
     if not args.config_file and not exported:
         raise ValueError("--config-file is missing; configs/README.md lists the configs")
@@ -89,6 +96,14 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
     if args.weights not in (None, "published", "backbone"):
         cfg.MODEL.WEIGHTS = args.weights
     on_main_process(lambda: check_folder(cfg.OUTPUT_DIR))
+    if args.eval_only and args.resume:
+        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR)
+    return cfg
+
+
+def _make_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, register the datasets, and bring both together."""
+    cfg = _read_config(args)
     panoptic = is_panoptic(cfg)
     own = register_named_data(args, panoptic=panoptic)
     if own:
@@ -160,7 +175,11 @@ def _use_schedule(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise ValueError("--batch-size needs --epochs; otherwise set SOLVER.IMS_PER_BATCH")
     if not cfg.DATASETS.TRAIN:
         raise ValueError("--epochs needs data to train on, such as --data or --train-json")
-    images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    images = 0
+    for name in cfg.DATASETS.TRAIN:
+        thing_classes(name)  # raises where it is not registered
+        images += count_training_images(name, filter_empty=filter_empty)
     plan = plan_schedule(cfg, images, args.epochs, args.batch_size)
     plan.apply(cfg)
     merge_overrides(cfg, args.opts)

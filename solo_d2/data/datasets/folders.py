@@ -120,8 +120,6 @@ def register_splits(
 ) -> dict[str, str]:
     """Register the splits of a dataset with Detectron2.
 
-    Where only "val" is wanted and there is none, everything that there is counts as such.
-
     Args:
         kind: Of the dataset.
         root: Its folder, or a file that describes it; absolute.
@@ -134,9 +132,8 @@ def register_splits(
     Raises:
         ValueError: A split cannot be used.
     """
-    readers = dict(readers)
-    if tuple(splits) == ("val",):
-        readers = {"val": readers.get("val") or readers["train"]}
+    if "train" in splits and "train" not in readers:
+        readers = {"train": readers["val"]}
     names = {split: f"{kind}_{root.name}_{split}" for split in splits if split in readers}
     for split, name in names.items():
         source = (str(root), str(root), split)

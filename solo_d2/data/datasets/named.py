@@ -47,7 +47,7 @@ def register_panoptic_folder(folder: str, splits: Sequence[str]) -> dict[str, st
 
 
 def _annotations(root: Path, prefix: str, splits: Sequence[str]) -> dict[str, Path]:
-    """Files of annotations by split; a single one is all that there is."""
+    """Files of annotations by split; to train on there is that of "val", where it is alone."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     found: dict[str, Path] = {}
@@ -63,9 +63,9 @@ def _annotations(root: Path, prefix: str, splits: Sequence[str]) -> dict[str, Pa
         raise ValueError(
             f"{root}: expected {prefix}*_train*.json or {prefix}*_val*.json there or in annotations"
         )
-    if tuple(splits) == ("val",):
-        return {"val": found.get("val", next(iter(found.values())))}
-    return found if "train" in found else {"train": found["val"]}
+    if "train" in splits and "train" not in found:
+        return {"train": found["val"]}
+    return {split: file for split, file in found.items() if split in splits}
 
 
 def _first(folders: Sequence[Path], what: str) -> Path:
