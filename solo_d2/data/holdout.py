@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .records import has_objects
+from .records import has_objects, nothing_to_learn
 
 __all__ = ["hold_out"]
 
@@ -38,11 +38,14 @@ def hold_out(name: str) -> tuple[str, str]:
     kinds: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for record in sorted(records, key=_rank):
         kinds[has_objects(record)].append(record)
+    if not kinds[True]:
+        raise ValueError(
+            f"{nothing_to_learn(name, records)}; or predict without metrics: eval --no-hold-out"
+        )
     if len(kinds[True]) < 2:
         raise ValueError(
-            f"{MetadataCatalog.get(name).get('source', [name])[0]}: {len(kinds[True])} image with "
-            "objects is not enough to train and to evaluate; --no-hold-out trains, or evaluates, "
-            "on all images"
+            f"{MetadataCatalog.get(name).get('source', [name])[0]}: 1 image with objects is not "
+            "enough to train and to evaluate; --no-hold-out trains, or evaluates, on all images"
         )
     chosen = {
         id(record)

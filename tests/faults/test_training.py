@@ -939,6 +939,23 @@ def test_a_new_training_in_the_folder_of_another_one_is_refused(command, evaluat
     assert {x: x.read_bytes() for x in command.out.rglob("*") if x.is_file()} == before
 
 
+def test_an_evaluation_with_resume_is_of_the_last_checkpoint(command, tmp_path):
+    """As Detectron2's `--eval-only --resume`."""
+    file = command.data / "train.json"
+    given = {"train": None, "val": file}
+    code, line, _ = command("--eval-only", "--resume", **given)
+    assert code == 2 and f"OUTPUT_DIR {command.out} has no checkpoint" in line
+    assert command("SOLVER.CHECKPOINT_PERIOD", 1)[0] == 0
+    for name in ("model_final.pth", "model_0000001.pth"):
+        (command.out / "last_checkpoint").write_text(name)
+        code, _, said = command("--eval-only", "--resume", "MODEL.WEIGHTS", "other.pth", **given)
+        assert code == 0 and f"Weights: {command.out / name};" in said
+    for broken in command.out.glob("*.pth"):
+        broken.write_bytes(b"PK")
+    code, line, _ = command("--eval-only", "--resume", **given)
+    assert code == 2 and "has no whole checkpoint" in line
+
+
 def test_a_folder_without_checkpoints_takes_a_new_training(command):
     """A log or a lock of a run that was stopped before it saved is nothing to lose."""
     command.out.mkdir()
