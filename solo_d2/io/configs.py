@@ -24,6 +24,7 @@ def config_folder() -> Path:
 
 def config_name(path: str | os.PathLike[str]) -> str | None:
     """Return the name of the config of this package that lies at a path; None for all others."""
+    if not os.path.isfile(path):  # says no to names that no file can have
+        return None
     file, folder = Path(path).resolve(), config_folder().resolve()
-    inside = file.is_file() and file.is_relative_to(folder)
-    return file.relative_to(folder).as_posix() if inside else None
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else None
