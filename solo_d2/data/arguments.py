@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from .sources import (
     DATA_SOURCES,
@@ -49,13 +51,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, more: bool = False) -
         default="coco",
         help="format of --train-json and --val-json (default: coco)",
     )
-    for split in SPLITS:
-        add(
-            f"--{split}-panoptic-json",
-            metavar="FILE",
-            help=f"COCO-panoptic annotations, with --{split}-images (docs/panoptic.md)",
-        )
-        add(f"--{split}-panoptic-root", metavar="DIR", help="folder of their panoptic PNGs")
+    _add_panoptic_arguments(add)
     for kind, source in DATA_SOURCES.items():
         if source.flag:
             add(f"--{kind}", metavar="DIR", help=source.contents)
@@ -66,6 +62,16 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, more: bool = False) -
             help="COCO annotations to train on besides (see DATASETS.TRAIN_SHARES)",
         )
         add("--more-images", metavar="DIR", help="folder of their images")
+
+
+def _add_panoptic_arguments(add: Callable[..., Any]) -> None:
+    for split in SPLITS:
+        add(
+            f"--{split}-panoptic-json",
+            metavar="FILE",
+            help=f"COCO-panoptic annotations, with --{split}-images (docs/panoptic.md)",
+        )
+        add(f"--{split}-panoptic-root", metavar="DIR", help="folder of their panoptic PNGs")
 
 
 def register_named_data(args: argparse.Namespace, *, panoptic: bool) -> dict[str, str]:

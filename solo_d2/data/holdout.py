@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -35,23 +36,7 @@ def hold_out(name: str) -> tuple[str, str]:
         ValueError: Less than two of its images have objects.
     """
     records = DatasetCatalog.get(name)
-    kinds: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for record in sorted(records, key=_rank):
-        kinds[has_objects(record)].append(record)
-    if not kinds[True]:
-        raise ValueError(
-            f"{nothing_to_learn(name, records)}; or predict without metrics: eval --no-hold-out"
-        )
-    if len(kinds[True]) < 2:
-        raise ValueError(
-            f"{MetadataCatalog.get(name).get('source', [name])[0]}: 1 image with objects is not "
-            "enough to train and to evaluate; --no-hold-out trains, or evaluates, on all images"
-        )
-    chosen = {
-        id(record)
-        for has, kind in kinds.items()
-        for record in kind[: max(int(has), round(SHARE * len(kind)))]
-    }
+    chosen = _choose(name, records)
     parts = {
         f"{name}_rest": [record for record in records if id(record) not in chosen],
         f"{name}_held_out": [record for record in records if id(record) in chosen],
@@ -71,6 +56,27 @@ def hold_out(name: str) -> tuple[str, str]:
     )
     rest, held_out = parts
     return rest, held_out
+
+
+def _choose(name: str, records: Sequence[dict[str, Any]]) -> set[int]:
+    """The ids, as of `id`, of the records that are set aside."""
+    kinds: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for record in sorted(records, key=_rank):
+        kinds[has_objects(record)].append(record)
+    if not kinds[True]:
+        raise ValueError(
+            f"{nothing_to_learn(name, records)}; or predict without metrics: eval --no-hold-out"
+        )
+    if len(kinds[True]) < 2:
+        raise ValueError(
+            f"{MetadataCatalog.get(name).get('source', [name])[0]}: 1 image with objects is not "
+            "enough to train and to evaluate; --no-hold-out trains, or evaluates, on all images"
+        )
+    return {
+        id(record)
+        for has, kind in kinds.items()
+        for record in kind[: max(int(has), round(SHARE * len(kind)))]
+    }
 
 
 def _rank(record: dict[str, Any]) -> bytes:
