@@ -120,8 +120,10 @@ $(MATTING_DATA)/manifest.json: | $(STAMP)
 	$(BIN)/python -m solo_d2.data.scenes stamps --sofi --one-class --size 256x336 \
 	  --train 2000 --val 200 --output $(@D)
 
+# One that was interrupted goes on; one that is older than what it is made of is made anew.
 $(MATTING)/%/model_final.pth: $(MATTING_DATA)/manifest.json
-	$(BIN)/python train_net.py --matting $(MATTING_DATA) \
+	if [ -e $@ ]; then rm -r $(@D); fi
+	$(BIN)/python train_net.py --resume --matting $(MATTING_DATA) \
 	  --config-file configs/Matting/$(or $(config-$*),soft_solo_lite0).yaml \
 	  OUTPUT_DIR $(@D) $(overrides-$*) $(MATTING_ARGS)
 

@@ -107,7 +107,7 @@ def matches(found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) ->
 
 def measure(model: str, overrides: Sequence[str], image: np.ndarray, truth: list) -> str:
     """Predict the image in one way; returns the cells of its row."""
-    cfg = load_config(model, overrides, trained=True)
+    cfg = load_config(model, overrides, trained=not Path(model).exists())
     predictor = SOLOPredictor(cfg)
     predictor(image[:512, :512])  # whatever is done once
     outputs: list[Any] = []

@@ -61,6 +61,14 @@ def test_every_row_of_the_ablation_is_trained_with_a_config_of_its_own():
     assert len(set(texts.values())) == 1 + len(ROWS)
 
 
+def test_a_training_that_was_interrupted_goes_on_and_one_that_is_too_old_is_made_anew():
+    lines = dry_run("--always-make", "output/matting/soft/model_final.pth")
+    started = next(i for i, x in enumerate(lines) if "OUTPUT_DIR output/matting/soft " in f"{x} ")
+    assert "--resume" in shlex.split(lines[started])
+    file = "output/matting/soft/model_final.pth"
+    assert lines[started - 1] == f"if [ -e {file} ]; then rm -r output/matting/soft; fi"
+
+
 def test_soft_solo_and_the_tuned_baseline_share_schedule_and_start():
     soft, tuned = training("soft"), training("tuned")
     assert (soft.MODEL.META_ARCHITECTURE, tuned.MODEL.META_ARCHITECTURE) == ("SoftSOLO", "SOLO")

@@ -159,7 +159,8 @@ class SOLOCheckpointer(DetectionCheckpointer):
                 _logger.warning("Removed %s, left by a save that was interrupted", name)
         file, problem = None, None
         if resume and self.save_dir:
-            file, problem = comm.all_gather(self._choose() if comm.is_main_process() else None)[0]
+            last = find_last(self.save_dir) if comm.is_main_process() else None
+            file, problem = comm.all_gather(last)[0]
         if problem is not None:
             raise ValueError(problem)
         self.resumed = file is not None
@@ -177,47 +178,6 @@ class SOLOCheckpointer(DetectionCheckpointer):
         if failures:
             raise ValueError(failures[0])
         return checkpoint
-
-    def _choose(self) -> tuple[str | None, str | None]:
-        """The file to resume from, or what is wrong; neither, where nothing was saved yet."""
-        tag = Path(self.save_dir, _TAG)
-        reason = f"there is no {tag}"
-        if tag.is_file():
-            name = tag.read_text(errors="replace").strip()
-            reason = f"{tag} is empty"
-            if name and name != Path(name).name:
-                reason = f"{tag} names {name!r}, outside of the folder"
-            elif name:
-                try:
-                    check_whole(tag.with_name(name))
-                    return str(tag.with_name(name)), None
-                except ValueError as error:
-                    reason = str(error)
-        for file in self._training_files():
-            try:
-                check_whole(file)
-            except ValueError:
-                continue
-            _logger.warning("%s. Going on with the newest whole checkpoint, %s", reason, file)
-            return str(file), None
-        if not tag.is_file():
-            return None, None
-        return None, (
-            f"cannot resume: {reason}, and {self.save_dir} has no whole checkpoint. Start without "
-            "--resume, or with one as MODEL.WEIGHTS."
-        )
-
-    def _training_files(self) -> list[Path]:
-        """Readable checkpoints of a training in the folder, the newest first."""
-        found = []
-        for file in Path(self.save_dir).glob("*.pth"):
-            try:
-                iteration = load_checkpoint(file, mmap=True, verify=False).get("iteration")
-            except ValueError:
-                continue
-            if isinstance(iteration, int):
-                found.append((iteration, file.stat().st_mtime, file))
-        return [file for _, _, file in sorted(found, reverse=True)]
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         # Optimizers keep what they are given; weights are copied.
@@ -309,6 +269,49 @@ def load_weights(
     checkpointer = SOLOCheckpointer(model, require=require, rename=rename)
     checkpointer.load(os.fspath(weights), checkpointables=[])
     return checkpointer.averaged
+
+
+def find_last(folder: str) -> tuple[str | None, str | None]:
+    """Return the file to resume from, or what is wrong; neither, where nothing was saved yet."""
+    tag = Path(folder, _TAG)
+    reason = f"there is no {tag}"
+    if tag.is_file():
+        name = tag.read_text(errors="replace").strip()
+        reason = f"{tag} is empty"
+        if name and name != Path(name).name:
+            reason = f"{tag} names {name!r}, outside of the folder"
+        elif name:
+            try:
+                check_whole(tag.with_name(name))
+                return str(tag.with_name(name)), None
+            except ValueError as error:
+                reason = str(error)
+    for file in _training_files(folder):
+        try:
+            check_whole(file)
+        except ValueError:
+            continue
+        _logger.warning("%s. Going on with the newest whole checkpoint, %s", reason, file)
+        return str(file), None
+    if not tag.is_file():
+        return None, None
+    return None, (
+        f"cannot resume: {reason}, and {folder} has no whole checkpoint. Start without "
+        "--resume, or with one as MODEL.WEIGHTS."
+    )
+
+
+def _training_files(folder: str) -> list[Path]:
+    """Readable checkpoints of a training in the folder, the newest first."""
+    found = []
+    for file in Path(folder).glob("*.pth"):
+        try:
+            iteration = load_checkpoint(file, mmap=True, verify=False).get("iteration")
+        except ValueError:
+            continue
+        if isinstance(iteration, int):
+            found.append((iteration, file.stat().st_mtime, file))
+    return [file for _, _, file in sorted(found, reverse=True)]
 
 
 def _prepare(checkpoint: dict[str, Any], model: nn.Module) -> None:

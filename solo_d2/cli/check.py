@@ -46,7 +46,7 @@ def make_config(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     """Return the config, and the datasets by "train" and "val".
 
     Raises:
-        ValueError: no data, data named twice, or a bad config.
+        ValueError: no data, data named twice, several datasets, or a bad config.
     """
     from ..config import validate_config
     from ..data.arguments import register_named_data
@@ -65,8 +65,16 @@ def make_config(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     own = register_named_data(args, panoptic=is_panoptic(cfg))
     if own:
         use_data(cfg, own, fixed="MODEL.SOLO.NUM_CLASSES" in args.opts[::2])
-    names = {"train": cfg.DATASETS.TRAIN[:1], "val": cfg.DATASETS.TEST[:1]}
-    found = {key: name[0] for key, name in names.items() if name}
+    found: dict[str, str] = {}
+    for split, key in (("train", "TRAIN"), ("val", "TEST")):
+        names = cfg.DATASETS[key]
+        if len(names) > 1:
+            raise ValueError(
+                f"one dataset of each kind is checked, DATASETS.{key} has {', '.join(names)}; name "
+                f"one: DATASETS.{key} \"('{names[0]}',)\""
+            )
+        if names:
+            found[split] = names[0]
     if not found:
         raise ValueError("no data to check: name a folder or file, as in solo-d2 check photos/")
     validate_config(cfg)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
+
+from ..data.arguments import add_data_arguments
+from ..engine.arguments import add_import_argument, argument_parser
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 __all__ = ["evaluate_results"]
 
+_KEYS = ("DATASETS.TEST", "TEST.DETECTIONS_PER_IMAGE")
+"""Keys of the config that are read."""
+
 
 def evaluate_results(args: argparse.Namespace) -> None:
     """Score files of results against a dataset, and print what comes out.
 
     Raises:
-        ValueError: options that are of a model, no dataset, or results that cannot be used.
+        ValueError: options or keys that are of a model, no dataset, or results that cannot be used.
     """
     from detectron2.utils.logger import create_small_table
 
@@ -27,12 +35,11 @@ def evaluate_results(args: argparse.Namespace) -> None:
     from ..evaluation.streamed import StreamedScorer
     from ..evaluation.truth import read_truth
 
-    for option in ("weights", "report", "resume", "diagnose"):
-        if getattr(args, option):
-            raise ValueError(f"--results needs no model: leave --{option} out")
+    _refuse_unused(args)
     cfg = _config(args)
     files = find_result_files(args.results)
-    truth = read_truth(_dataset(args, cfg))
+    with _on_console():
+        truth = read_truth(_dataset(args, cfg))
     scorer = StreamedScorer(truth, cfg.TEST.DETECTIONS_PER_IMAGE)
     count = sum(scorer.add(file) for file in tqdm(files, unit="file", disable=None))
     print(f"{count} instances of {scorer.images} images in {len(files)} files")
@@ -41,6 +48,35 @@ def evaluate_results(args: argparse.Namespace) -> None:
         by_class = {k[3:]: value for k, value in figures.items() if k not in METRICS}
         if by_class:
             print(f"{task} AP by class:\n{columns(by_class)}")
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Refuse what is given and would not be used."""
+    used = argparse.ArgumentParser()
+    add_data_arguments(used)
+    add_import_argument(used)
+    names = {*vars(used.parse_args([])), "results", "config_file", "eval_only", "verbose", "opts"}
+    for name, default in vars(argument_parser().parse_args([])).items():
+        if name not in names and getattr(args, name) != default:
+            option = name.replace("_", "-")
+            raise ValueError(f"--results needs no model: leave --{option} out")
+    for key in args.opts[::2]:
+        if key not in _KEYS:
+            raise ValueError(
+                f"--results reads {' and '.join(_KEYS)} of the config alone: leave {key} out"
+            )
+
+
+@contextmanager
+def _on_console() -> Iterator[None]:
+    """Show what is told about the dataset."""
+    from ..engine.log import end_log, open_console
+
+    open_console()
+    try:
+        yield
+    finally:
+        end_log()
 
 
 def _config(args: argparse.Namespace) -> CfgNode:

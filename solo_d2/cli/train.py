@@ -104,7 +104,19 @@ def _evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def _check_report_options(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that would not be used."""
+    for name in ("epochs", "batch_size", "more_json", "more_images") if args.eval_only else ():
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is of a training: leave it out of an evaluation")
+    if args.weights is not None and "MODEL.WEIGHTS" in args.opts[::2]:
+        raise ValueError("--weights and MODEL.WEIGHTS both name weights: leave one of them out")
+    if args.weights is not None and args.eval_only and args.resume:
+        raise ValueError(
+            "--weights and --resume, which takes the last checkpoint of OUTPUT_DIR, both name "
+            "weights: leave one of them out"
+        )
     if args.report_against is not None and args.report is None:
         raise ValueError("--report-against needs --report DIR")
     if args.report is not None and not args.eval_only:
@@ -143,9 +155,11 @@ def complete(args: argparse.Namespace) -> None:
     if args.data and args.epochs is None and "SOLVER.MAX_ITER" not in named:
         args.epochs = EPOCHS
     if args.data and args.weights is None and "MODEL.WEIGHTS" not in named:
+        from ..io.configs import config_name
         from ..model_zoo.checkpoints import has_published_weights
 
-        args.weights = "published" if has_published_weights(args.config_file) else None
+        published = has_published_weights(config_name(args.config_file) or args.config_file)
+        args.weights = "published" if published else None
 
 
 def default_config() -> str:
@@ -188,7 +202,7 @@ def main(
     try:
         args = parse_arguments(argv, parser)
         args.eval_only = args.eval_only or evaluate
-        _check_report_options(args)
+        _check_options(args)
         if args.results:
             from .results import evaluate_results
 

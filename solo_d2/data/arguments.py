@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from .sources import (
     DATA_SOURCES,
@@ -18,8 +20,13 @@ __all__ = ["add_data_arguments", "names_data", "register_named_data"]
 _KEYS = {"train": "TRAIN", "val": "TEST"}
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name datasets; kinds of data add theirs by `DataSource.flag`."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, more: bool = False) -> None:
+    """Add the options that name datasets; kinds of data add theirs by `DataSource.flag`.
+
+    Args:
+        parser: Of a command that calls `register_named_data`.
+        more: Also those of a second dataset to train on, which the command registers by itself.
+    """
     group = parser.add_argument_group(
         "your own data", "class count and names are taken from the data"
     )
@@ -30,6 +37,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="a dataset's folder, whose format is found out, or a COCO json; or KIND:DIR with KIND "
         f"one of {', '.join(DATA_SOURCES)}",
     )
+    add(
+        "--no-hold-out",
+        action="store_true",
+        help="where --data has no validation set, set no image aside: train, or evaluate, on all",
+    )
     for split, use in (("train", "training"), ("val", "evaluation")):
         add(f"--{split}-json", metavar="FILE", help=f"annotations for {use}")
         add(f"--{split}-images", metavar="DIR", help=f"folder of the {use} images")
@@ -39,6 +51,20 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         default="coco",
         help="format of --train-json and --val-json (default: coco)",
     )
+    _add_panoptic_arguments(add)
+    for kind, source in DATA_SOURCES.items():
+        if source.flag:
+            add(f"--{kind}", metavar="DIR", help=source.contents)
+    if more:
+        add(
+            "--more-json",
+            metavar="FILE",
+            help="COCO annotations to train on besides (see DATASETS.TRAIN_SHARES)",
+        )
+        add("--more-images", metavar="DIR", help="folder of their images")
+
+
+def _add_panoptic_arguments(add: Callable[..., Any]) -> None:
     for split in SPLITS:
         add(
             f"--{split}-panoptic-json",
@@ -46,15 +72,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"COCO-panoptic annotations, with --{split}-images (docs/panoptic.md)",
         )
         add(f"--{split}-panoptic-root", metavar="DIR", help="folder of their panoptic PNGs")
-    for kind, source in DATA_SOURCES.items():
-        if source.flag:
-            add(f"--{kind}", metavar="DIR", help=source.contents)
-    add(
-        "--more-json",
-        metavar="FILE",
-        help="COCO annotations to train on besides (see DATASETS.TRAIN_SHARES)",
-    )
-    add("--more-images", metavar="DIR", help="folder of their images")
 
 
 def register_named_data(args: argparse.Namespace, *, panoptic: bool) -> dict[str, str]:
@@ -87,7 +104,9 @@ def register_named_data(args: argparse.Namespace, *, panoptic: bool) -> dict[str
         )
     splits = ("val",) if getattr(args, "eval_only", False) else SPLITS
     if args.data:
-        return _register_data(args.data, splits, panoptic)
+        return _register_data(args.data, splits, panoptic, hold_out=not args.no_hold_out)
+    if args.no_hold_out:
+        raise ValueError("--no-hold-out is about the images of --data; leave it out")
     for kind in _flags(args):
         return _by_key(register_folder(kind, getattr(args, kind), splits, panoptic=panoptic))
     return _register_panoptic_files(args) if panoptic else _register_files(args)
@@ -121,20 +140,31 @@ def _by_key(names: dict[str, str]) -> dict[str, str]:
     return {_KEYS[split]: name for split, name in names.items()}
 
 
-def _register_data(location: str, splits: tuple[str, ...], panoptic: bool) -> dict[str, str]:
-    """Register ``--data``; of a dataset of one split some images are set aside."""
+def _register_data(
+    location: str, splits: tuple[str, ...], panoptic: bool, *, hold_out: bool
+) -> dict[str, str]:
+    """Register ``--data``; of a dataset of one split some images are set aside, or none."""
     kind, folder = split_location(location)
     if not kind and panoptic:
         raise ValueError(
             "--data finds no panoptic annotations; name them with --train-panoptic-json, "
             "--train-panoptic-root and --train-images, or write --data KIND:DIR"
         )
-    names = register_folder(kind or recognise(folder), folder, splits, panoptic=panoptic)
-    if len(names) < len(splits):
-        from .holdout import hold_out
+    kind = kind or recognise(folder)
+    names = register_folder(kind, folder, splits, panoptic=panoptic)
+    if len(names) == len(splits):
+        if not hold_out:
+            raise ValueError(f"{folder} has a validation set; leave --no-hold-out out")
+        return _by_key(names)
+    if not names:  # no validation set
+        names = register_folder(kind, folder, ("train",), panoptic=panoptic)
+    (name,) = names.values()
+    parts = {splits[0]: name}
+    if hold_out:
+        from .holdout import hold_out as divide
 
-        names["train"], names["val"] = hold_out(*names.values())
-    return _by_key(names)
+        parts = dict(zip(SPLITS, divide(name), strict=True))
+    return _by_key({split: name for split, name in parts.items() if split in splits})
 
 
 def _register_files(args: argparse.Namespace) -> dict[str, str]:

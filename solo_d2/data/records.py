@@ -13,7 +13,13 @@ from ..io.errors import shown
 from ..io.paths import printable
 from .checks import shown_name
 
-__all__ = ["is_crowd", "training_records"]
+__all__ = [
+    "count_training_images",
+    "has_objects",
+    "is_crowd",
+    "nothing_to_learn",
+    "training_records",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,13 +51,33 @@ def training_records(name: str, num_classes: int, *, filter_empty: bool) -> Sequ
         if objects or not filter_empty:
             kept.append(record)
     if annotations == crowds:
-        raise ValueError(_nothing_to_learn(name, len(records), annotations))
+        raise ValueError(nothing_to_learn(name, records))
     _logger.info(
         "%s: %d objects in %d images; %d images without objects are %s",
         name, annotations - crowds, len(records) - empty, empty,
         "left out" if filter_empty else "background",
     )  # fmt: skip
     return kept
+
+
+def count_training_images(name: str, *, filter_empty: bool) -> int:
+    """Return how many records `training_records` keeps of a dataset, without checking them.
+
+    Raises:
+        ValueError: no objects at all.
+    """
+    records = DatasetCatalog.get(name)
+    if not (filter_empty and isinstance(records, list | tuple)):
+        return len(records)
+    count = sum(map(has_objects, records))
+    if not count:
+        raise ValueError(nothing_to_learn(name, records))
+    return count
+
+
+def has_objects(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has an annotation that is no crowd."""
+    return not all(map(is_crowd, record.get("annotations") or ()))
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
@@ -82,8 +108,10 @@ def _count(name: str, record: Any, num_classes: int) -> tuple[int, int]:
     return len(record["annotations"]) - crowds, crowds
 
 
-def _nothing_to_learn(name: str, images: int, annotations: int) -> str:
-    """One line: which file, why it has nothing to learn from, and what to do."""
+def nothing_to_learn(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line: which file, why it has nothing to learn from, and what to do."""
+    images = len(records)
+    annotations = sum(len(record.get("annotations") or ()) for record in records)
     source = MetadataCatalog.get(name).get("source")
     where = source[0] if source else f"the dataset {name}"
     if not images:

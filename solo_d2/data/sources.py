@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,8 @@ class DataSource:
         contents: What the folder is, for ``--help``.
         register: Called with the folder and the splits wanted, of "train" and "val". Registers
             each with Detectron2, with an ``evaluator_type`` in its metadata, and returns the
-            registered names by split; one may be missing where there is none, and "val", where it
-            alone is wanted, may be all that there is. Registering the same folder again must do
-            nothing. Raises `ValueError` for a folder that it cannot use.
+            registered names by split; one may be missing where there is none. Registering the
+            same folder again must do nothing. Raises `ValueError` for a folder that it cannot use.
         panoptic: The same for panoptic models; None if the format has no stuff.
         flag: Give commands an option with the kind's name, ``--KIND DIR``; every kind can be
             named by ``--data KIND:DIR``.
@@ -228,7 +228,8 @@ def recognise(location: str | os.PathLike[str]) -> str:
         return whole[0]
     if whole:
         raise ValueError(
-            f"{path} can be read as {' and as '.join(whole)}; say which: --data {whole[0]}:{path}"
+            f"{path} can be read as {' and as '.join(whole)}; say which: --data "
+            f"{shlex.quote(f'{whole[0]}:{path}')}"
         )
     for kind, missing in looks.items():
         if missing:

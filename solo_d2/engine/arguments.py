@@ -37,8 +37,7 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help='checkpoint instead of MODEL.WEIGHTS; "published": those that were published for '
         'the config (default of solo-d2 train --data), "backbone": those of the config',
     )
-    add("--resume", action="store_true", help="go on with the last checkpoint of OUTPUT_DIR")
-    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    _add_checkpoint_arguments(parser)
     add(
         "--allow-partial",
         action="store_true",
@@ -54,8 +53,23 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_import_argument(parser)
     add("opts", nargs="*", default=[], help=argparse.SUPPRESS)
     add_schedule_arguments(parser)
-    add_data_arguments(parser)
+    add_data_arguments(parser, more=True)
     return parser
+
+
+def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what decides between a new training, one that goes on, and an evaluation."""
+    add = parser.add_argument
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the last checkpoint of OUTPUT_DIR, or evaluate it",
+    )
+    add(
+        "--eval-only",
+        action="store_true",
+        help="evaluate MODEL.WEIGHTS, or with --resume the last checkpoint; train nothing",
+    )
 
 
 def _add_report_arguments(parser: argparse.ArgumentParser) -> None:

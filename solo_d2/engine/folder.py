@@ -10,6 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..checkpoint.checkpointer import find_last
 from ..io.atomic import atomic_write
 from ..io.errors import one_line
 from ..io.lock import LOCK, lock_folder
@@ -64,6 +65,34 @@ def has_training(folder: str) -> bool:
 def has_checkpoints(folder: str) -> bool:
     """Return whether a folder holds something that `--resume` looks at."""
     return Path(folder, "last_checkpoint").exists() or any(Path(folder).glob("*.pth"))
+
+
+def check_new(folder: str) -> None:
+    """Check that a new training would not write over another one.
+
+    Raises:
+        ValueError: The folder has checkpoints.
+    """
+    if has_checkpoints(folder):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} has the checkpoints of a training: --resume goes on with it; for "
+            "a new one name another folder"
+        )
+
+
+def last_checkpoint(folder: str) -> str:
+    """Return the file of the last whole checkpoint.
+
+    Raises:
+        ValueError: There is none.
+    """
+    file, problem = find_last(folder)
+    if file is None:
+        raise ValueError(
+            problem
+            or f"OUTPUT_DIR {folder} has no checkpoint; leave --resume out to take MODEL.WEIGHTS"
+        )
+    return file
 
 
 def check_weights(cfg: CfgNode, resume: bool) -> None:

@@ -56,6 +56,12 @@ def open_log(folder: str, rank: int = 0, hidden: Sequence[str] | None = None) ->
         logging.getLogger(record.name).callHandlers(record)
 
 
+def open_console() -> None:
+    """Send what a user wants to know to the console, and nothing to a file."""
+    end_log()
+    _attach([_Quiet(())])
+
+
 def end_log() -> None:
     """Close the log; warnings that are still kept go to the standard error."""
     for handler in _handlers:

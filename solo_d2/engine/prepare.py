@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import defaults
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -18,6 +17,7 @@ from ..checkpoint.places import public_name
 from ..config import merge_overrides, resolve_device, validate_config
 from ..data.arguments import register_named_data
 from ..data.checks import stuff_classes, thing_classes
+from ..data.records import count_training_images
 from ..data.sources import JSON_FORMATS
 from ..export import exported_config, is_exported
 from ..io.lock import lock_folder
@@ -25,7 +25,14 @@ from ..io.plugins import import_plugins
 from ..model_zoo.model_zoo import load_config
 from ..modeling.meta_arch import is_panoptic
 from .classes import align_datasets, align_with_weights
-from .folder import check_folder, check_weights, has_training, on_main_process
+from .folder import (
+    check_folder,
+    check_new,
+    check_weights,
+    has_training,
+    last_checkpoint,
+    on_main_process,
+)
 from .log import begin_log, end_log, open_log
 from .schedule import plan_schedule
 from .trainer import check_data
@@ -41,7 +48,8 @@ OWN_MORE = "own_more"
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the config of a run, check all that can be checked, and open its log.
 
-    A training takes its folder for itself. An evaluation in the folder of a training writes to
+    A training takes its folder for itself, and one that is not resumed takes none that has
+    checkpoints. An evaluation in the folder of a training writes to
     ``eval`` in it.
 
     Args:
@@ -52,7 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         ValueError: no config, a bad key, datasets or weights that cannot be used, or a folder that
-            another training writes to.
+            another training writes to or has checkpoints in.
         OSError: the folder cannot be written to.
 
     Example:
@@ -65,7 +73,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     try:
         cfg = _make_config(args)
         check_weights(cfg, resume=args.resume and not args.eval_only)
-        on_main_process(lambda: _take_folder(cfg, lock=not args.eval_only))
+        on_main_process(lambda: _take_folder(cfg, args))
         open_log(cfg.OUTPUT_DIR, comm.get_rank(), _hidden(args))
     except BaseException:
         end_log()
@@ -77,8 +85,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _make_config(args: argparse.Namespace) -> CfgNode:
-    """Read the config, register the datasets, and bring both together."""
+def _read_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, with the weights that are asked for."""
     exported = args.eval_only and is_exported(args.weights)
     if not args.config_file and not exported:
         raise ValueError("--config-file is missing; configs/README.md lists the configs")
@@ -88,6 +96,14 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
     if args.weights not in (None, "published", "backbone"):
         cfg.MODEL.WEIGHTS = args.weights
     on_main_process(lambda: check_folder(cfg.OUTPUT_DIR))
+    if args.eval_only and args.resume:
+        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR)
+    return cfg
+
+
+def _make_config(args: argparse.Namespace) -> CfgNode:
+    """Read the config, register the datasets, and bring both together."""
+    cfg = _read_config(args)
     panoptic = is_panoptic(cfg)
     own = register_named_data(args, panoptic=panoptic)
     if own:
@@ -125,9 +141,12 @@ def _check_data(cfg: CfgNode, eval_only: bool) -> None:
     check_data(cfg, [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
 
 
-def _take_folder(cfg: CfgNode, lock: bool) -> None:
+def _take_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Make the folder of a run; that of a training is empty or its own, and locked."""
+    if not (args.eval_only or args.resume):
+        check_new(cfg.OUTPUT_DIR)
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    if lock:
+    if not args.eval_only:
         lock_folder(cfg.OUTPUT_DIR)
 
 
@@ -156,7 +175,11 @@ def _use_schedule(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise ValueError("--batch-size needs --epochs; otherwise set SOLVER.IMS_PER_BATCH")
     if not cfg.DATASETS.TRAIN:
         raise ValueError("--epochs needs data to train on, such as --data or --train-json")
-    images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    images = 0
+    for name in cfg.DATASETS.TRAIN:
+        thing_classes(name)  # raises where it is not registered
+        images += count_training_images(name, filter_empty=filter_empty)
     plan = plan_schedule(cfg, images, args.epochs, args.batch_size)
     plan.apply(cfg)
     merge_overrides(cfg, args.opts)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from ..io.configs import config_name
 from ..io.paths import file_key, printable
+from ..model_zoo.checkpoints import has_published_weights
 from ..model_zoo.folder import CONFIG, WEIGHTS, find_model
 from ..model_zoo.model_zoo import load_config
 
@@ -36,7 +39,9 @@ def load_trained(
         ValueError: See `load_config` and `weights_beside`.
     """
     name = find_model(name)
-    cfg = load_config(name, overrides, trained=weights is None)
+    own = config_name(name)
+    published = has_published_weights(own) if own else not os.path.lexists(name)
+    cfg = load_config(name, overrides, trained=weights is None and published)
     if weights is None and "MODEL.WEIGHTS" not in overrides[::2]:
         weights = weights_beside(name, cfg.MODEL.WEIGHTS)
     return cfg, weights

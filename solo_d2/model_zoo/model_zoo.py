@@ -22,7 +22,7 @@ from ..config import (
 )
 from ..config.rules import shorten
 from ..io.config_file import is_remote
-from ..io.configs import config_folder
+from ..io.configs import config_folder, config_name
 from .checkpoints import default_checkpoint, find_checkpoint, is_checkpoint_name, use_checkpoint
 from .folder import find_model
 
@@ -131,12 +131,13 @@ def load_config(
         name_or_path: The path of a YAML file or of a model folder, "hf://OWNER/NAME" on the
             Hugging Face Hub, or else a name of `solo_d2.model_zoo`; or a config, which is copied.
         overrides: KEY VALUE KEY VALUE ..., applied last.
-        trained: For a name, let `MODEL.WEIGHTS` point to its published weights, unless it is
-            overridden.
+        trained: Let `MODEL.WEIGHTS` point to the published weights of the config, which is one of
+            this package, by name or path; unless it is overridden.
 
     Raises:
         ValueError: There is no such config, it has an unknown key or a wrong value (see
-            `solo_d2.config.validate_config`), it is not local, or it wants to run code.
+            `solo_d2.config.validate_config`), it is not local, it wants to run code, or no weights
+            are published for it.
 
     Example:
         >>> cfg = load_config("COCO-InstanceSegmentation/solov2_R_50_FPN_3x.yaml", ["SEED", "1"])
@@ -155,10 +156,15 @@ def load_config(
 
 
 def _read_config(name: str, *, trained: bool) -> CfgNode:
+    own = config_name(name)
+    if trained and own is not None:
+        return get_config(own, trained=True)
     if os.path.isabs(name) or os.path.lexists(name):
         cfg = get_cfg()
         add_solo_config(cfg)
         merge_file(cfg, name)
+        if trained:
+            default_checkpoint(name)  # raises: they are those of configs of this package
         return cfg
     if is_remote(name) and not is_checkpoint_name(name):
         raise ValueError(f"a config must be a local file or a name, got {name!r}")

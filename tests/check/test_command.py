@@ -98,6 +98,16 @@ def test_bad_input_is_one_line(data, tmp_path, capsys, words, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_what_would_not_be_checked_is_refused(data, capsys, key):
+    assert main([*TINY, f"DATASETS.{key}", "('a', 'b')"]) == 2
+    said = capsys.readouterr().err
+    assert f"DATASETS.{key} has a, b; name one: DATASETS.{key} \"('a',)\"" in said
+    with pytest.raises(SystemExit):
+        main([str(data), *TINY, "--more-json", "more.json"])
+    assert "unrecognized arguments: --more-json" in capsys.readouterr().err
+
+
 def test_a_dataset_without_a_usable_mask_is_refused(tmp_path, capsys):
     write_split(tmp_path / "bare", "train", [(0, []), (1, [])])
     assert main([str(tmp_path / "bare"), *TINY]) == 2

@@ -12,6 +12,7 @@ from solo_d2.cli import train
 from solo_d2.cli.main import VERBS, main
 from solo_d2.engine.arguments import argument_parser, parse_arguments
 from solo_d2.io.plugins import import_plugins
+from solo_d2.model_zoo.model_zoo import get_config_file
 
 HELP = """
 import sys
@@ -129,3 +130,27 @@ def test_a_command_without_detectron2_ends_with_the_command_that_installs_it():
     assert done.returncode == 1 and len(lines) == 2
     assert lines[0] == "solo-d2: solo_d2 needs detectron2, which is not installed here. Run"
     assert lines[1] == f"{sys.executable} -m solo_d2.install_detectron2"
+
+
+def test_a_config_by_its_path_starts_from_published_weights_as_by_its_name():
+    name = train.CONFIGS["cpu"]
+    for config in (name, get_config_file(name)):
+        assert completed("--data", "photos", "--config-file", config).weights == "published"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["eval", "--data", "x", "--epochs", "3"], "--epochs is of a training: leave it out"),
+        (["eval", "--batch-size", "3"], "--batch-size is of a training: leave it out"),
+        (["eval", "--more-json", "x"], "--more-json is of a training: leave it out"),
+        (["eval", "--more-images", "x"], "--more-images is of a training: leave it out"),
+        (["eval", "--weights", "published", "MODEL.WEIGHTS", ""], "both name weights"),
+        (["train", "--weights", "a.pth", "MODEL.WEIGHTS", "b.pth"], "both name weights"),
+        (["eval", "--weights", "a.pth", "--resume"], "both name weights"),
+    ],
+)
+def test_options_that_would_not_be_used_are_refused_in_a_line(words, said, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1

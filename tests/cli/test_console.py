@@ -8,6 +8,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import struct
 import termios
 import warnings
@@ -41,7 +42,7 @@ def noisy(*_, **__):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Output and folder of a training of ten evaluations."""
+    """Output and folder of a training of ten evaluations, on five images with an object."""
     folder = tmp_path_factory.mktemp("console")
     (folder / "tiny.yaml").write_text(runs.config(folder / "unused").dump())
     data = write_data(folder / "data")
@@ -73,10 +74,10 @@ def test_warnings_about_the_data_are_told_once_in_a_line(trained):
 
 def test_every_evaluation_is_a_line_with_its_ap(trained):
     lines = [x for x in trained[0].stdout.splitlines() if x.startswith("iteration ")]
-    line = r"iteration (\d+)/24, loss \d+\.\d{3}, segm AP (\d+\.\d|-)(, the best so far)?.*"
+    line = r"iteration (\d+)/20, loss \d+\.\d{3}, segm AP (\d+\.\d|-)(, the best so far)?.*"
     found = [re.fullmatch(line, x) for x in lines]
     assert all(found)
-    assert [int(x[1]) for x in found] == [3, 6, 9, 12, 15, 18, 21, 24]
+    assert [int(x[1]) for x in found] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
 
 
 def test_it_ends_with_ap_files_and_the_next_command(trained):
@@ -93,7 +94,7 @@ def test_the_details_are_in_the_log(trained):
     done, folder = trained
     log = (folder / "out" / "log.txt").read_text()
     details = [
-        "GPU: none of the environment", "MAX_ITER: 24", "Namespace(", "total_loss", "by class",
+        "GPU: none of the environment", "MAX_ITER: 20", "Namespace(", "total_loss", "by class",
         "`torch.f` is deprecated", "No CUDA runtime is found", "Saving ",
     ]  # fmt: skip
     assert [x for x in details if x not in log] == []
@@ -103,12 +104,53 @@ def test_the_details_are_in_the_log(trained):
 def test_an_evaluation_shows_its_tables(trained):
     _, folder = trained
     best = folder / "out" / "model_best.pth"
-    done = call(main, "eval", "--weights", best, "--data", folder / "data")
+    done = call(main, "eval", "--weights", best, "--data", folder / "data", "--no-hold-out")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Evaluation results for segm" in done.stdout and "AP50" in done.stdout
     assert "Warning" not in done.stdout and "detectron2" not in done.stdout
     counted = [x for x in done.stdout.splitlines() if x.startswith("evaluation: batch ")]
     assert [x.split(",")[0] for x in counted] == [f"evaluation: batch {i}/7" for i in range(1, 7)]
+
+
+def test_an_evaluation_of_the_trainings_data_is_on_what_it_set_aside(trained):
+    training, folder = trained
+    aside = "1 of 7 images of own_train are set aside for validation (--no-hold-out: none)"
+    assert aside in training.stdout.splitlines()
+    best = folder / "out" / "model_best.pth"
+    done = call(main, "eval", "--weights", best, "--data", folder / "data")
+    assert aside in done.stdout.splitlines()
+    results = folder / "out/eval/inference/own_train_held_out/coco_instances_results.json"
+    assert len({x["image_id"] for x in json.loads(results.read_text())}) == 1
+    scored = call(main, "eval", "--results", results, "--data", folder / "data")
+    assert aside in scored.stdout.splitlines()
+    assert "instances of 1 images in 1 files" in scored.stdout
+
+
+def write_empty_validation_set(folder):
+    """Annotations of images without an object beside those to train on."""
+    content = json.loads((folder / "annotations.json").read_text())
+    (folder / "train.json").write_text(json.dumps(content))
+    (folder / "val.json").write_text(json.dumps({**content, "annotations": []}))
+    (folder / "annotations.json").unlink()
+    return folder
+
+
+def test_it_ends_with_why_there_is_no_ap_and_with_commands_for_a_shell(tmp_path):
+    """Epochs do not help where the validation set has no object."""
+    (tmp_path / "tiny.yaml").write_text(runs.config(tmp_path / "unused").dump())
+    data = write_empty_validation_set(write_data(tmp_path / "data"))
+    out = tmp_path / "my $out"
+    words = ("--config-file", tmp_path / "tiny.yaml", "--epochs", 1, "--batch-size", 6)
+    done = call(
+        main, "train", "--data", data, *words, "OUTPUT_DIR", out, "MODEL.WEIGHTS", "", *FINDS
+    )
+    assert done.returncode == 0, done.stderr
+    box = {x.partition(": ")[0]: x.partition(": ")[2] for x in done.stdout.splitlines()[-5:]}
+    assert box["best model"].endswith("the validation set has no object (annotate some in it)")
+    command = shlex.split(box["try it"])
+    assert command[command.index("--weights") + 1] == str(out / "model_final.pth")
+    assert command[command.index("--config-file") + 1] == str(out / "config.yaml")
+    assert shlex.split(box["log, curves"])[-1] == str(out)
 
 
 def test_verbose_is_what_detectron2_shows(trained):

@@ -14,7 +14,7 @@ from solo_d2.data import DATA_SOURCES, DataSource
 from solo_d2.data.arguments import register_named_data
 from solo_d2.data.conversion import convert_dataset
 from solo_d2.data.datasets.coco_folder import find_coco
-from solo_d2.data.datasets.coco_json import load_coco_json
+from solo_d2.data.datasets.coco_json import load_coco_json, register_coco_json
 from solo_d2.data.datasets.lvis import write_lvis
 from solo_d2.data.holdout import hold_out
 from solo_d2.data.sources import recognise, register_folder
@@ -122,6 +122,17 @@ def test_missing_images_and_folders_are_named(tmp_path):
         find_coco(tmp_path / "none")
 
 
+def write_masks(folder, count):
+    """Images with one square each, and PNGs that number it."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    values = np.zeros((20, 30), np.uint8)
+    values[2:12, 2:12] = 1
+    for k in range(count):
+        Image.new("RGB", (30, 20)).save(folder / "images" / f"{k}.png")
+        Image.fromarray(values).save(folder / "masks" / f"{k}.png")
+
+
 def arguments(*words):
     return argument_parser().parse_args(list(map(str, words)))
 
@@ -151,7 +162,7 @@ def test_a_dataset_of_any_format_is_found_and_a_tenth_is_set_aside(tmp_path):
         assert [len(DatasetCatalog.get(names[key])) for key in ("TRAIN", "TEST")] == [2, 1]
         assert MetadataCatalog.get(names["TEST"]).thing_classes == ["cup"]
     names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
-    assert len(DatasetCatalog.get(names["TEST"])) == 3 and "TRAIN" not in names
+    assert len(DatasetCatalog.get(names["TEST"])) == 1 and "TRAIN" not in names
 
 
 ONLY_VALIDATION = {
@@ -246,17 +257,76 @@ def test_the_same_images_are_set_aside_when_the_dataset_grows(tmp_path):
 
 def test_one_image_cannot_be_divided(tmp_path):
     write_coco(tmp_path / "train.json", tmp_path / "images", count=1)
-    with pytest.raises(ValueError, match="1 image is not enough to train and to evaluate"):
+    said = "train.json: 1 image with objects is not enough to train and to evaluate; --no-hold-out"
+    with pytest.raises(ValueError, match=said):
         register_named_data(arguments("--data", tmp_path), panoptic=False)
+    names = register_named_data(arguments("--data", tmp_path, "--no-hold-out"), panoptic=False)
+    assert names == {"TRAIN": "own_train"}
 
 
-def test_evaluation_takes_the_validation_set_or_everything(tmp_path):
-    write_coco(tmp_path / "train.json", tmp_path / "images", count=3)
-    names = register_named_data(arguments("--data", tmp_path, "--eval-only"), panoptic=False)
-    assert names == {"TEST": "own_val"}
-    assert len(DatasetCatalog.get("own_val")) == 3
-    (tmp_path / "other.json").write_text('{"images": []}')
-    assert find_coco(tmp_path, ("val",)) == {"val": (tmp_path / "train.json", tmp_path / "images")}
+@pytest.mark.parametrize("kind", ["coco", "masks"])
+def test_evaluation_takes_the_images_that_the_training_has_set_aside(tmp_path, kind, caplog):
+    caplog.set_level("INFO")
+    data = tmp_path / "data"
+    if kind == "coco":
+        write_coco(data / "train.json", data / "images", count=30)
+    else:
+        write_masks(data, count=30)
+    options = ([], ["--eval-only"], ["--eval-only", "--no-hold-out"])
+    trained, evaluated, whole = (
+        register_named_data(arguments("--data", data, *more), panoptic=False) for more in options
+    )
+    assert evaluated == {"TEST": trained["TEST"]} and whole == {
+        "TEST": trained["TRAIN"].removesuffix("_rest")
+    }
+    files = [
+        {record["file_name"] for record in DatasetCatalog.get(name)}
+        for name in (trained["TRAIN"], trained["TEST"], whole["TEST"])
+    ]
+    assert list(map(len, files)) == [27, 3, 30] and files[0] | files[1] == files[2]
+    said = [x.getMessage() for x in caplog.records if "aside" in x.message]
+    assert said[0] == said[1] and len(said) == 2
+    assert said[0].startswith("3 of 30 images of ")
+    assert said[0].endswith(" are set aside for validation (--no-hold-out: none)")
+
+
+def test_evaluation_on_a_validation_set_reads_no_training_set(tmp_path):
+    for split in ("train", "val"):
+        write_coco(tmp_path / "coco.json", tmp_path)
+        write_lvis(tmp_path / "coco.json", tmp_path / f"lvis_{split}.json")
+    (tmp_path / "lvis_train.json").write_text("{")
+    words = ("--data", f"lvis:{tmp_path}", "--eval-only")
+    assert register_named_data(arguments(*words), panoptic=False) == {"TEST": "own_val"}
+
+
+def test_holding_nothing_out_is_refused_where_nothing_would_be(tmp_path):
+    for split in ("train", "val"):
+        write_coco(tmp_path / f"{split}.json", tmp_path / "images", count=3)
+    for more in ([], ["--eval-only"]):
+        with pytest.raises(ValueError, match="has a validation set; leave --no-hold-out out"):
+            register_named_data(
+                arguments("--data", tmp_path, "--no-hold-out", *more), panoptic=False
+            )
+    with pytest.raises(ValueError, match="--no-hold-out is about the images of --data"):
+        register_named_data(arguments("--no-hold-out", "--shapes", tmp_path), panoptic=False)
+
+
+def test_a_tenth_is_set_aside_of_the_images_with_objects_and_of_the_others(tmp_path):
+    """However few have objects; a crowd is none."""
+    file = tmp_path / "train.json"
+    for objects, others, expected in ((2, 18, (1, 2)), (20, 1, (2, 0)), (10, 40, (1, 4))):
+        write_coco(file, tmp_path / "images", count=objects + others)
+        content = json.loads(file.read_text())
+        crowds = content["annotations"][objects + others // 2 :]
+        content["annotations"] = content["annotations"][:objects] + [
+            {**x, "iscrowd": 1} for x in crowds
+        ]
+        file.write_text(json.dumps(content))
+        name = f"objects_{objects}_{others}"
+        register_coco_json(name, str(file), str(tmp_path / "images"))
+        held_out = DatasetCatalog.get(hold_out(name)[1])
+        has = [any(not y["iscrowd"] for y in x["annotations"]) for x in held_out]
+        assert (sum(has), len(has) - sum(has)) == expected
 
 
 def fake(folder, splits):

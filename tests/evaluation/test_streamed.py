@@ -193,6 +193,30 @@ def test_paths_without_results_and_options_of_models_are_refused(tmp_path, evalu
     assert (done.returncode, "solo-d2 eval --results" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--allow-partial"], "leave --allow-partial out"),
+        (["--num-gpus", "4"], "leave --num-gpus out"),
+        (["--resume"], "leave --resume out"),
+        (["--report", "r"], "leave --report out"),
+        (["TEST.BOUNDARY_AP", "True"], "leave TEST.BOUNDARY_AP out"),
+        (["MODEL.SOLO.NMS_SIGMA", "1"], "leave MODEL.SOLO.NMS_SIGMA out"),
+        (["--epochs", "3"], "--epochs is of a training"),
+        (["--batch-size", "3"], "--batch-size is of a training"),
+    ],
+)
+def test_options_and_keys_that_would_not_be_used_are_refused(tmp_path, evaluate, words, said):
+    (tmp_path / "r.json").write_text("[]")
+    done = evaluate(tmp_path / "r.json", more=words)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_the_limit_of_detections_may_be_another_one(tmp_path, evaluate):
+    (tmp_path / "r.json").write_text("[]")
+    assert evaluate(tmp_path / "r.json", more=("TEST.DETECTIONS_PER_IMAGE", "7")).returncode == 0
+
+
 def test_masks_of_another_size_are_named(whole, tmp_path, evaluate):
     mask = random_mask(np.random.default_rng(0))
     entry = annotation(1, 5, mask, 0)

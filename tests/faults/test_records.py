@@ -21,7 +21,7 @@ from pycocotools import mask as mask_util
 from solo_d2.data.dataset_mapper import SOLODatasetMapper
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.data.matting_mapper import MattingDatasetMapper
-from solo_d2.data.records import training_records
+from solo_d2.data.records import count_training_images, training_records
 
 H, W = 50, 70
 MASK = np.zeros((H, W), np.uint8, order="F")
@@ -298,3 +298,20 @@ def test_a_file_with_nothing_to_learn_is_named(tmp_path, image):
     finally:
         DatasetCatalog.remove(NAME)
         MetadataCatalog.remove(NAME)
+
+
+@pytest.mark.parametrize("filter_empty", [True, False])
+def test_epochs_count_the_images_that_are_trained_on(image, register, filter_empty):
+    crowd = {"iscrowd": 1}
+    records = [record(image, *x) for x in ([{}], [], [crowd], [crowd, {}])]
+    register([*records, {"file_name": image}])
+    kept = len(training_records(NAME, 2, filter_empty=filter_empty))
+    assert (
+        count_training_images(NAME, filter_empty=filter_empty) == kept == (2 if filter_empty else 5)
+    )
+
+
+def test_epochs_of_a_set_with_nothing_to_learn_say_so(image, register):
+    register([record(image, {"iscrowd": 1})])
+    with pytest.raises(ValueError, match="1 of 1 annotations are crowds"):
+        count_training_images(NAME, filter_empty=True)

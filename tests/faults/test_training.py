@@ -926,6 +926,44 @@ def test_an_evaluation_in_a_new_folder_writes_there(command, tmp_path):
     assert {x.name for x in (tmp_path / "new").iterdir()} == {"log.txt", "inference"}
 
 
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_new_training_in_the_folder_of_another_one_is_refused(command, evaluates):
+    """It would mix both, and replace the better model."""
+    evaluated = {"val": command.data / "train.json"}
+    assert command("TEST.EVAL_PERIOD", 1, **evaluated)[0] == 0
+    before = {x: x.read_bytes() for x in command.out.rglob("*") if x.is_file()}
+    given = evaluated if evaluates else {}
+    code, line, _ = command("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2, **given)
+    assert code == 2 and f"OUTPUT_DIR {command.out} has the checkpoints of a training" in line
+    assert "--resume goes on with it" in line
+    assert {x: x.read_bytes() for x in command.out.rglob("*") if x.is_file()} == before
+
+
+def test_an_evaluation_with_resume_is_of_the_last_checkpoint(command, tmp_path):
+    """As Detectron2's `--eval-only --resume`."""
+    file = command.data / "train.json"
+    given = {"train": None, "val": file}
+    code, line, _ = command("--eval-only", "--resume", **given)
+    assert code == 2 and f"OUTPUT_DIR {command.out} has no checkpoint" in line
+    assert command("SOLVER.CHECKPOINT_PERIOD", 1)[0] == 0
+    for name in ("model_final.pth", "model_0000001.pth"):
+        (command.out / "last_checkpoint").write_text(name)
+        code, _, said = command("--eval-only", "--resume", "MODEL.WEIGHTS", "other.pth", **given)
+        assert code == 0 and f"Weights: {command.out / name};" in said
+    for broken in command.out.glob("*.pth"):
+        broken.write_bytes(b"PK")
+    code, line, _ = command("--eval-only", "--resume", **given)
+    assert code == 2 and "has no whole checkpoint" in line
+
+
+def test_a_folder_without_checkpoints_takes_a_new_training(command):
+    """A log or a lock of a run that was stopped before it saved is nothing to lose."""
+    command.out.mkdir()
+    (command.out / "log.txt").write_text("of a run that had no data")
+    assert command()[0] == 0
+    assert last_iteration(command.out) == 2
+
+
 def test_resuming_in_an_empty_folder_starts(command):
     assert command("--resume")[0] == 0
     assert last_iteration(command.out) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 
 from solo_d2.checkpoint import load_weights
 from solo_d2.config import add_solo_config
-from solo_d2.model_zoo.model_zoo import load_config
+from solo_d2.inference.trained import load_trained
+from solo_d2.model_zoo.model_zoo import get_config_file, load_config
 
 
 def write(path, text):
@@ -157,3 +159,26 @@ def test_weights_of_another_model_are_refused(tmp_path, state, message):
     torch.save({"model": state}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=message):
         load_weights(nn.Linear(3, 2), str(tmp_path / "w.pth"))
+
+
+LIGHT = "COCO-InstanceSegmentation/solov2_light_448_R_18_FPN_3x.yaml"
+
+
+def test_the_path_of_an_own_config_means_what_its_name_means(monkeypatch):
+    path = Path(get_config_file(LIGHT))
+    monkeypatch.chdir(path.parents[1])
+    named = load_config(LIGHT, trained=True)
+    assert named.MODEL.WEIGHTS.startswith("solo://")
+    for place in (path, str(path), path.relative_to(path.parents[1]), f"./{LIGHT}"):
+        assert load_config(place, trained=True) == named
+        assert load_trained(place)[0] == named
+        assert load_config(place).MODEL.WEIGHTS == "R-18.pth"
+
+
+def test_published_weights_of_another_config_are_refused_in_a_line(tmp_path):
+    path = write(tmp_path / "mine.yaml", "MODEL: {WEIGHTS: mine.pth}")
+    with pytest.raises(ValueError, match=r"no weights are published for .*mine\.yaml") as caught:
+        load_config(path, trained=True)
+    assert "\n" not in str(caught.value)
+    assert load_config(path, ["MODEL.WEIGHTS", "a.pth"], trained=True).MODEL.WEIGHTS == "a.pth"
+    assert load_trained(path)[0].MODEL.WEIGHTS == "mine.pth"

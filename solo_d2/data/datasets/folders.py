@@ -123,9 +123,7 @@ class Lists:
 
 
 def choose_splits(splits: Sequence[str], found: Mapping[str, _Split]) -> dict[str, _Split]:
-    """Choose those of the wanted splits that there are; for "val" alone any single one will do."""
-    if tuple(splits) == ("val",) and "val" not in found:
-        return {"val": found["train"]}
+    """Choose those of the wanted splits that there are."""
     return {split: found[split] for split in splits if split in found}
 
 

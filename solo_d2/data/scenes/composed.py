@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -140,7 +141,7 @@ def read_manifest(root: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"there is no dataset of scenes in {os.fspath(root)} ({one_line(error)}); build one "
-            f"with `solo-d2 scenes KIND --output {os.fspath(root)}`"
+            f"with `solo-d2 scenes KIND --output {shlex.quote(os.fspath(root))}`"
         ) from error
     return request, places
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -89,6 +90,6 @@ def _built(root: str | os.PathLike[str], kind: str) -> Path:
     if not Path(root, "manifest.json").is_file():
         raise ValueError(
             f"there is no {kind} dataset in {os.fspath(root)}; build it with "
-            f"`python -m solo_d2.data.scenes {kind} --output {os.fspath(root)}`"
+            f"`python -m solo_d2.data.scenes {kind} --output {shlex.quote(os.fspath(root))}`"
         )
     return Path(root)
