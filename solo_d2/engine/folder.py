@@ -70,10 +70,12 @@ def has_checkpoints(folder: str) -> bool:
 def check_new(folder: str) -> None:
     """Check that a new training would not write over another one.
 
+    Weights of other names, such as those to start from, may lie there.
+
     Raises:
         ValueError: The folder has checkpoints.
     """
-    if has_checkpoints(folder):
+    if Path(folder, "last_checkpoint").exists() or any(Path(folder).glob("model_*.pth")):
         raise ValueError(
             f"OUTPUT_DIR {folder} has the checkpoints of a training: --resume goes on with it; for "
             "a new one name another folder"
