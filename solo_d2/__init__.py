@@ -39,6 +39,9 @@ __all__ = [
     "model_zoo",
 ]
 
+_AWAITED = ("detectron2.modeling", "detectron2.solver")
+"""Modules with whose import everything is registered."""
+
 _ROOMS = {
     "SOLO": "modeling",
     "SOLO_HEAD_REGISTRY": "modeling",
@@ -82,7 +85,9 @@ def _register() -> None:
 
 
 class _RegisterWithModels(MetaPathFinder):
-    """Calls `_register` as soon as Detectron2's models, and so its registries, are imported."""
+    """Calls `_register` as soon as Detectron2's models or its solver are imported."""
+
+    asking = False
 
     def find_spec(
         self,
@@ -90,15 +95,20 @@ class _RegisterWithModels(MetaPathFinder):
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        if name != "detectron2.modeling":
+        if self.asking or name not in _AWAITED:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.asking = True  # the others
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.asking = False
         loader = spec.loader if spec else None
         if loader is not None:
             run = loader.exec_module
 
             def run_and_register(module: ModuleType) -> None:
+                if self in sys.meta_path:  # a question for the module alone imports nothing
+                    sys.meta_path.remove(self)
                 run(module)
                 # Our models may be what imports Detectron2's; they register by themselves.
                 if f"{__name__}.modeling" not in sys.modules:
@@ -109,7 +119,7 @@ class _RegisterWithModels(MetaPathFinder):
 
 
 _moved.install()
-if "detectron2.modeling" in sys.modules:
+if any(name in sys.modules for name in _AWAITED):
     _register()
 else:
     sys.meta_path.insert(0, _RegisterWithModels())

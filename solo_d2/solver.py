@@ -114,13 +114,13 @@ def install() -> None:
             return build_flat_cosine(cfg, optimizer)
         return plain_schedule(cfg, optimizer)
 
-    # Names are copied where they are imported; `defaults` may come later, and copies these then.
-    for name in ("detectron2.solver.build", "detectron2.solver", "detectron2.engine.defaults"):
-        module: Any = sys.modules.get(name)
-        if getattr(module, "build_optimizer", None) is plain:
-            module.build_optimizer = build
-        if getattr(module, "build_lr_scheduler", None) is plain_schedule:
-            module.build_lr_scheduler = build_schedule
+    # Names are copied where they are imported, by programs, too; what comes later copies these.
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", {})
+        if names.get("build_optimizer") is plain:
+            names["build_optimizer"] = build
+        if names.get("build_lr_scheduler") is plain_schedule:
+            names["build_lr_scheduler"] = build_schedule
 
 
 def _warn_of_unknown_keys(cfg: CfgNode) -> None:

@@ -31,6 +31,7 @@ from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
 from ..data.loader import TrainLoader
 from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
+from ..modeling.levels import has_unread_levels
 from ..modeling.meta_arch import SOLO, PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
 from ..modeling.tiles import TiledModel
@@ -85,8 +86,8 @@ class SOLOTrainer(ResumableTrainer):
             plain.defrost()
             plain.SOLVER.AMP.ENABLED = False
             plain.freeze()
-        frozen = cfg.SOLVER.FREEZE_BACKBONE_ITERS > 0
-        with _ddp_on_any_device(find_unused_parameters=frozen):
+        idle = cfg.SOLVER.FREEZE_BACKBONE_ITERS > 0 or has_unread_levels(cfg)
+        with _ddp_on_any_device(find_unused_parameters=idle):
             super().__init__(cfg, plain)
         if autocast:
             model = self._trainer.model

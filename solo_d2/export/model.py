@@ -18,9 +18,9 @@ from ..io.errors import one_line
 from ..io.paths import printable
 from ..layers import masks_to_boxes, resize_bilinear
 from ..layers.images import resized_shape
+from ..modeling.inputs import check_image
 from ..modeling.mattes import resize_mattes
 from ..modeling.meta_arch.panoptic_solo import CombineLimits, combine_outputs
-from ..modeling.meta_arch.solo import check_image
 from ..modeling.output import make_instances, resize_masks
 from ..modeling.refinement import make_guide, refine_masks
 from .backends import Backend

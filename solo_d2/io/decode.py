@@ -46,13 +46,13 @@ def rgb_array(image: Image.Image, name: str, white: float = 0) -> np.ndarray:
         LayoutError: a TIFF file of more than 8 bits has its colours one after the other.
     """
     deep = _deep(image)  # before it is loaded: Pillow keeps the upper 8 bits alone
+    image.load()  # turns TIFF as OpenCV does, and forgets the orientation
     if deep is not None:
         array = to_uint8(deep[0], name, white=white, declared=deep[1])
     elif image.mode == "F" or image.mode.startswith("I"):
         gray = to_uint8(_gray(image), name, white=white, declared=_declared(image))
         array = np.repeat(gray[:, :, None], 3, axis=2)
     else:
-        image.load()
         array = np.asarray(image.convert("RGB"))
     return turn(array, orientation(image, name))
 

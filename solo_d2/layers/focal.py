@@ -39,7 +39,7 @@ def category_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: flo
         tensor(0.1733)
     """
     _check("category_focal_loss", logits, labels)
-    return _FocalSum.apply(logits, labels, None, alpha, gamma)
+    return _FocalSum.apply(logits, labels.long(), None, alpha, gamma)
 
 
 def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, gamma: float) -> Tensor:
@@ -74,7 +74,7 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, gamma: f
             f"quality_focal_loss expects a quality for each label {tuple(labels.shape)}, "
             f"got {tuple(quality.shape)}"
         )
-    return _FocalSum.apply(logits, labels, quality, None, gamma)
+    return _FocalSum.apply(logits, labels.long(), quality, None, gamma)
 
 
 def _check(name: str, logits: Tensor, labels: Tensor) -> None:

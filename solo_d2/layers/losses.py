@@ -36,7 +36,7 @@ def dice_loss(probs: Tensor, targets: Tensor, eps: float = DICE_EPS) -> Tensor:
         >>> dice_loss(probs, targets)
         tensor([0.3342])
     """
-    _check_masks("dice_loss", probs, targets)
+    probs, targets = _as_masks("dice_loss", probs, targets)
     probs, targets = probs.flatten(1), targets.flatten(1)
     if targets.dtype == torch.bool:
         # The same sums; autograd then keeps no float copy of the targets.
@@ -67,7 +67,7 @@ def mae_loss(probs: Tensor, targets: Tensor) -> Tensor:
         >>> mae_loss(probs, targets)
         tensor([0.5000])
     """
-    _check_masks("mae_loss", probs, targets)
+    probs, targets = _as_masks("mae_loss", probs, targets)
     return (probs - targets.to(probs.dtype)).abs().flatten(1).mean(1)
 
 
@@ -102,7 +102,7 @@ def binary_mask_loss(probs: Tensor, targets: Tensor, positive_weight: float = 2.
         >>> binary_mask_loss(probs, targets)
         tensor([1.0397])
     """
-    _check_masks("binary_mask_loss", probs, targets)
+    probs, targets = _as_masks("binary_mask_loss", probs, targets)
     if targets.dtype == torch.bool:
         entropy = -torch.where(targets, positive_weight, 1.0) * _log_probs(probs, targets)
     else:
@@ -129,7 +129,7 @@ def dice_bce_loss(probs: Tensor, targets: Tensor) -> Tensor:
         >>> dice_bce_loss(probs, targets)  # 0.3342 and ln 2
         tensor([1.0274])
     """
-    _check_masks("dice_bce_loss", probs, targets)
+    probs, targets = _as_masks("dice_bce_loss", probs, targets)
     return dice_loss(probs, targets) + binary_mask_loss(probs, targets, positive_weight=1.0)
 
 
@@ -153,7 +153,7 @@ def focal_mask_loss(
         >>> focal_mask_loss(probs, targets)
         tensor([0.0866])
     """
-    _check_masks("focal_mask_loss", probs, targets)
+    probs, targets = _as_masks("focal_mask_loss", probs, targets)
     if targets.dtype != torch.bool:
         raise ValueError(f"focal_mask_loss expects boolean targets, got {targets.dtype}")
     log_probs = _log_probs(probs, targets)
@@ -166,7 +166,8 @@ def _log_probs(probs: Tensor, targets: Tensor) -> Tensor:
     return torch.where(targets, probs, 1 - probs).clamp(PROB_EPS, 1 - PROB_EPS).log()
 
 
-def _check_masks(name: str, probs: Tensor, targets: Tensor) -> None:
+def _as_masks(name: str, probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return checked masks, those of half precision in float32: sums of pixels exceed its range."""
     check_tensors(
         name, ("probs", probs, "floating", "K ..."), ("targets", targets, "real", "K ...")
     )
@@ -179,3 +180,5 @@ def _check_masks(name: str, probs: Tensor, targets: Tensor) -> None:
         raise ValueError(
             f"{name} expects targets that are boolean or in [0, 1], got {targets.dtype}"
         )
+    probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
+    return probs, targets if targets.dtype == torch.bool else targets.to(probs.dtype)

@@ -108,7 +108,8 @@ def binarize(probs: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     check_tensors("binarize", ("probs", probs, "floating", "K h w"))
     masks = probs > threshold
     areas = mask_areas(masks)
-    foreground = F.threshold(probs, threshold, 0.0, inplace=True).sum((1, 2))
+    wide = torch.promote_types(probs.dtype, torch.float32)  # sums of pixels exceed half precision
+    foreground = F.threshold(probs, threshold, 0.0, inplace=True).sum((1, 2), dtype=wide)
     return masks, areas, foreground / areas.clamp(min=1)
 
 

@@ -47,7 +47,7 @@ def rank_sort_loss(logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor
         ("positives", positives, "integer", "P"),
         ("quality", quality, "floating", "P"),
     )
-    return _RankSortSum.apply(logits, positives, quality)
+    return _RankSortSum.apply(logits, positives.long(), quality)
 
 
 class _RankSortSum(torch.autograd.Function):

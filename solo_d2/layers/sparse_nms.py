@@ -51,15 +51,16 @@ def encoded_matrix_nms(
     """
     check_kernel("encoded_matrix_nms", kernel, sigma)
     count = torch.empty((len(masks), 0))
+    alone = torch.arange(len(masks)) if groups is None else groups.cpu()
     check_tensors(
         "encoded_matrix_nms",
         ("masks", count, "real", "K N"),
         ("labels", labels.cpu(), "real", "K"),
         ("scores", scores.cpu(), "floating", "K"),
+        ("groups", alone, "integer", "K"),
     )
     scores, labels = scores.cpu(), labels.cpu()
     check_finite("encoded_matrix_nms", "scores", scores)
-    alone = torch.arange(len(masks)) if groups is None else groups.cpu()
     higher, lower, ious = overlapping_pairs(masks, labels, scores, alone)
     nothing = ious.new_zeros(len(masks))
     # As in `matrix_decay`, without the pairs of IoU 0: they decay nothing, and a factor is at

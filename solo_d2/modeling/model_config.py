@@ -216,6 +216,12 @@ def _check_head(cfg: CfgNode) -> None:
             "MODEL.SOLO.RECOMPUTE_TOWERS True runs layers twice, so that the running statistics of "
             f"MODEL.SOLO.NORM {node.NORM!r} would count a batch twice; set NORM GN, or False"
         )
+    _check_towers(node)
+
+
+def _check_towers(node: CfgNode) -> None:
+    if node.DEFORM != "none" and not node.NUM_CONVS:
+        raise ValueError(f'MODEL.SOLO.DEFORM must be "none" with NUM_CONVS 0, got {node.DEFORM!r}')
     if node.NORM == "GN" and node.NUM_CONVS and node.CONV_DIM == NORM_GROUPS:
         if min(node.NUM_GRIDS) == 1:
             raise ValueError(
@@ -290,11 +296,11 @@ def _check_pyramid(cfg: CfgNode) -> None:
             f"MODEL.FPN.IN_FEATURES must be among MODEL.RESNETS.OUT_FEATURES "
             f"{list(node.OUT_FEATURES)}, got {names}"
         )
-    if node.RES5_DILATION == 2 and {"res4", "res5"} <= set(names):
+    if node.RES5_DILATION == 2 and "res5" in names:
         raise ValueError("MODEL.RESNETS.RES5_DILATION must be 1 under a feature pyramid, got 2")
 
 
-def _feature_names(cfg: CfgNode) -> list[str] | None:
+def feature_names(cfg: CfgNode) -> list[str] | None:
     """Names of the features of a known backbone, finest first; None: unknown."""
     name, stages = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.FPN.IN_FEATURES)
     if name in _TOP_LEVELS:
@@ -319,7 +325,7 @@ def check_feature_names(cfg: CfgNode, key: str, *, merged: bool = False) -> None
     Raises:
         ValueError: a feature that there is not, or an order that does not work.
     """
-    known, names = _feature_names(cfg), list(get(cfg, key))
+    known, names = feature_names(cfg), list(get(cfg, key))
     if known is None:
         return
     if not names or not set(names) <= set(known):

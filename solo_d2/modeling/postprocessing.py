@@ -100,6 +100,10 @@ class InferenceSettings:
         ):
             if not 0 <= value < 1:
                 raise ValueError(f"MODEL.SOLO.{key} must lie in [0, 1), got {value}")
+        if not self.score_temperature > 0:
+            raise ValueError(
+                f"MODEL.SOLO.SCORE_TEMPERATURE must be above 0, got {self.score_temperature}"
+            )
         if self.pre_nms_topk < 1 or self.max_instances < 1:
             raise ValueError(
                 "MODEL.SOLO.PRE_NMS_TOPK_TEST and TEST.DETECTIONS_PER_IMAGE must be at least 1, "

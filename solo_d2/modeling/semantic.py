@@ -143,7 +143,8 @@ class SOLOSemSegHead(nn.Module):
 
 def pad_labels(labels: list[Tensor], canvas: tuple[int, int], ignore_value: int) -> Tensor:
     """Labels (height, width) of every image in the top left of (N, *canvas), else ignored."""
-    padded = labels[0].new_full((len(labels), *canvas), ignore_value)
+    size = (len(labels), *canvas)
+    padded = labels[0].new_full(size, ignore_value, dtype=torch.int64)
     for row, label in zip(padded, labels, strict=True):
         row[: label.shape[0], : label.shape[1]] = label
     return padded

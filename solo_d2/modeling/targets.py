@@ -113,6 +113,11 @@ class SOLOTargetAssigner:
             raise ValueError(
                 f"MODEL.SOLO.CENTER_REGION is a fraction of the object's size, got {center_region}"
             )
+        if mask_targets not in MASK_TARGETS:
+            raise ValueError(
+                f"MODEL.SOLO.MASK_TARGETS must be one of {', '.join(MASK_TARGETS)}, "
+                f"got {mask_targets!r}"
+            )
         self.grid = grid
         self.num_classes = num_classes
         self.center_region = center_region
@@ -252,7 +257,7 @@ class SOLOTargetAssigner:
                     f"gt_classes must lie in [0, {self.num_classes}), got {low} to {high}; set "
                     "MODEL.SOLO.NUM_CLASSES to the number of classes of the dataset"
                 )
-        return labels.to(device)
+        return labels.to(device, torch.int64)
 
     def claim(self, objects: Measures, num_images: int) -> Tensor:
         """Find the object that owns every cell.

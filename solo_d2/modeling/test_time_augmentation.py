@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..layers.images import resize_image, resized_shape
+from .inputs import check_image, wanted_size
 from .meta_arch import SOLO
-from .meta_arch.solo import check_image
 from .postprocessing import Frame, View, category_scores, postprocess
 from .refinement import make_guide
 from .views import join_views, keep_large, move_view
@@ -154,12 +154,10 @@ class SOLOWithTTA(nn.Module):
 
     @torch.no_grad()
     def _detect(self, inputs: dict[str, Any]) -> Instances:
-        if "image" not in inputs:
-            raise ValueError(f'expected "image" in every input, got {sorted(inputs)}')
-        check_image(inputs["image"], len(self.model.pixel_mean))
+        check_image(inputs.get("image"), len(self.model.pixel_mean), stored=True)
         image = inputs["image"].permute(1, 2, 0).cpu().numpy()
-        size = image.shape[:2]
-        output = (int(inputs.get("height", size[0])), int(inputs.get("width", size[1])))
+        size = (image.shape[0], image.shape[1])
+        output = wanted_size(inputs, size)
         target = self._frame(resized_shape(size, *self.scales.reference))
         views = [
             self._look(scaled, frame, target, flipped)

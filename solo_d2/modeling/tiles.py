@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..layers import EncodedMasks, encoded_matrix_nms
 from ..layers.encoded_masks import Crop
 from ..layers.images import resize_image, resized_shape
+from ..layers.temperature import apply_temperature
+from .inputs import check_image, wanted_size
 from .postprocessing import MASK_STRIDE
 from .windows import Level, Window, plan_levels
 
@@ -76,6 +78,8 @@ class TiledModel(nn.Module):
         self.batch_size: int = node.BATCH_SIZE
         self.max_instances: int = node.DETECTIONS_PER_IMAGE
         self.final_score_thresh: float = cfg.MODEL.SOLO.FINAL_SCORE_THRESH_TEST
+        self.channels = len(cfg.MODEL.PIXEL_MEAN)
+        self.temperature: float = cfg.MODEL.SOLO.SCORE_TEMPERATURE
         self.kernel = {"kernel": cfg.MODEL.SOLO.NMS_KERNEL, "sigma": cfg.MODEL.SOLO.NMS_SIGMA}
         self.resize_filter: str = cfg.INPUT.RESIZE_FILTER
         self.limits = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
@@ -104,11 +108,10 @@ class TiledModel(nn.Module):
 
     @torch.no_grad()
     def _detect(self, inputs: dict[str, Any]) -> Instances:
-        if "image" not in inputs:
-            raise ValueError(f'expected "image" in every input, got {sorted(inputs)}')
+        check_image(inputs.get("image"), self.channels, stored=True)
         image = inputs["image"].permute(1, 2, 0).cpu().numpy()
         size = (image.shape[0], image.shape[1])
-        wanted = (int(inputs.get("height", size[0])), int(inputs.get("width", size[1])))
+        wanted = wanted_size(inputs, size)
         if wanted != size:
             raise ValueError(
                 f"tiled inference returns masks at the image's own size {size}, got {wanted} as "
@@ -143,11 +146,12 @@ class TiledModel(nn.Module):
         return resized_shape((height, width), *self.limits)
 
     def _suppress(self, found: Instances) -> Instances:
-        """NMS between windows, final threshold and final limit."""
+        """NMS between windows, final threshold and final limit; the temperature comes after."""
+        plain = apply_temperature(found.scores, 1 / self.temperature)
         scores = encoded_matrix_nms(
-            found.pred_masks, found.pred_classes, found.scores, found.windows, **self.kernel
+            found.pred_masks, found.pred_classes, plain, found.windows, **self.kernel
         )
-        found.scores = scores
+        found.scores = apply_temperature(scores, self.temperature)
         found.remove("windows")
         order = scores.argsort(descending=True, stable=True)[: self.max_instances]
         return found[order[(scores[order] >= self.final_score_thresh) & (scores[order] > 0)]]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...layers import exporting
 from ..fixed import FixedInstances, decay_of, postprocess_fixed
 from ..heads import SOLOHead
+from ..inputs import wanted_size
 from ..output import assemble_instances, make_instances, resize_masks
 from ..postprocessing import (
     MASK_STRIDE,
@@ -243,11 +244,6 @@ class Inference(nn.Module):
         # Second wait: which masks have lost all pixels.
         ready = iter(_without_empty(parts))
         return [{"instances": next(ready) if x is None else x} for x in instances]
-
-
-def wanted_size(inputs: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the output that is asked for; by default the image's own."""
-    return int(inputs.get("height", image_size[0])), int(inputs.get("width", image_size[1]))
 
 
 def _without_empty(

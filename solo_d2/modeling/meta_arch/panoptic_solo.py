@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...config.rules import choice
 from ...config.validation import check_values
 from ...layers import budgets, resize_bilinear
+from ..inputs import check_semantic_labels
 from ..model_config import check_feature_names, check_norm_channels
 from ..semantic import ResizedLogits, best_classes, pad_labels
 from ..structures import SOLOPredictions
@@ -150,6 +151,8 @@ class PanopticSOLO(SOLO):
                 'training expects "sem_seg" in every input; use a panoptic dataset '
                 "(docs/panoptic.md), or MODEL.META_ARCHITECTURE SOLO"
             )
+        for inputs, size in zip(batched_inputs, images.image_sizes, strict=True):
+            check_semantic_labels(inputs["sem_seg"], size)
         canvas = (images.tensor.shape[-2], images.tensor.shape[-1])
         labels = [x["sem_seg"].to(self.device, non_blocking=True) for x in batched_inputs]
         return self.sem_seg_head(features, pad_labels(labels, canvas, self.ignore_value))[1]

@@ -16,6 +16,7 @@ from ..criterion import SOLOCriterion
 from ..dynamic_assigner import DynamicSoftAssigner
 from ..grid import MAX_STRIDE, GridSpec
 from ..heads import SOLO_HEAD_REGISTRY, SOLOHead, build_solo_head, check_features
+from ..inputs import check_image, check_objects
 from ..model_config import check_model_config
 from ..postprocessing import (
     InferenceSettings,
@@ -89,6 +90,7 @@ class SOLO(Inference):
         aux_semantic: AuxSemanticBranch | None = None,
     ) -> None:
         super().__init__()
+        _check_parts(head, assigner, criterion)
         self.backbone = backbone
         self.head = head
         self.assigner = assigner
@@ -207,6 +209,8 @@ class SOLO(Inference):
             ``pred_masks`` boolean (K, height, width), ``pred_boxes`` XYXY with right and bottom
             edge exclusive, ``scores`` (K,) descending, ``pred_classes`` (K,).
         """
+        if not (batched_inputs or self.training):
+            return []
         images = self.preprocess_image(batched_inputs)
         if self.runner is not None and not self.training:
             outputs = self.runner(images.tensor)
@@ -235,6 +239,8 @@ class SOLO(Inference):
         Raises:
             ValueError: an input without an image tensor of the model's channels.
         """
+        if not batched_inputs:
+            raise ValueError("a model expects at least one image, got an empty batch")
         for inputs in batched_inputs:
             check_image(inputs.get("image"), len(self.pixel_mean))
         images = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
@@ -256,6 +262,8 @@ class SOLO(Inference):
                 'training expects "instances" in every input; an image without objects has an '
                 "empty Instances"
             )
+        for inputs, size in zip(batched_inputs, images.image_sizes, strict=True):
+            check_objects(inputs["instances"], size)
         canvas = images.tensor.shape[-2:]
         targets = self.assigner([x["instances"] for x in batched_inputs], canvas, self.device)
         targets = self.assigner.match(targets, predictions, self.head.mask_probs)
@@ -265,17 +273,18 @@ class SOLO(Inference):
         return losses
 
 
-def check_image(image: Any, channels: int) -> None:
-    """Raise a `ValueError` unless `image` is a tensor (channels, H, W) with a pixel."""
-    if not isinstance(image, Tensor):
+def _check_parts(head: SOLOHead, assigner: SOLOTargetAssigner, criterion: SOLOCriterion) -> None:
+    """Raise a `ValueError` for parts, such as of a `LazyConfig`, that do not belong together."""
+    parts = (head, assigner, criterion)
+    classes = [part.num_classes for part in parts if hasattr(part, "num_classes")]
+    if len(set(classes)) > 1:
         raise ValueError(
-            f'every input needs "image", a tensor ({channels}, H, W) of values from 0 to 255; got '
-            f"{type(image).__name__}"
+            "head, assigner and criterion must have the same num_classes, got "
+            f"{', '.join(map(str, classes))}"
         )
-    if image.dim() != 3 or image.shape[0] != channels or 0 in image.shape:
+    if head.grid != assigner.grid:
         raise ValueError(
-            f'"image" must have the shape ({channels}, H, W), as many channels as '
-            f"MODEL.PIXEL_MEAN has values; got {tuple(image.shape)}"
+            f"head and assigner must have the same grid, got {head.grid} and {assigner.grid}"
         )
 
 
