@@ -18,7 +18,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from PIL import Image
 
-from ..data.datasets.cityscapes import IMAGE_END, TRUTH_END
 from ..layers import dense_masks
 from ._numpy import numpy_name
 from .predictions import ByImage, check_instances
@@ -26,6 +25,8 @@ from .predictions import ByImage, check_instances
 __all__ = ["CityscapesInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
+
+_IMAGE_END, _TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 
 
 class CityscapesInstanceEvaluator(DatasetEvaluator):
@@ -138,10 +139,10 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
 def _truth_files(folder: Path, images: str | None) -> list[str]:
     """Files of instance ids, without those of images that a part of the dataset lacks."""
-    found = sorted(folder.glob(f"*/*{TRUTH_END}"))
+    found = sorted(folder.glob(f"*/*{_TRUTH_END}"))
     if not found:
         raise ValueError(
-            f"{folder} holds no ground truth; expected CITY/*{TRUTH_END}, as in Cityscapes' "
+            f"{folder} holds no ground truth; expected CITY/*{_TRUTH_END}, as in Cityscapes' "
             "gtFine_trainvaltest.zip"
         )
     if images is None:
@@ -157,7 +158,7 @@ def _truth_files(folder: Path, images: str | None) -> list[str]:
 
 
 def _image_of(truth: Path, images: Path) -> Path:
-    return images / truth.parent.name / truth.name.replace(TRUTH_END, IMAGE_END)
+    return images / truth.parent.name / truth.name.replace(_TRUTH_END, _IMAGE_END)
 
 
 def _stem(file: str) -> str:

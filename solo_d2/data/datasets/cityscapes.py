@@ -20,14 +20,7 @@ from ...io.image import ImageError, open_image, read_size
 from ...layers import encode_masks, masks_to_boxes
 from .catalog import CocoData, register_data
 
-__all__ = [
-    "CLASSES",
-    "IMAGE_END",
-    "TRUTH_END",
-    "load_cityscapes",
-    "recognise",
-    "register_cityscapes",
-]
+__all__ = ["CLASSES", "load_cityscapes", "recognise", "register_cityscapes"]
 
 CLASSES = {
     24: "person",
@@ -41,7 +34,7 @@ CLASSES = {
 }
 """Names of the classes with instances, by Cityscapes' label id."""
 
-IMAGE_END, TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+_IMAGE_END, _TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
 # Pixels of an object have 1000 x its label id + its number; those of a group that could not be
 # told apart, and of background, have the label id itself.
 _IDS_PER_CLASS = 1000
@@ -95,14 +88,14 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
             )
     files = sorted(images.glob("*/*.png"))
     if not files:
-        raise ValueError(f"{images} holds no images CITY/*{IMAGE_END}")
+        raise ValueError(f"{images} holds no images CITY/*{_IMAGE_END}")
     pairs = []
     for file in files:
-        stem = file.name.removesuffix(IMAGE_END)
+        stem = file.name.removesuffix(_IMAGE_END)
         # The official evaluation finds files by the three parts of their names.
         if stem == file.name or len(stem.split("_")) != 3:
-            raise ValueError(f"{file}: expected a name CITY_SEQUENCE_FRAME{IMAGE_END}")
-        ids = truth / file.parent.name / (stem + TRUTH_END)
+            raise ValueError(f"{file}: expected a name CITY_SEQUENCE_FRAME{_IMAGE_END}")
+        ids = truth / file.parent.name / (stem + _TRUTH_END)
         if not ids.is_file():
             raise ValueError(
                 f"{ids}, the ground truth of {file}, does not exist; unpack Cityscapes' "
@@ -131,7 +124,7 @@ def _record(image: Path, truth: Path) -> dict[str, Any]:
         )
     return {
         "file_name": str(image),
-        "image_id": image.name.removesuffix(IMAGE_END),
+        "image_id": image.name.removesuffix(_IMAGE_END),
         "height": size[0],
         "width": size[1],
         "annotations": _annotations(ids.astype(np.int32)),
