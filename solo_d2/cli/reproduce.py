@@ -10,7 +10,7 @@ Weights are downloaded, checked by their hash and converted. DIR is laid out as 
 annotations/ and val2017/ of COCO, lvis_v0.5_val.json and val2017/ of LVIS, leftImg8bit/ and gtFine/
 of Cityscapes. OUTPUT/NAME/reproduction.json says what was measured, by what, and whether it is what
 was published. The exit code is 0 only if all models are within the tolerance. KEY VALUE pairs
-override the config; they are recorded.
+override the config, but for weights, data and folder; they are recorded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ __all__ = ["main"]
 
 RESULTS = "results.json"
 """What the processes of an evaluation leave to the one that compares."""
+
+
+_DECIDED = {
+    "MODEL.WEIGHTS": "which evaluates the published file, or --weights FILE where there is none",
+    "OUTPUT_DIR": "which writes to --output DIR",
+    "DATASETS": "which takes the data of --coco, --lvis or --cityscapes DIR",
+}
+"""Keys, or first parts of keys, that other options decide, and which do."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words, overrides = split_overrides(argv)
         args = parser.parse_args(words)
+        _check_overrides(overrides)
         todo = _plan(args)
         done = [_reproduce(claim, data, args, overrides) for claim, data in todo]
     except BaseException as error:
@@ -84,6 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(error, parser.prog)
         return code
     return 0 if all(done) else 1
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse keys that would make the record say what is not so."""
+    for key in overrides[::2]:
+        reason = _DECIDED.get(key) or _DECIDED.get(key.partition(".")[0])
+        if reason is not None:
+            raise ValueError(f"{key} is no override of solo-d2 reproduce, {reason}: leave it out")
 
 
 def _plan(args: argparse.Namespace) -> list[tuple[Claim, Data]]:
@@ -117,13 +134,16 @@ def _reproduce(
     claim: Claim, data: Data, args: argparse.Namespace, overrides: Sequence[str]
 ) -> bool:
     """Evaluate one model, write its record, and return whether it is what is published."""
+    from ..engine.prepare import choose_device
     from ..engine.reproduction import compare, make_record, pack_results
     from ..evaluation import COCOInstanceEvaluator
     from ..io.download import sha256
     from ..io.json_file import save_json
     from ..io.json_reader import read_json_object
+    from ..model_zoo import load_config
     from ..model_zoo.weights import local_weights, published_digest
 
+    device = choose_device(load_config(claim.name, overrides), overrides)
     print(f"{claim.name}: published AP {claim.ap} ({claim.source})")
     if claim.url:
         local_weights(claim.name)  # known to be there before the data are read
@@ -132,7 +152,8 @@ def _reproduce(
     folder /= "test-dev" if args.test_dev else ""
     (folder / RESULTS).unlink(missing_ok=True)
     _evaluate(claim, data, args, [*overrides, "OUTPUT_DIR", str(folder)])
-    record = make_record(claim, data, read_json_object(folder / RESULTS), overrides, digest)
+    results = read_json_object(folder / RESULTS)
+    record = make_record(claim, data, results, overrides, digest, device)
     if args.test_dev:
         file = folder / "inference" / "own_val" / COCOInstanceEvaluator.results_file
         for package in pack_results(file, folder, claim.name):

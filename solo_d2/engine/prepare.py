@@ -115,11 +115,10 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
         add_training_data(cfg, args.more_json, args.more_images)
     if args.epochs is not None or args.batch_size is not None:
         _use_schedule(cfg, args)
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        if "MODEL.DEVICE" not in args.opts[::2]:
-            cfg.MODEL.DEVICE = "cpu"
-            _logger.warning("There is no CUDA device here; running on the CPU.")
-    cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
+    device = choose_device(cfg, args.opts)
+    if (cfg.MODEL.DEVICE, device) == ("cuda", "cpu"):
+        _logger.warning("There is no CUDA device here; running on the CPU.")
+    cfg.MODEL.DEVICE = device
     validate_config(cfg, processes=None if args.eval_only else comm.get_world_size())
     if args.eval_only and has_training(cfg.OUTPUT_DIR):
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "eval")
@@ -127,6 +126,20 @@ def _make_config(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     _check_data(cfg, args.eval_only)
     return cfg
+
+
+def choose_device(cfg: CfgNode, overrides: Sequence[str]) -> str:
+    """Return the device of a run: the CPU where CUDA is the config's wish alone and not there.
+
+    Args:
+        cfg: with all overrides.
+        overrides: KEY VALUE pairs of the command line.
+
+    Raises:
+        ValueError: The device does not exist.
+    """
+    wished = cfg.MODEL.DEVICE == "cuda" and "MODEL.DEVICE" not in overrides[::2]
+    return str(resolve_device("auto" if wished else cfg.MODEL.DEVICE))
 
 
 def _check_data(cfg: CfgNode, eval_only: bool) -> None:

@@ -111,7 +111,12 @@ def compare(claim: Claim, ap: float | None, tolerance: float = TOLERANCE) -> dic
 
 
 def make_record(
-    claim: Claim, data: Data, results: Mapping[str, Any], overrides: Sequence[str], digest: str
+    claim: Claim,
+    data: Data,
+    results: Mapping[str, Any],
+    overrides: Sequence[str],
+    digest: str,
+    device: str,
 ) -> dict[str, Any]:
     """Say what was evaluated on what by what.
 
@@ -121,6 +126,7 @@ def make_record(
         results: of `SOLOTrainer.test`; empty without annotations.
         overrides: of the config.
         digest: SHA-256 of the file of the weights.
+        device: `MODEL.DEVICE` of the evaluation; of a GPU its name is noted.
     """
     file = data.annotations
     return {
@@ -130,7 +136,7 @@ def make_record(
         "weights": {"url": claim.url, "sha256": digest},
         "overrides": list(overrides),
         "results": dict(results),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "versions": {
             "solo_d2": __version__,
             "python": platform.python_version(),

@@ -26,6 +26,8 @@ __all__ = ["CityscapesInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
 
+_IMAGE_END, _TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
+
 
 class CityscapesInstanceEvaluator(DatasetEvaluator):
     """Mask AP and AP50 of Cityscapes, as the official scripts compute them.
@@ -36,7 +38,8 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: a registered dataset with ``thing_classes``, ``gt_dir`` and the evaluator
-            type "cityscapes_instance" in its metadata.
+            type "cityscapes_instance" in its metadata. Where these have an ``image_dir``, only the
+            ground truth of its images counts.
         output_dir: ignored; there is nothing worth keeping.
 
     Raises:
@@ -64,13 +67,7 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
         self._dataset_name = dataset_name
         self._classes = list(metadata.thing_classes)
         self._label_ids = [labels.name2label[name].id for name in self._classes]
-        folder = Path(metadata.gt_dir)
-        self._truth = sorted(map(str, folder.glob("*/*_gtFine_instanceIds.png")))
-        if not self._truth:
-            raise ValueError(
-                f"{folder} holds no ground truth; expected CITY/*_gtFine_instanceIds.png, as in "
-                "Cityscapes' gtFine_trainvaltest.zip"
-            )
+        self._truth = _truth_files(Path(metadata.gt_dir), metadata.get("image_dir"))
         self._folder = Path()
         self._numbers = itertools.count()
 
@@ -138,6 +135,30 @@ class CityscapesInstanceEvaluator(DatasetEvaluator):
                 f"no prediction was made for {truth}; evaluate on all images of the folder"
             )
         return file
+
+
+def _truth_files(folder: Path, images: str | None) -> list[str]:
+    """Files of instance ids, without those of images that a part of the dataset lacks."""
+    found = sorted(folder.glob(f"*/*{_TRUTH_END}"))
+    if not found:
+        raise ValueError(
+            f"{folder} holds no ground truth; expected CITY/*{_TRUTH_END}, as in Cityscapes' "
+            "gtFine_trainvaltest.zip"
+        )
+    if images is None:
+        return list(map(str, found))
+    used = [file for file in found if _image_of(file, Path(images)).is_file()]
+    unused = sorted(set(found) - set(used))
+    if unused:
+        _logger.warning(
+            "%d of %d files of ground truth in %s do not count: their images, such as %s, do not "
+            "exist", len(unused), len(found), folder, _image_of(unused[0], Path(images)),
+        )  # fmt: skip
+    return list(map(str, used))
+
+
+def _image_of(truth: Path, images: Path) -> Path:
+    return images / truth.parent.name / truth.name.replace(_TRUTH_END, _IMAGE_END)
 
 
 def _stem(file: str) -> str:

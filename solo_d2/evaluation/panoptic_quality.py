@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..io.panoptic_png import check_ids
+from ..io.panoptic_png import check_ids, check_unique
 
 __all__ = ["PanopticQuality"]
 
@@ -55,8 +55,8 @@ class PanopticQuality:
             name: of the image, for messages.
 
         Raises:
-            ValueError: sizes that differ, an id without a segment, an unknown category, or a
-                found segment that covers nothing.
+            ValueError: sizes that differ, an id without a segment or of two, an unknown category,
+                or a found segment that covers nothing.
         """
         if truth.shape != found.shape:
             raise ValueError(
@@ -152,6 +152,7 @@ def _intersections(
         (truth_ids, pairs >> 32, "ground truth"),
         (found_ids, pairs & 0xFFFFFFFF, "result"),
     ):
+        check_unique(ids, f"{name} ({what})")
         check_ids(np.unique(shown), set(ids), f"{name} ({what})")
         place = {0: 0, **{int(number): i for i, number in enumerate(ids, 1)}}
         indices.append([place[int(number)] for number in shown])

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..io.json_reader import read_json
 from ..io.paths import not_a_file, printable
-from ..io.segmentation import check_segmentations
-from .truth import Truth
+from ..io.segmentation import Reason, check_segmentations
+from .truth import Truth, empty_mask, is_finite
 
 __all__ = ["find_result_files", "read_entries"]
 
@@ -46,6 +46,8 @@ def find_result_files(paths: Iterable[str | Path]) -> list[Path]:
 def read_entries(path: Path, truth: Truth) -> list[Entry]:
     """Read a list of results in COCO's format, as scorers take them.
 
+    A mask of the right size without a pixel is a wrong detection, as in COCO's own code.
+
     Args:
         path: a list of results with masks.
         truth: of the dataset to which they belong.
@@ -66,9 +68,12 @@ def read_entries(path: Path, truth: Truth) -> list[Entry]:
     entries = [_entry(path, k, x, truth, labels) for k, x in enumerate(content)]
     sizes = [truth.sizes[x["image_id"]] for x in content]
     checked = check_segmentations([x["segmentation"] for x in entries], sizes)
+    masks = checked.kept
     for k, problem in checked.problems.items():
-        raise ValueError(f"{printable(path)}, entry {k}: {problem.text}")
-    return [{**x, "segmentation": mask} for x, mask in zip(entries, checked.kept, strict=True)]
+        if problem.reason is not Reason.NOTHING or not is_finite(entries[k]["segmentation"]):
+            raise ValueError(f"{printable(path)}, entry {k}: {problem.text}")
+        masks[k] = empty_mask(sizes[k])
+    return [{**x, "segmentation": mask} for x, mask in zip(entries, masks, strict=True)]
 
 
 def _entry(path: Path, k: int, x: Any, truth: Truth, labels: Mapping[Any, int]) -> Entry:

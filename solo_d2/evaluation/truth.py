@@ -23,10 +23,10 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..io.json_reader import collector_paused, read_json_object
-from ..io.segmentation import Reason, check_segmentations, encode_mask
+from ..io.segmentation import Reason, check_segmentations, encode_mask, read_form
 from .records import image_size, in_order, records_of
 
-__all__ = ["Truth", "as_rle", "read_truth"]
+__all__ = ["Truth", "as_rle", "empty_mask", "is_finite", "read_truth"]
 
 _logger = logging.getLogger(__name__)
 
@@ -232,9 +232,8 @@ def _annotations(
         problem = checked.problems.get(k)
         if problem is None:
             mask = _plain(checked.kept[k], changed=k in checked.changed)
-        elif problem.reason in (Reason.NOTHING, Reason.OUTSIDE) and _is_finite(masks[k]):
-            # As in COCO's own code: an object that nothing can match.
-            mask = _plain(mask_util.encode(np.zeros(sizes[k], np.uint8, order="F")))
+        elif problem.reason in (Reason.NOTHING, Reason.OUTSIDE) and is_finite(masks[k]):
+            mask = empty_mask(sizes[k])
         else:
             left_out.append(f"image {image_id}: {problem.text}")
             continue
@@ -274,8 +273,9 @@ def _bitmap_as_rle(value: Any, size: tuple[int, int]) -> Any:
     return value
 
 
-def _is_finite(mask: Any) -> bool:
-    return isinstance(mask, dict) or all(np.isfinite(np.ravel(polygon)).all() for polygon in mask)
+def is_finite(mask: Any) -> bool:
+    """Return whether a readable segmentation has only numbers that a place can have."""
+    return all(isinstance(part, dict) or np.isfinite(part).all() for part in read_form(mask))
 
 
 def _plain(mask: Any, *, changed: bool = True) -> Any:
@@ -285,6 +285,15 @@ def _plain(mask: Any, *, changed: bool = True) -> Any:
         counts = counts.decode("ascii") if isinstance(counts, bytes) else counts
         return {"size": list(map(int, mask["size"])), "counts": counts}
     return [[float(v) for v in polygon] for polygon in mask] if changed else mask
+
+
+def empty_mask(size: tuple[int, int]) -> dict[str, Any]:
+    """Return the RLE of no pixel, which nothing can match, for what covers none.
+
+    COCO's own code counts such an object as missed, and such a detection as wrong.
+    """
+    mask: dict[str, Any] = _plain(mask_util.encode(np.zeros(size, np.uint8, order="F")))
+    return mask
 
 
 def as_rle(mask: Any, size: tuple[int, int]) -> Any:

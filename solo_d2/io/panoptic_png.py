@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Sequence
 from os import PathLike
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = [
     "IGNORE_LABEL",
     "MAX_ID",
     "check_ids",
+    "check_unique",
     "ids_to_rgb",
     "read_panoptic_png",
     "rgb_to_ids",
@@ -109,8 +111,9 @@ def semantic_labels(
         uint8 (H, W).
 
     Raises:
-        ValueError: an id that `segments_info` does not list.
+        ValueError: an id that `segments_info` does not list, or lists twice.
     """
+    check_unique([segment["id"] for segment in segments_info], file_name)
     label_of = {0: ignore_label}
     for segment in segments_info:
         label_of[segment["id"]] = 0 if segment["isthing"] else segment["category_id"]
@@ -128,4 +131,19 @@ def check_ids(found: np.ndarray, known: Container[int], file_name: str) -> None:
             f"{file_name} shows the segment id {strange[0]} (and {len(strange) - 1} more), which "
             "the annotation's 'segments_info' does not list; do the PNG and the json belong "
             "together?"
+        )
+
+
+def check_unique(ids: Sequence[int], where: str) -> None:
+    """Raise a `ValueError` if two segments of an image have one id.
+
+    Args:
+        ids: of the segments.
+        where: the image, for the message.
+    """
+    twice = [number for number, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{where}: two segments have the id {twice[0]}, so that its pixels are of both; give "
+            "every segment in 'segments_info' an id of its own"
         )

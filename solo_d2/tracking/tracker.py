@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
-from .tracks import Detections, Tracks
+from .tracks import Detections, Tracks, with_equal_kernels
 
 __all__ = ["BIRTH_SCORE", "Tracker"]
 
@@ -74,17 +74,21 @@ class Tracker:
 
         Args:
             instances: With `pred_masks` (K, H, W), `scores` and `pred_classes` (K,), on any
-                device; `pred_kernels` (K, D) if there are some.
+                device; `pred_kernels` (K, D) if there are some, which a frame without instances may
+                lack.
 
         Returns:
             Those that belong to an object, with `track_ids` (K',) int64 from 1 on and the class of
             the track as `pred_classes`.
+
+        Raises:
+            ValueError: The kernels have another length than those of the tracks.
         """
         found = Detections.of(instances)
         size = tuple(instances.image_size)
         if self._tracks is None or size != self._size:
             self._tracks, self._size = Tracks.born(found, np.arange(0), 0), size
-        tracks = self._tracks
+        tracks, found = with_equal_kernels(self._tracks, found)
         olds, news = self._pairs(tracks, found)
         born = np.setdiff1d(np.flatnonzero(found.scores >= self.birth_score), news)
         born = self._apart(found, born, news)

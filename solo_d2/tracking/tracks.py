@@ -5,7 +5,7 @@ Shapes: K detections of a frame, P tracks, D numbers of a kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from detectron2.structures import Instances
@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from ..layers import dense_masks, masks_to_boxes
 from .masks import PointMasks, grid_step
 
-__all__ = ["Detections", "Tracks"]
+__all__ = ["Detections", "Tracks", "with_equal_kernels"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,25 @@ class Tracks:
         """Masks where the next frame should show them, by their velocities."""
         ahead = self.velocities * (self.missed + 1)[:, None]
         return self.masks.move(np.rint(ahead).astype(np.int64))
+
+
+def with_equal_kernels(tracks: Tracks, found: Detections) -> tuple[Tracks, Detections]:
+    """Return both with kernels of one length: of nothing they have any.
+
+    Raises:
+        ValueError: There are tracks and detections, and their kernels differ in length.
+    """
+    old, new = tracks.kernels.shape[1], found.kernels.shape[1]
+    if old == new:
+        return tracks, found
+    if not len(found.kernels):
+        return tracks, replace(found, kernels=np.zeros((0, old), np.float32))
+    if not len(tracks):
+        return replace(tracks, kernels=np.zeros((0, new), np.float32)), found
+    raise ValueError(
+        f"a tracker expects pred_kernels of one length in all frames, or in none (0); got {new} "
+        f"after {old}: take all frames from one predictor, or call reset() between films"
+    )
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -24,7 +24,8 @@ from solo_d2.checkpoint.foreign.classes import COCO_IDS as IDS
 from solo_d2.checkpoint.foreign.classes import COCO_NAMES
 from solo_d2.cli import reproduce
 from solo_d2.cli.main import main
-from solo_d2.engine.reproduction import compare, find_data, pack_results
+from solo_d2.engine.prepare import choose_device
+from solo_d2.engine.reproduction import Data, compare, find_data, make_record, pack_results
 from solo_d2.io.json_file import JsonListWriter
 from solo_d2.model_zoo import checkpoints, list_models
 from solo_d2.model_zoo.claims import PAPER, Claim, find_claims
@@ -116,7 +117,7 @@ def test_what_is_published_is_reproduced(place):
     assert record["weights"] == {"url": find_claims([NAME])[0].url, "sha256": digest}
     truth = (folder / "coco" / "annotations" / "instances_val2017.json").read_bytes()
     assert record["annotations"]["sha256"] == hashlib.sha256(truth).hexdigest()
-    assert record["overrides"][:2] == ["MODEL.DEVICE", "cpu"]
+    assert record["overrides"][:2] == ["MODEL.DEVICE", "cpu"] and record["device"] == "cpu"
     assert record["versions"]["torch"] and record["versions"]["solo_d2"]
     assert record["results"]["bbox"]["AP"] == pytest.approx(100)
     assert len(host.asked) == 1  # downloaded once
@@ -165,6 +166,26 @@ def test_the_tolerance_has_two_sides(ap, expected):
     found = compare(CLAIM, ap)
     assert found["reproduced"] is expected
     assert (found["measured"] is None) == (found["difference"] is None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "recorded"),
+    [
+        ([], "cuda", "a GPU, cuda"),
+        (["MODEL.DEVICE", "cuda:1"], "cuda:1", "a GPU, cuda:1"),
+        (["MODEL.DEVICE", "cpu"], "cpu", "cpu"),
+    ],
+)
+def test_the_device_of_the_record_is_that_of_the_evaluation(
+    overrides, device, recorded, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda x: f"a GPU, {x}")
+    chosen = choose_device(model_zoo.load_config(NAME, overrides), overrides)
+    assert chosen == device
+    record = make_record(CLAIM, Data([], None), {}, overrides, "", chosen)
+    assert record["device"] == recorded
 
 
 def test_all_are_the_published_checkpoints_of_the_zoo():
@@ -220,6 +241,10 @@ CITY = "Cityscapes-InstanceSegmentation/solov2_R_50_FPN.yaml"
         ([CITY, "--cityscapes", "none", "--test-dev"], "--test-dev is of COCO"),
         ([NAME, "--coco", "none", "--weights", __file__], "leave --weights out"),
         ([NAME, "--coco", "none", "--weights", "no.pth"], "--weights no.pth: "),
+        ([NAME, "--coco", "none", "MODEL.WEIGHTS", "a.pth"], "MODEL.WEIGHTS is no override"),
+        ([NAME, "--coco", "none", "OUTPUT_DIR", "a"], "which writes to --output DIR: leave it out"),
+        ([NAME, "--coco", "none", "DATASETS.TEST", "('a',)"], "DATASETS.TEST is no override"),
+        ([CITY, "--weights", __file__, "MODEL.WEIGHTS", "a.pth"], "or --weights FILE where there"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_done(words, message, capsys, tmp_path):

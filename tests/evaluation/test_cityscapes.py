@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -70,6 +71,21 @@ def test_numpy_is_left_as_it_was(records):
 def test_an_image_without_prediction_is_named(records):
     with pytest.raises(ValueError, match=r"no prediction was made for .*gtFine_instanceIds"):
         evaluate(records[1:])
+
+
+def test_of_a_part_of_the_dataset_only_its_images_count(records, tmp_path, caplog):
+    first, *rest = records
+    everything = evaluate(records)
+    Path(first["file_name"]).unlink()
+    result = evaluate(rest)["segm"]
+    assert result["AP"] == pytest.approx(everything["segm"]["AP"]) == pytest.approx(100)
+    (said,) = [x for x in caplog.messages if "ground truth" in x]
+    assert "1 of 4 files of ground truth" in said and first["file_name"] in said
+
+
+def test_a_part_with_all_of_its_images_is_evaluated_without_a_word(records, caplog):
+    evaluate(records)
+    assert not [x for x in caplog.messages if "ground truth" in x]
 
 
 def test_a_folder_without_ground_truth_is_named(records, tmp_path):

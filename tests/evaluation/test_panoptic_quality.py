@@ -115,6 +115,14 @@ def test_without_anything_there_is_no_mean():
         ((row((0, 3)), [], row((4, 3)), []), "result.*segment id 4 "),
         ((row((0, 3)), [], row((0, 4)), []), r"\(1, 3\).*\(1, 4\)"),
         ((row((0, 3)), [], row((0, 3)), [segment(1, CAT)]), "covers nothing"),
+        (
+            (row((1, 3)), [segment(1, CAT), segment(1, SKY)], row((0, 3)), []),
+            "ground truth.*two segments have the id 1,",
+        ),
+        (
+            (row((0, 3)), [], row((1, 3)), [segment(1, CAT)] * 2),
+            "result.*two segments have the id 1,",
+        ),
         ((row((1, 3)), [segment(1, 99)], row((0, 3)), []), "category id 99"),
     ],
 )

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from commands import call
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from evaluation_builders import annotation, feed, random_mask, random_scene, write_scenes
+from evaluation_builders import SIZE, annotation, feed, random_mask, random_scene, write_scenes
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from solo_d2.cli import eval as eval_command
 from solo_d2.cli import main as cli
 from solo_d2.data.datasets.coco_json import register_coco_json
 from solo_d2.evaluation import COCOInstanceEvaluator, coco
+from solo_d2.evaluation.result_files import read_entries
+from solo_d2.evaluation.scoring import METRICS, percent
 from solo_d2.evaluation.streamed import StreamedScorer
 from solo_d2.evaluation.truth import read_truth
 
@@ -129,6 +134,46 @@ def test_what_is_kept_of_a_detection_are_24_bytes(whole, tmp_path):
     assert sum(array.nbytes for x in parts for array in x) == 24 * count
 
 
+EMPTY = {"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}
+
+
+def with_empty_masks(results):
+    """The results, and before each third one a better one of its class without a pixel."""
+    empty = {"segmentation": EMPTY, "bbox": [0, 0, 0, 0], "score": 0.99}
+    pairs = [[x] if k % 3 else [{**x, **empty}, x] for k, x in enumerate(results)]
+    return [x for pair in pairs for x in pair]
+
+
+@pytest.mark.parametrize("fast", [pytest.param(True, marks=needs_hotcoco), False])
+def test_an_empty_mask_is_a_wrong_detection_as_in_pycocotools(whole, tmp_path, fast):
+    root, results, figures = whole
+    more = with_empty_masks(results)
+    found = streamed(write_files(tmp_path, more, 2), fast=fast)
+    encoded = [{**x, "segmentation": mask_util.frPyObjects(EMPTY, *SIZE)}
+               if x["segmentation"] is EMPTY else x for x in more]  # fmt: skip
+    truth = COCO(str(root / "truth.json"))
+    for task, unused in (("segm", "bbox"), ("bbox", "segmentation")):
+        alone = [{k: v for k, v in x.items() if k != unused} for x in encoded]
+        theirs = COCOeval(truth, truth.loadRes(alone), task)
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+        expected = pytest.approx(percent(theirs.stats[:6]), nan_ok=True)
+        assert [found[task][k] for k in METRICS] == expected
+        assert found[task]["AP"] < figures[task]["AP"]
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[EMPTY], [[5, 5, 5, 5, 5, 5]], [{"x": 5, "y": 5}] * 3],
+)
+def test_what_covers_nothing_may_have_any_form(whole, tmp_path, segmentation):
+    _, results, _ = whole
+    (tmp_path / "r.json").write_text(json.dumps([{**results[0], "segmentation": segmentation}]))
+    (entry,) = read_entries(tmp_path / "r.json", read_truth(NAME))
+    assert not mask_util.decode(entry["segmentation"]).any()
+
+
 # The command, and bad input
 
 
@@ -154,6 +199,11 @@ def test_the_command_takes_files_folders_and_shards(whole, tmp_path, evaluate):
     assert f"{figures['segm']['AP']:.3f}" in said[0].stdout
 
 
+def result(**more):
+    """A file of one result."""
+    return json.dumps([{"image_id": 5, "category_id": 2, "score": 0.5, **more}])
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -161,6 +211,8 @@ def test_the_command_takes_files_folders_and_shards(whole, tmp_path, evaluate):
         ("{}", "expected a list of COCO results"),
         ('[{"image_id": 4, "category_id": 2, "score": 1, "segmentation": 1}]', "no image_id 4"),
         ('[{"image_id": 5, "category_id": 1, "score": 1, "segmentation": 1}]', "no category_id 1"),
+        (result(segmentation={"size": [9, 9], "counts": [81]}), "its RLE has the size [9, 9]"),
+        (result(segmentation=[[float("nan")] * 6]), "its segmentation covers nothing"),
         ('[{"image_id": 5, "category_id": 2, "score": 2, "segmentation": 1}]', r"[0, 1], got 2"),
     ],
 )

@@ -76,3 +76,9 @@ def test_labels_merge_things_and_ignore_what_is_no_segment():
 def test_an_id_without_a_segment_is_named():
     with pytest.raises(ValueError, match=r"a.png shows the segment id 8 \(and 1 more\)"):
         semantic_labels(np.array([[8, 9]]), [], "a.png")
+
+
+def test_an_id_of_two_segments_is_named():
+    segments = [{"id": 8, "isthing": False, "category_id": label} for label in (1, 2)]
+    with pytest.raises(ValueError, match=r"a.png: two segments have the id 8,"):
+        semantic_labels(np.array([[8, 9]]), segments, "a.png")

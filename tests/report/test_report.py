@@ -87,6 +87,21 @@ def test_figures_are_the_evaluators(run):
     assert report["perfect"]["nothing"]["AP"] == pytest.approx(metrics["segm"]["AP"])
 
 
+def test_an_empty_mask_is_a_false_detection(tmp_path):
+    _, file = evaluated(tmp_path, "with_empty", [([(A, 0), (B, 0)], [(A, 0, 0.9)])])
+    results = json.loads(file.read_text())
+    empty = {"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}
+    more = {**results[0], "segmentation": empty, "bbox": [0, 0, 0, 0], "score": 0.95}
+    other = tmp_path / "with_empty.json"
+    other.write_text(json.dumps([*results, more]))
+    cfg = config("with_empty", tmp_path)
+    plan_report(cfg, tmp_path / "report", other).write()
+    assert (tmp_path / "report" / "index.html").is_file()
+    dataset = read_dataset("with_empty")
+    found = match(dataset, read_results(other, dataset))
+    assert found.images(dataset, 0.5)[1] == ImageFacts(1, 1, 1)
+
+
 def test_objects_are_found_or_missed(run, matches):
     report = run[2]
     objects = len(matches.objects)

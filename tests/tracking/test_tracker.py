@@ -133,6 +133,30 @@ def test_kernels_tell_crossing_objects_apart_where_masks_do_not():
     assert ids(without, *crossed) == [2, 1]
 
 
+@pytest.mark.parametrize("empty", [1, 3])
+def test_frames_without_instances_may_lack_kernels(empty):
+    """Before the first object, between two sights of it, and when it is forgotten."""
+    tracker, kernel = Tracker(memory=2), [[0.6, 0.8]]
+    assert ids(tracker) == []
+    assert ids(tracker, (0, 0, 20, 20), kernels=kernel) == [1]
+    for _ in range(empty):
+        assert ids(tracker) == []
+    # Too far away for its mask: the kernel finds it again.
+    moved = ids(tracker, (30, 60, 50, 80), kernels=kernel)
+    assert moved == ([1] if empty == 1 else [2])
+    assert ids(tracker) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"), [([[1, 0]], None, "got 0 after 2"), (None, [[1, 0]], "2 after 0")]
+)
+def test_kernels_of_some_frames_only_are_refused(first, second, said):
+    tracker = Tracker()
+    ids(tracker, (0, 0, 20, 20), kernels=first)
+    with pytest.raises(ValueError, match=f"of one length in all frames.*{said}.*reset"):
+        ids(tracker, (0, 0, 20, 20), kernels=second)
+
+
 def test_kernels_bridge_a_gap_after_which_masks_do_not_meet():
     tracker, kernel, other = Tracker(), [0.6, 0.8], [0.8, -0.6]
     ids(tracker, (0, 0, 20, 20), kernels=[kernel])

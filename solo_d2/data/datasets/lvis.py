@@ -27,7 +27,8 @@ from ...io.json_reader import collector_paused, is_utf8
 from ...io.segmentation import check_segmentations
 from .catalog import CocoData, register_data
 from .coco_json import is_lvis, parse_coco
-from .entries import Ids, index_entries, read_coco, stated_size, whole_number
+from .entries import Ids, class_names, index_entries, read_coco, stated_size, whole_number
+from .problems import listed
 
 __all__ = ["frequency_of", "load_lvis_json", "register_lvis_json", "write_lvis"]
 
@@ -166,20 +167,19 @@ def write_lvis(
         coco_json: the annotations to read.
         lvis_json: the file to write; an existing one is replaced.
         counts_from: COCO file in which the images of every class are counted for its frequency
-            group, the training set in LVIS; by default `coco_json` itself.
+            group, the training set in LVIS; by default `coco_json` itself. Classes are matched by
+            their names, since ids may differ between files.
 
     Raises:
-        ValueError: a file cannot be read, is in LVIS format already, or cannot be written.
+        ValueError: a file cannot be read, is in LVIS format already, or cannot be written, or
+            `counts_from` lacks a class.
     """
     path = Path(coco_json)
     content = read_coco(path)
     if is_lvis(content):
         raise ValueError(f"{path} is in LVIS format already")
     truth = _Indexed(path, content)
-    images_of = truth.images_of_categories()
-    if counts_from:
-        counted = Path(counts_from)
-        images_of = _Indexed(counted, read_coco(counted), all_images=False).images_of_categories()
+    images_of = _images_of_categories(truth, counts_from)
     written = {
         "info": content.get("info", {}),
         "licenses": content.get("licenses", []),
@@ -201,6 +201,26 @@ def write_lvis(
             file.write(json.dumps(written).encode())
     except OSError as error:
         raise ValueError(f"{lvis_json}: cannot be written ({one_line(error)})") from error
+
+
+def _images_of_categories(
+    truth: _Indexed, counts_from: str | os.PathLike[str] | None
+) -> dict[Any, set[Any]]:
+    """The images of every category of a file, of those that it or another file shows."""
+    if counts_from is None:
+        return truth.images_of_categories()
+    path = Path(counts_from)
+    counted = _Indexed(path, read_coco(path), all_images=False)
+    ids = {name: key for key, name in counted.names().items()}
+    names = truth.names()
+    absent = [name for name in names.values() if name not in ids]
+    if absent:
+        raise ValueError(
+            f"{path}: expected all categories of {truth.path}, by their names; it lacks "
+            f"{listed(absent)}: count in a file that has them, or write one without them"
+        )
+    images_of = counted.images_of_categories()
+    return {key: images_of[ids[name]] for key, name in names.items()}
 
 
 def _lvis_images(truth: _Indexed) -> list[dict[str, Any]]:
@@ -251,6 +271,10 @@ class _Indexed:
                 )
             self.references[key] = found
 
+    def names(self) -> dict[Any, str]:
+        """Return the name of every category; those that come twice have their id behind it."""
+        return class_names(self.path, self.categories)[0]
+
     def images_of_categories(self) -> dict[Any, set[Any]]:
         """Return the images in which every category occurs."""
         images_of: dict[Any, set[Any]] = defaultdict(set)
@@ -300,7 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("coco_json", help="file to read")
     parser.add_argument("lvis_json", help="file to write")
     parser.add_argument(
-        "--counts-from", metavar="FILE", help="COCO file for the classes' frequency (training set)"
+        "--counts-from",
+        metavar="FILE",
+        help="COCO file for the frequency of classes of the same names (training set)",
     )
     args = parser.parse_args(argv)
     try:

@@ -104,8 +104,7 @@ def _load(
         notes.append(f"{len(records) - len(annotated)} of {len(records)} images have no annotation")
     instances = None
     if instances_json is None:
-        for record in annotated:
-            record["annotations"] = instances_of(record)
+        notes += _add_segments_of_things(annotated)
     else:
         instances = read_coco_json(instances_json, images_folder)
         _add_instances(annotated, path, list(things), instances, instances_json)
@@ -117,6 +116,21 @@ def _load(
         standard=instances is not None and instances.standard,
         notes=f"{path}: {'; '.join(notes)}" if notes else "",
     )
+
+
+def _add_segments_of_things(records: list[dict[str, Any]]) -> list[str]:
+    """Fill in the ``annotations`` of all records from their PNGs; what there is to say about it."""
+    absent = []
+    for record in records:
+        record["annotations"], ids = instances_of(record)
+        absent += [(number, record["image_id"]) for number in ids]
+    if not absent:
+        return []
+    number, image_id = absent[0]
+    return [
+        f"{len(absent)} segments have no pixel in their PNG, such as {number} of the image "
+        f"{shown(image_id)}: nothing is learned of them, and they count as missed in an evaluation"
+    ]
 
 
 def _categories(

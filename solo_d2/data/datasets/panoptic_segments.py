@@ -11,7 +11,7 @@ import torch
 from detectron2.structures import BoxMode
 
 from ...io.errors import shown
-from ...io.panoptic_png import MAX_ID, check_ids, read_panoptic_png
+from ...io.panoptic_png import MAX_ID, check_ids, check_unique, read_panoptic_png
 from ...io.paths import printable
 from ...layers import encode_masks, masks_to_boxes
 from .entries import Ids, whole_number
@@ -46,6 +46,7 @@ def add_segments(
         if not isinstance(segments, list):
             raise ValueError(f"{where}: 'segments_info' is {shown(segments)}; expected a list")
         record["segments_info"] = [_segment(where, x, categories, labels, things) for x in segments]
+        check_unique([x["id"] for x in record["segments_info"]], where)
     pngs = [x["pan_seg_file_name"] for x in records.values() if "segments_info" in x]
     missing = missing_files(pngs)
     if missing:
@@ -83,8 +84,11 @@ def _segment(
     }
 
 
-def instances_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+def instances_of(record: dict[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     """Return Detectron2's annotations of the thing segments of a record, from its PNG.
+
+    Returns:
+        The annotations, and the ids of all segments without a pixel.
 
     Raises:
         ValueError: the PNG cannot be read, has another size, or shows unknown ids.
@@ -113,4 +117,4 @@ def instances_of(record: dict[str, Any]) -> list[dict[str, Any]]:
                     "iscrowd": segment["iscrowd"],
                 }
             )
-    return annotations
+    return annotations, sorted(known.keys() - set(found.tolist()))

@@ -2,6 +2,7 @@
 
 from .check import Segmentations, check_segmentations, decode_mask, mask_box
 from .encode import encode_mask, to_rle
+from .forms import read_form
 from .measures import MaskMeasures, measure_masks
 from .reasons import Problem, Reason
 
@@ -15,5 +16,6 @@ __all__ = [
     "encode_mask",
     "mask_box",
     "measure_masks",
+    "read_form",
     "to_rle",
 ]

@@ -127,6 +127,32 @@ def test_frequency_can_come_from_another_file(coco):
     assert [x["frequency"] for x in categories] == ["r", "r", "c"]
 
 
+def test_classes_are_counted_by_name_where_their_ids_differ(coco):
+    content = json.loads((coco / "coco.json").read_text())
+    content["annotations"] = [entry(i + 1, i, 9) for i in range(11)]
+    for category, name in zip(content["categories"], ("c9", "c5", "c1"), strict=True):
+        category["name"] = name
+    (coco / "train.json").write_text(json.dumps(content))
+    write_lvis(coco / "coco.json", coco / "lvis.json", counts_from=coco / "train.json")
+    categories = json.loads((coco / "lvis.json").read_text())["categories"]
+    assert {x["name"]: (x["image_count"], x["frequency"]) for x in categories} == {
+        "c1": (11, "c"),
+        "c5": (0, "r"),
+        "c9": (0, "r"),
+    }
+
+
+def test_classes_that_the_counted_file_lacks_are_named(coco, capsys):
+    content = json.loads((coco / "coco.json").read_text())
+    content["categories"][2]["name"] = "c10"  # of the same id
+    (coco / "train.json").write_text(json.dumps(content))
+    words = [str(coco / x) for x in ("coco.json", "lvis.json")]
+    assert main([*words, "--counts-from", str(coco / "train.json")]) == 2
+    error = capsys.readouterr().err
+    assert "train.json: expected all categories of " in error and "it lacks 'c9':" in error
+    assert error.count("\n") == 1 and not (coco / "lvis.json").exists()
+
+
 def test_registered_sets_train_with_repeated_rare_classes(coco, names):
     write_lvis(coco / "coco.json", coco / "lvis.json")
     (name,) = names

@@ -144,6 +144,8 @@ def test_every_missing_file_is_named(tmp_path):
          r"panoptic/1.png shows the segment id 5 .*segments_info.* does not list"),
         (lambda x: x["annotations"][0]["segments_info"][0].update(category_id=99),
          r"image 1: the segment 300 has the category id 99.*\[2, 4, 7, 9\]"),
+        (lambda x: x["annotations"][0]["segments_info"][3].update(id=300),
+         r"image 1: two segments have the id 300.*an id of its own"),
         (lambda x: x["annotations"][0].pop("segments_info"), "an annotation needs .*segments_info"),
         (lambda x: x["annotations"][0].update(image_id=77), "image 77.*not listed"),
         (lambda x: x["images"][0].update(height=60), "image 1: .*1.png has 96x64 .* say 96x60"),
@@ -160,6 +162,15 @@ def test_bad_files_are_refused_with_the_reason(tmp_path, change, message):
     edit(files[0], change)
     with pytest.raises(ValueError, match=message):
         load_coco_panoptic(*files)
+
+
+def test_segments_that_no_pixel_shows_are_told_and_make_no_objects(tmp_path, caplog):
+    files = write_scenes(tmp_path)
+    more = [{"id": number, "category_id": 2, "iscrowd": 0} for number in (8, 7)]
+    edit(files[0], lambda x: x["annotations"][2]["segments_info"].extend(more))
+    data = load_coco_panoptic(*files)
+    assert len(data.records[2]["annotations"]) == 1
+    assert "2 segments have no pixel in their PNG, such as 7 of the image 3" in caplog.text
 
 
 def test_more_stuff_than_labels_is_refused(tmp_path):
