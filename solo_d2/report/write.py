@@ -9,9 +9,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ..evaluation.build import EVALUATORS
+from ..evaluation.build import EVALUATORS, detections_per_image
 from ..evaluation.coco import COCOInstanceEvaluator
-from ..evaluation.scoring import hotcoco
+from ..evaluation.scoring import hotcoco, images_over, warn_of_limit
 from ..io.growing import check_output
 from ..io.json_file import save_json
 from ..io.paths import not_a_file, printable
@@ -47,14 +47,18 @@ class ReportPlan:
                 dataset.
             OSError: It cannot be written.
         """
+        limit = COCOInstanceEvaluator.limit_for(detections_per_image(self.cfg))
         for name, folder in self.folders.items():
             file = Path(self.cfg.OUTPUT_DIR, "inference", name, COCOInstanceEvaluator.results_file)
             dataset = read_dataset(name, self.cfg.INPUT.MAX_VALUE)
             reasons = find_unlearnable(self.cfg, dataset)
-            runs = [measure(dataset, read_results(file, dataset), "this run", file, reasons)]
+            found = read_results(file, dataset)
+            runs = [measure(dataset, found, "this run", file, limit, reasons)]
             if self.against is not None:
                 other = read_results(self.against, dataset)
-                runs.append(measure(dataset, other, "the other run", self.against))
+                pairs = ((x["image_id"], x["category_id"]) for x in other)
+                warn_of_limit(str(self.against), limit, images_over(limit, pairs))
+                runs.append(measure(dataset, other, "the other run", self.against, limit))
             folder.mkdir(parents=True, exist_ok=True)
             save_json(folder / "report.json", to_json(runs[0], dataset))
             make_page(dataset, runs, self.cfg.MODEL.SOLO.SCORE_TEMPERATURE).save(
