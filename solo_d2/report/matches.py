@@ -111,8 +111,13 @@ def _masks_alone(entries: list[Entry]) -> list[Entry]:
 
 
 def best_threshold(matches: Matches) -> float:
-    """Return the score from which on the detections of all images have the highest F1."""
+    """Return the score from which on the detections of all images have the highest F1.
+
+    Where none counts it is 0: all are shown.
+    """
     scores, true = matches.scores[matches.counted], matches.true[matches.counted]
+    if not len(scores):
+        return 0.0
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], np.cumsum(true[order])
     f1 = 2 * found / (np.arange(1, len(scores) + 1) + len(matches.objects))

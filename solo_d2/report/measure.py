@@ -19,6 +19,7 @@ from ..evaluation.calibration import (
 from ..evaluation.diagnosis import Diagnosis, diagnose, evaluate_masks
 from ..evaluation.scoring import BOUNDARY, METRICS, Scorer, figures_of, within_limit
 from ..io.json_file import without_nan
+from ..io.paths import printable
 from .matches import ImageFacts, Matches, best_threshold, match, why_missed
 from .runs import Dataset, Entry
 
@@ -88,6 +89,11 @@ def measure(
     Raises:
         ValueError: There is no result, or hotcoco is not installed.
     """
+    if not entries:
+        raise ValueError(
+            f"{printable(file)}: has no detections, and a report needs some; lower "
+            "MODEL.SOLO.SCORE_THRESH_TEST"
+        )
     entries = within_limit(entries, limit)
     masks = [{k: v for k, v in x.items() if k != "bbox"} for x in entries]
     diagnosis = diagnose(dataset.truth.content, masks, dataset.ids)
@@ -142,6 +148,8 @@ def _curves(precision: np.ndarray) -> dict[str, list[tuple[float, float]]]:
     plain = precision[..., 0, -1]
     plain = plain[:, :, (plain > -1).all((0, 1))]  # classes with objects
     means = {"IoU 0.5": plain[0], "IoU 0.75": plain[5], "mean, 0.5 to 0.95": plain.mean(0)}
+    if not plain.shape[2]:  # nothing but crowds
+        return {name: [] for name in means}
     return {
         name: list(zip(RECALLS.tolist(), part.mean(1).tolist(), strict=True))
         for name, part in means.items()

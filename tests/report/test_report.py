@@ -216,6 +216,32 @@ def test_missed_objects_and_false_detections_are_red(tmp_path, monkeypatch):
     assert not found[A].any()
 
 
+@pytest.mark.parametrize(
+    ("truth", "missed"), [([(A, 0), (B, 1)], 1), ([(A, 0)], 0)], ids=["objects", "crowds alone"]
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_report_says_that_no_detection_counts_where_all_lie_on_crowds(tmp_path, truth, missed):
+    folder = tmp_path / "a"
+    _, file = evaluated(folder, "on_crowds", [(truth, [(A, 0, 0.9)])])
+    content = json.loads((folder / "truth.json").read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    (folder / "truth.json").write_text(json.dumps(content))
+    plan_report(config("on_crowds", folder), tmp_path / "r", file).write()
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert sum(x["all"] for x in report["missed"].values()) == missed
+    assert report["threshold"] == 0 and report["calibration"]["ECE"] is None
+    assert [(x["true"], x["false"], x["missed"]) for x in report["images"]] == [(0, 0, missed)]
+    text = (tmp_path / "r" / "index.html").read_text()
+    assert "this run: no detection counts, as all of them lie on crowds." in text
+    assert "nothing is known of the scores" in text and "SCORE_TEMPERATURE" not in text
+
+
+def test_a_report_without_detections_is_refused_in_a_line_that_names_the_file(tmp_path):
+    _, file = evaluated(tmp_path, "bare", [([(A, 0)], [])])
+    with pytest.raises(ValueError, match=r"results.json: has no detections.*lower MODEL.SOLO"):
+        plan_report(config("bare", tmp_path), tmp_path / "r", None).write()
+
+
 def crowded():
     """A scene of 160 objects of one class, all of them found."""
     objects = [(square(x, y, 4), 0) for x in range(0, 80, 5) for y in range(0, 50, 5)]
