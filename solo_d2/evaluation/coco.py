@@ -15,7 +15,7 @@ from tabulate import tabulate
 from ..io.atomic import atomic_write
 from ..io.results import EncodedInstances, JsonListWriter
 from .diagnosis import diagnose
-from .predictions import ByImage, check_instances, results_file
+from .predictions import ByImage, check_instances, remove_old, results_file
 from .scoring import (
     BOUNDARY,
     METRICS,
@@ -33,6 +33,8 @@ from .truth import read_truth
 __all__ = ["COCOInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
+
+DIAGNOSIS = "diagnosis.md"
 
 Found = Mapping[int, EncodedInstances]
 """Instances by the scorer's image id."""
@@ -58,7 +60,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         fast: use hotcoco; by default, if it is installed.
         boundary: measure Boundary AP, too (see `BoundaryCOCOeval`). It takes longer: pycocotools
             scores it.
-        diagnosis: write "diagnosis.md" to `output_dir`, too (see `diagnose`).
+        diagnosis: write "diagnosis.md" to `output_dir`, too (see `diagnose`). An evaluation that
+            writes none removes an older one.
 
     Raises:
         ValueError: `fast` or `diagnosis` without hotcoco, `diagnosis` without `output_dir`,
@@ -105,7 +108,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         if diagnosis and output_dir is None:
             raise ValueError("diagnosis.md needs an output_dir, got None")
         folder = output_dir if diagnosis else None
-        self._diagnosis = results_file(folder, "diagnosis.md", dataset_name)
+        self._diagnosis = results_file(folder, DIAGNOSIS, dataset_name)
+        self._diagnosed = False
         self._scorer = Scorer(self._truth, self._limit, fast=self._fast)
         self._index: Any = None  # the truth as the scorer of LVIS has it
         self.reset()
@@ -161,10 +165,16 @@ class COCOInstanceEvaluator(DatasetEvaluator):
     def _score_all(
         self, gathered: Mapping[Any, EncodedInstances], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        if not self._truth.annotated:
-            return {}
+        self._diagnosed = False
         numbers = self._truth.numbers
         found = {numbers[image_id]: x for image_id, x in gathered.items() if len(x)}
+        if self._diagnosis is not None and not (found and self._truth.annotated):
+            _logger.warning(
+                "%s: there is no diagnosis without annotations and detections; "
+                "MODEL.SOLO.SCORE_THRESH_TEST decides on these", self._truth.dataset_name,
+            )  # fmt: skip
+        if not self._truth.annotated:
+            return {}
         chosen = None if img_ids is None else [numbers[image_id] for image_id in img_ids]
         self._warn_of_limit(found)
         metrics = OrderedDict((task, self._score(found, task, chosen)) for task in self._tasks)
@@ -186,6 +196,7 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         text = diagnose(content, counted, names).to_markdown()
         with atomic_write(file) as output:
             output.write(text.encode())
+        self._diagnosed = True
         _logger.info("Saved where AP is lost to %s", file)
 
     def _write(self, found: Mapping[Any, EncodedInstances]) -> None:
@@ -198,6 +209,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
                     file.extend(instances.entries(image_id, category_ids=ids))
             _logger.info("Saved %d instances to %s", file.count, self._file)
             where = f"in {self._file}"
+            if not self._diagnosed:
+                remove_old(self._file.with_name(DIAGNOSIS))
         if not self._truth.annotated:
             _logger.info(
                 "%s has no annotations: results for the evaluation server are %s", name, where

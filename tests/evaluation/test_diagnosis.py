@@ -162,6 +162,29 @@ def test_the_key_writes_a_file_and_the_option_sets_the_key(tmp_path):
     assert not list((tmp_path / "none").rglob("diagnosis.md"))
 
 
+@pytest.mark.parametrize("diagnosis", [True, False])
+def test_an_old_diagnosis_does_not_stay_beside_new_results_that_have_none(
+    tmp_path, diagnosis, caplog
+):
+    scenes = [([(A, 0)], [(A, 0, 0.9)])]
+    register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
+    feed(COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=True), scenes)
+    assert (tmp_path / "diagnosis.md").exists() and "Removed" not in caplog.text
+    found = [] if diagnosis else scenes[0][1]
+    evaluator = COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=diagnosis)
+    feed(evaluator, [(scenes[0][0], found)])
+    assert not (tmp_path / "diagnosis.md").exists()
+    assert f"Removed {tmp_path / 'diagnosis.md'}, which was of an earlier" in caplog.text
+    assert ("scenes: there is no diagnosis without" in caplog.text) == diagnosis
+
+
+def test_a_diagnosis_that_cannot_be_is_told_where_there_are_no_annotations(tmp_path, caplog):
+    register_coco_json("scenes", write_scenes(tmp_path, [([], [])]), tmp_path)
+    feed(COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=True), [([], [(A, 0, 0.9)])])
+    assert "there is no diagnosis without annotations and detections" in caplog.text
+    assert not (tmp_path / "diagnosis.md").exists()
+
+
 def test_what_it_needs_is_said(tmp_path, monkeypatch):
     scenes = [([(A, 0)], [])]
     register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)

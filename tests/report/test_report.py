@@ -236,10 +236,17 @@ def test_a_report_says_that_no_detection_counts_where_all_lie_on_crowds(tmp_path
     assert "nothing is known of the scores" in text and "SCORE_TEMPERATURE" not in text
 
 
-def test_a_report_without_detections_is_refused_in_a_line_that_names_the_file(tmp_path):
-    _, file = evaluated(tmp_path, "bare", [([(A, 0)], [])])
+def test_without_detections_a_line_names_the_file_and_an_old_report_goes(tmp_path, caplog):
+    folder = tmp_path / "r"
+    _, file = evaluated(tmp_path, "bare", [([(A, 0)], [(A, 0, 0.9)])])
+    plan = plan_report(config("bare", tmp_path), folder, None)
+    plan.write()
+    assert {x.name for x in folder.iterdir()} == {"index.html", "report.json"}
+    file.write_text("[]")
     with pytest.raises(ValueError, match=r"results.json: has no detections.*lower MODEL.SOLO"):
-        plan_report(config("bare", tmp_path), tmp_path / "r", None).write()
+        plan.write()
+    assert not list(folder.iterdir())
+    assert f"Removed {folder / 'index.html'}, which was of an earlier evaluation" in caplog.text
 
 
 def crowded():
