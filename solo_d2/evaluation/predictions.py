@@ -153,7 +153,7 @@ def results_file(output_dir: str | Path | None, name: str, dataset_name: str) ->
 
 
 def remove_old(file: Path) -> None:
-    """Remove what an earlier evaluation wrote beside results that are other ones now, and say so."""
+    """Remove what an earlier evaluation wrote about results that are gone, and say so."""
     if file.is_file():
         file.unlink()
         _logger.warning("Removed %s, which was of an earlier evaluation", file)

@@ -155,7 +155,7 @@ class StreamedScorer:
         return np.stack([np.bincount(labels[x], minlength=count) for x in inside], axis=1)
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Return metrics in percent as `COCOInstanceEvaluator.evaluate` does, and warn as it does."""
+        """Return metrics in percent, and warn, as `COCOInstanceEvaluator.evaluate` does."""
         warn_of_limit(self._truth.dataset_name, self._limit, self._cut)
         if not any(self._kept["segm"].values()):
             return {task: dict.fromkeys(METRICS, float("nan")) for task in TASKS}
