@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_results"]
 
-_KEYS = ("DATASETS.TEST", "TEST.DETECTIONS_PER_IMAGE")
+_KEYS = (
+    "DATASETS.TEST",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "TEST.TILES.ENABLED",
+    "TEST.TILES.DETECTIONS_PER_IMAGE",
+)
 """Keys of the config that are read."""
 
 
@@ -29,7 +34,8 @@ def evaluate_results(args: argparse.Namespace) -> None:
     """
     from detectron2.utils.logger import create_small_table
 
-    from ..evaluation.coco import columns
+    from ..evaluation.build import detections_per_image
+    from ..evaluation.coco import COCOInstanceEvaluator, columns
     from ..evaluation.result_files import find_result_files
     from ..evaluation.scoring import METRICS
     from ..evaluation.streamed import StreamedScorer
@@ -40,10 +46,12 @@ def evaluate_results(args: argparse.Namespace) -> None:
     files = find_result_files(args.results)
     with _on_console():
         truth = read_truth(_dataset(args, cfg))
-    scorer = StreamedScorer(truth, cfg.TEST.DETECTIONS_PER_IMAGE)
+    scorer = StreamedScorer(truth, COCOInstanceEvaluator.limit_for(detections_per_image(cfg)))
     count = sum(scorer.add(file) for file in tqdm(files, unit="file", disable=None))
     print(f"{count} instances of {scorer.images} images in {len(files)} files")
-    for task, figures in scorer.results().items():
+    with _on_console():
+        results = scorer.results()
+    for task, figures in results.items():
         print(f"{task}:\n{create_small_table({k: figures[k] for k in METRICS})}")
         by_class = {k[3:]: value for k, value in figures.items() if k not in METRICS}
         if by_class:
@@ -63,13 +71,13 @@ def _refuse_unused(args: argparse.Namespace) -> None:
     for key in args.opts[::2]:
         if key not in _KEYS:
             raise ValueError(
-                f"--results reads {' and '.join(_KEYS)} of the config alone: leave {key} out"
+                f"--results reads {', '.join(_KEYS)} of the config alone: leave {key} out"
             )
 
 
 @contextmanager
 def _on_console() -> Iterator[None]:
-    """Show what is told about the dataset."""
+    """Show what is told about the dataset and the results."""
     from ..engine.log import end_log, open_console
 
     open_console()

@@ -12,7 +12,9 @@ model, or the Hub refuses.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import math
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +45,7 @@ def make_save_parser() -> argparse.ArgumentParser:
     add(
         "--metric",
         nargs="+",
+        action="extend",
         type=_metric,
         default=[],
         metavar="NAME=VALUE",
@@ -95,8 +98,11 @@ def save(args: argparse.Namespace) -> None:
     """Write the model folder that the arguments ask for."""
     from ..inference import ModelCard, SOLOPredictor
 
+    metrics = dict(args.metric)
+    if len(metrics) < len(args.metric):
+        raise ValueError(f"--metric names one of {', '.join(metrics)} twice: leave one out")
+    card = ModelCard(args.name, args.license, args.dataset, metrics)
     predictor = SOLOPredictor(args.model, weights=args.weights, device="cpu")
-    card = ModelCard(args.name, args.license, args.dataset, dict(args.metric))
     predictor.save_pretrained(args.folder, card)
     print(args.folder)
 
@@ -119,9 +125,7 @@ def _parser(verb: str, text: str) -> argparse.ArgumentParser:
 
 def _metric(word: str) -> tuple[str, float]:
     name, _, value = word.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected NAME=VALUE with a number, got {word!r}"
-        ) from None
+    with contextlib.suppress(ValueError):
+        if name and math.isfinite(number := float(value)):
+            return name, number
+    raise argparse.ArgumentTypeError(f"expected NAME=VALUE with a finite number, got {word!r}")

@@ -31,6 +31,7 @@ from ..data.dataset_mapper import PanopticDatasetMapper, SOLODatasetMapper
 from ..data.loader import TrainLoader
 from ..data.matting_mapper import MattingDatasetMapper
 from ..evaluation import build_evaluator
+from ..evaluation.build import detections_per_image
 from ..modeling.levels import has_unread_levels
 from ..modeling.meta_arch import SOLO, PanopticSOLO, SoftSOLO, is_panoptic
 from ..modeling.test_time_augmentation import SOLOWithTTA
@@ -129,12 +130,10 @@ class SOLOTrainer(ResumableTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """Build the evaluator that the dataset's metadata ask for."""
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        counted = cfg.TEST.TILES if cfg.TEST.TILES.ENABLED else cfg.TEST
-        limit = counted.DETECTIONS_PER_IMAGE
         return build_evaluator(
             dataset_name,
             str(folder),
-            max_dets_per_image=limit,
+            max_dets_per_image=detections_per_image(cfg),
             boundary=cfg.TEST.BOUNDARY_AP,
             diagnosis=cfg.TEST.DIAGNOSE,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
@@ -28,6 +29,12 @@ EVALUATORS: dict[str, tuple[Callable[..., DatasetEvaluator], ...]] = {
 
 Each is called with the dataset's name and the folder for results, which may be None.
 """
+
+
+def detections_per_image(cfg: CfgNode) -> int:
+    """Return how many instances of an image the model of a config gives at most."""
+    node = cfg.TEST.TILES if cfg.TEST.TILES.ENABLED else cfg.TEST
+    return int(node.DETECTIONS_PER_IMAGE)
 
 
 def build_evaluator(
@@ -72,7 +79,7 @@ def build_evaluator(
         for make in EVALUATORS[kind]:
             options: dict[str, Any] = {}
             if isinstance(make, type) and issubclass(make, COCOInstanceEvaluator):
-                options["max_dets_per_image"] = max(make.default_max_dets, max_dets_per_image or 0)
+                options["max_dets_per_image"] = make.limit_for(max_dets_per_image)
                 options |= {"boundary": boundary, "diagnosis": diagnosis}
             evaluators.append(make(dataset_name, output_dir, **options))
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

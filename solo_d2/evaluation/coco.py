@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,26 @@ from tabulate import tabulate
 from ..io.atomic import atomic_write
 from ..io.results import EncodedInstances, JsonListWriter
 from .diagnosis import diagnose
-from .predictions import ByImage, check_instances, results_file
-from .scoring import BOUNDARY, METRICS, TASKS, Scorer, figures_by_class, figures_of, hotcoco
+from .predictions import ByImage, check_instances, remove_old, results_file
+from .scoring import (
+    BOUNDARY,
+    METRICS,
+    TASKS,
+    Scorer,
+    figures_by_class,
+    figures_of,
+    hotcoco,
+    images_over,
+    warn_of_limit,
+    within_limit,
+)
 from .truth import read_truth
 
 __all__ = ["COCOInstanceEvaluator"]
 
 _logger = logging.getLogger(__name__)
+
+DIAGNOSIS = "diagnosis.md"
 
 Found = Mapping[int, EncodedInstances]
 """Instances by the scorer's image id."""
@@ -47,7 +60,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         fast: use hotcoco; by default, if it is installed.
         boundary: measure Boundary AP, too (see `BoundaryCOCOeval`). It takes longer: pycocotools
             scores it.
-        diagnosis: write "diagnosis.md" to `output_dir`, too (see `diagnose`).
+        diagnosis: write "diagnosis.md" to `output_dir`, too (see `diagnose`). An evaluation that
+            writes none removes an older one.
 
     Raises:
         ValueError: `fast` or `diagnosis` without hotcoco, `diagnosis` without `output_dir`,
@@ -65,6 +79,11 @@ class COCOInstanceEvaluator(DatasetEvaluator):
     default_max_dets = 100
     results_file = "coco_instances_results.json"
     federated = False
+
+    @classmethod
+    def limit_for(cls, detections_per_image: int | None) -> int:
+        """Return how many instances count: all that the model gives, or more by the rules."""
+        return max(cls.default_max_dets, detections_per_image or 0)
 
     def __init__(
         self,
@@ -89,7 +108,8 @@ class COCOInstanceEvaluator(DatasetEvaluator):
         if diagnosis and output_dir is None:
             raise ValueError("diagnosis.md needs an output_dir, got None")
         folder = output_dir if diagnosis else None
-        self._diagnosis = results_file(folder, "diagnosis.md", dataset_name)
+        self._diagnosis = results_file(folder, DIAGNOSIS, dataset_name)
+        self._diagnosed = False
         self._scorer = Scorer(self._truth, self._limit, fast=self._fast)
         self._index: Any = None  # the truth as the scorer of LVIS has it
         self.reset()
@@ -145,12 +165,18 @@ class COCOInstanceEvaluator(DatasetEvaluator):
     def _score_all(
         self, gathered: Mapping[Any, EncodedInstances], img_ids: Iterable[Any] | None
     ) -> dict[str, dict[str, float]]:
-        if not self._truth.annotated:
-            return {}
+        self._diagnosed = False
         numbers = self._truth.numbers
         found = {numbers[image_id]: x for image_id, x in gathered.items() if len(x)}
+        if self._diagnosis is not None and not (found and self._truth.annotated):
+            _logger.warning(
+                "%s: there is no diagnosis without annotations and detections; "
+                "MODEL.SOLO.SCORE_THRESH_TEST decides on these", self._truth.dataset_name,
+            )  # fmt: skip
+        if not self._truth.annotated:
+            return {}
         chosen = None if img_ids is None else [numbers[image_id] for image_id in img_ids]
-        self._warn_of_limit(found.values())
+        self._warn_of_limit(found)
         metrics = OrderedDict((task, self._score(found, task, chosen)) for task in self._tasks)
         if self._diagnosis is not None and found:
             self._diagnose(found, gathered, self._diagnosis)
@@ -166,9 +192,11 @@ class COCOInstanceEvaluator(DatasetEvaluator):
                 x for x in self._truth.content["annotations"] if x["image_id"] in names
             ],
         }
-        text = diagnose(content, entries_of(found, "segm"), names).to_markdown()
+        counted = within_limit(entries_of(found, "segm"), self._limit)
+        text = diagnose(content, counted, names).to_markdown()
         with atomic_write(file) as output:
             output.write(text.encode())
+        self._diagnosed = True
         _logger.info("Saved where AP is lost to %s", file)
 
     def _write(self, found: Mapping[Any, EncodedInstances]) -> None:
@@ -181,20 +209,19 @@ class COCOInstanceEvaluator(DatasetEvaluator):
                     file.extend(instances.entries(image_id, category_ids=ids))
             _logger.info("Saved %d instances to %s", file.count, self._file)
             where = f"in {self._file}"
+            if not self._diagnosed:
+                remove_old(self._file.with_name(DIAGNOSIS))
         if not self._truth.annotated:
             _logger.info(
                 "%s has no annotations: results for the evaluation server are %s", name, where
             )
 
-    def _warn_of_limit(self, found: Iterable[EncodedInstances]) -> None:
+    def _warn_of_limit(self, found: Found) -> None:
         """Say where the best instances of a class are not all that the model found."""
-        most = [max(Counter(x.labels.tolist()).values()) for x in found if len(x) > self._limit]
-        cut = sum(count > self._limit for count in most)
-        if cut:
-            _logger.warning(
-                "%d images have more than %d instances of one class, and the best %d count "
-                "(max_dets_per_image, of TEST.DETECTIONS_PER_IMAGE)", cut, self._limit, self._limit,
-            )  # fmt: skip
+        many = {number: x for number, x in found.items() if len(x) > self._limit}
+        labels = ((number, label) for number, x in many.items() for label in x.labels.tolist())
+        name = self._truth.dataset_name
+        warn_of_limit(name, self._limit, images_over(self._limit, labels))
 
     def _score(self, found: Found, task: str, chosen: list[int] | None) -> dict[str, float]:
         """AP and its kin, and AP by class, in percent; NaN for all of them without a result."""

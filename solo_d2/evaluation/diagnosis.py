@@ -113,7 +113,8 @@ def diagnose(
 
     Args:
         content: ground truth as a COCO file has it, with masks.
-        results: entries of a COCO results file, with masks and without boxes.
+        results: entries of a COCO results file, with masks and without boxes; all of them count,
+            see `within_limit`.
         image_ids: names of the images in the answer, by their id in `content`; by default the id.
 
     Raises:
@@ -171,9 +172,14 @@ def _ious(found: list[Entry], objects: list[Entry]) -> np.ndarray:
 
 
 def evaluate_masks(content: Mapping[str, Any], results: list[Entry]) -> Any:
-    """Return hotcoco's evaluation of masks, with everything accumulated."""
+    """Return hotcoco's evaluation of masks, with everything accumulated.
+
+    All results count, however many an image has: those beyond a limit were left out before. So a
+    change of their classes leaves out no more of them.
+    """
     index = hotcoco.COCO(dict(content))
     scorer = hotcoco.COCOeval(index, index.load_res(results), "segm")
+    scorer.params.max_dets = [max(1, len(results))]
     scorer.evaluate()
     scorer.accumulate()
     return scorer

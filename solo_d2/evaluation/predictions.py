@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from ..io.atomic import AtomicFile
 
-__all__ = ["ByImage", "check_instances", "results_file", "results_folder"]
+__all__ = ["ByImage", "check_instances", "remove_old", "results_file", "results_folder"]
 
 _logger = logging.getLogger(__name__)
 
@@ -150,6 +150,13 @@ def results_file(output_dir: str | Path | None, name: str, dataset_name: str) ->
         except OSError as error:
             raise ValueError(f"{file}: cannot be written ({error}); {_REMEDY}") from error
     return file
+
+
+def remove_old(file: Path) -> None:
+    """Remove what an earlier evaluation wrote about results that are gone, and say so."""
+    if file.is_file():
+        file.unlink()
+        _logger.warning("Removed %s, which was of an earlier evaluation", file)
 
 
 class ByImage:

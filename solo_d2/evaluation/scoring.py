@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -26,9 +27,14 @@ __all__ = [
     "Scorer",
     "figures_by_class",
     "figures_of",
+    "images_over",
     "mean_precision",
     "percent",
+    "warn_of_limit",
+    "within_limit",
 ]
+
+_logger = logging.getLogger(__name__)
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TASKS = ("segm", "bbox")
@@ -115,6 +121,54 @@ def figures_by_class(precision: np.ndarray, truth: Truth) -> dict[str, float]:
     keys = [f"{n} (id {i})" if n in repeated else n for n, i in zip(names, ids, strict=True)]
     values = (mean_precision(precision[:, :, k, 0, -1]) for k in range(len(names)))
     return dict(zip(keys, percent(values), strict=True))
+
+
+def within_limit(results: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """Return those that count, in their order: the best `limit` results of an image and class.
+
+    Args:
+        results: entries of a COCO results file.
+        limit: instances per image and class that count.
+
+    Example:
+        >>> results = [{"image_id": 1, "category_id": 1, "score": x} for x in (0.5, 0.9, 0.7)]
+        >>> [x["score"] for x in within_limit(results, 2)]
+        [0.9, 0.7]
+    """
+    before: Counter[tuple[Any, Any]] = Counter()
+    kept = []
+    # Equal scores count in the order of the results, as COCO's own code has it.
+    for k in sorted(range(len(results)), key=lambda k: -results[k]["score"]):
+        key = (results[k]["image_id"], results[k]["category_id"])
+        if before[key] < limit:
+            kept.append(k)
+        before[key] += 1
+    return [results[k] for k in sorted(kept)]
+
+
+def images_over(limit: int, found: Iterable[tuple[Any, Any]]) -> int:
+    """Count the images with more than `limit` instances of one class.
+
+    Args:
+        limit: instances per image and class that count.
+        found: image and class of every instance.
+    """
+    return len({image for (image, _), count in Counter(found).items() if count > limit})
+
+
+def warn_of_limit(name: str, limit: int, images: int) -> None:
+    """Say of how many images the best instances of a class are not all that there are.
+
+    Args:
+        name: of what was scored.
+        limit: instances per image and class that count.
+        images: answer of `images_over`.
+    """
+    if images:
+        _logger.warning(
+            "%s: %d images have more than %d instances of one class, and the best %d count "
+            "(max_dets_per_image, of TEST.DETECTIONS_PER_IMAGE)", name, images, limit, limit,
+        )  # fmt: skip
 
 
 def mean_precision(precision: np.ndarray) -> float:

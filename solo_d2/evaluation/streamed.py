@@ -17,7 +17,16 @@ import numpy as np
 
 from ..io.paths import printable
 from .result_files import read_entries
-from .scoring import METRICS, TASKS, Scorer, figures_by_class, figures_of, hotcoco
+from .scoring import (
+    METRICS,
+    TASKS,
+    Scorer,
+    figures_by_class,
+    figures_of,
+    hotcoco,
+    images_over,
+    warn_of_limit,
+)
 from .truth import Truth
 
 __all__ = ["StreamedScorer"]
@@ -72,6 +81,7 @@ class StreamedScorer:
             self._annotations[x["image_id"]].append(x)
         self._file_of: dict[int, int] = {}
         self._files: list[Path] = []
+        self._cut = 0  # images of which not all instances count
         self._kept: dict[str, dict[int, list[Detections]]] = {
             task: defaultdict(list) for task in TASKS
         }
@@ -97,6 +107,8 @@ class StreamedScorer:
                 )
             self._file_of[number] = len(self._files)
         self._files.append(path)
+        pairs = ((x["image_id"], x["category_id"]) for x in entries)
+        self._cut += images_over(self._limit, pairs)
         if entries:
             scorer = Scorer(self._part(numbers), self._limit, fast=self._fast)
             for task in TASKS:
@@ -143,7 +155,8 @@ class StreamedScorer:
         return np.stack([np.bincount(labels[x], minlength=count) for x in inside], axis=1)
 
     def results(self) -> dict[str, dict[str, float]]:
-        """Return metrics in percent as `COCOInstanceEvaluator.evaluate` does."""
+        """Return metrics in percent, and warn, as `COCOInstanceEvaluator.evaluate` does."""
+        warn_of_limit(self._truth.dataset_name, self._limit, self._cut)
         if not any(self._kept["segm"].values()):
             return {task: dict.fromkeys(METRICS, float("nan")) for task in TASKS}
         metrics = {}

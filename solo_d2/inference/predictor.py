@@ -171,7 +171,8 @@ class SOLOPredictor:
             card: What the card says beside what the model knows of itself.
 
         Raises:
-            ValueError: The model is of an exported file, or the folder holds something else.
+            ValueError: The model is of an exported file, the folder holds something else, or its
+                card is another than `card` asks for.
             OSError: It cannot be written.
         """
         save_folder(folder, self._network, self.cfg, card or ModelCard())

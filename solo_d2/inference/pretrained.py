@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from ..model_zoo.folder import CARD, CONFIG, WEIGHTS
 
 __all__ = ["ModelCard", "save_folder"]
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -33,6 +37,9 @@ class ModelCard:
         dataset: What it was trained and measured on; by default the name in `DATASETS.TEST`.
         metrics: Results on it, such as {"segm/AP": 37.5}.
 
+    Raises:
+        ValueError: A metric is not finite.
+
     Example:
         >>> ModelCard(license="apache-2.0", metrics={"segm/AP": 37.5}).license
         'apache-2.0'
@@ -42,6 +49,11 @@ class ModelCard:
     license: str | None = None
     dataset: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name}: expected a finite number, got {value}")
 
 
 def save_folder(
@@ -56,7 +68,8 @@ def save_folder(
         card: For the model card, which is only written where there is none.
 
     Raises:
-        ValueError: The model is of an exported file, or the folder holds something else.
+        ValueError: The model is of an exported file, the folder holds something else, or it has a
+            card that does not say what `card` says.
         OSError: It cannot be written.
     """
     path = Path(folder)
@@ -66,6 +79,9 @@ def save_folder(
         raise ValueError(
             f"{printable(os.fspath(folder))}: is not empty and no model folder; name a new one"
         )
+    text = _card(path, model, cfg, card)
+    if (path / CARD).exists():
+        _compare_cards(path / CARD, text, card, _facts(model, cfg))
     path.mkdir(parents=True, exist_ok=True)
     state, info = {"model": model.state_dict()}, own_info(model)
     save_checkpoint(state if info is None else {**state, INFO_KEY: info}, path / WEIGHTS)
@@ -73,7 +89,33 @@ def save_folder(
         file.write(_portable(cfg).dump().encode())
     if not (path / CARD).exists():
         with atomic_write(path / CARD) as file:
-            file.write(_card(path, model, cfg, card).encode())
+            file.write(text.encode())
+
+
+def _compare_cards(file: Path, text: str, card: ModelCard, facts: list[str]) -> None:
+    """Refuse a card that would get lost, and say where the old one, which stays, is wrong.
+
+    Raises:
+        ValueError: The old card is another than the options ask for.
+    """
+    old = file.read_text(errors="replace")
+    if old == text:
+        return
+    name = printable(os.fspath(file))
+    if card != ModelCard():
+        raise ValueError(
+            f"{name}: is there and stays, so that name, license, dataset and metrics would get "
+            "lost; edit it, delete it to have a new one, or leave these options out"
+        )
+    lines = old.splitlines()
+    lacking = [x for x in facts if not any(line.endswith((x, f"{x}.")) for line in lines)]
+    if lacking:
+        _logger.warning(
+            "%s stays, and does not say of the model that is saved: %s; edit it, or delete it and "
+            "save again", name, "; ".join(lacking),
+        )  # fmt: skip
+    else:
+        _logger.info("%s stays as it is", name)
 
 
 def _portable(cfg: CfgNode) -> CfgNode:
@@ -109,24 +151,32 @@ def _card(folder: Path, model: nn.Module, cfg: CfgNode, card: ModelCard) -> str:
 
 
 def _text(name: str, dataset: str, model: nn.Module, cfg: CfgNode, card: ModelCard) -> str:
-    head = type(getattr(model, "head", model)).__name__
-    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    classes = tuple(getattr(model, "class_names", ()))
+    kind, *facts = _facts(model, cfg)
     lines = [
         f"# {name}",
         "",
-        f"An instance segmentation model of the SOLO family for solo_d2: "
-        f"{cfg.MODEL.META_ARCHITECTURE} with {head}, {count:.1f} M parameters.",
+        f"An instance segmentation model of the SOLO family for solo_d2: {kind}.",
         "",
-        f"- Classes: {shown(classes) if classes else 'without names'}",
-        f"- Input: short side {cfg.INPUT.MIN_SIZE_TEST}, long side at most "
-        f"{cfg.INPUT.MAX_SIZE_TEST} pixels",
+        *(f"- {fact}" for fact in facts),
         f"- Licence: {card.license or 'not stated'}",
     ]
     if card.metrics:
         lines += ["", f"| {dataset} | |", "|---|---|"]
         lines += [f"| {key} | {value:g} |" for key, value in card.metrics.items()]
     return "\n".join([*lines, "", _USE.format(name=name)])
+
+
+def _facts(model: nn.Module, cfg: CfgNode) -> list[str]:
+    """What a card says of the model by itself: kind, classes, size of images."""
+    head = type(getattr(model, "head", model)).__name__
+    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    classes = tuple(getattr(model, "class_names", ()))
+    return [
+        f"{cfg.MODEL.META_ARCHITECTURE} with {head}, {count:.1f} M parameters",
+        f"Classes: {shown(classes) if classes else 'without names'}",
+        f"Input: short side {cfg.INPUT.MIN_SIZE_TEST}, long side at most "
+        f"{cfg.INPUT.MAX_SIZE_TEST} pixels",
+    ]
 
 
 _USE = """## Use

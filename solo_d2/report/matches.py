@@ -57,7 +57,7 @@ class Matches:
         numbers: of their images (N,).
         scores: their scores (N,).
         true: which of them are matched (N,).
-        counted: which of them count (N,); others lie on crowds or are beyond the best 100.
+        counted: which of them count (N,); others lie on crowds.
         objects: annotations without crowds, by id.
         finder: index of the result that matches an object, by annotation id.
     """
@@ -88,7 +88,7 @@ class Matches:
 
 
 def match(dataset: Dataset, entries: list[Entry]) -> Matches:
-    """Match results with objects."""
+    """Match results with objects; all of them are taken, see `within_limit`."""
     content = dataset.truth.content
     facts = evaluate_masks(content, _masks_alone(entries)).image_diagnostics(iou_thr=IOU)
     true, counted = np.zeros(len(entries), bool), np.zeros(len(entries), bool)
@@ -111,8 +111,13 @@ def _masks_alone(entries: list[Entry]) -> list[Entry]:
 
 
 def best_threshold(matches: Matches) -> float:
-    """Return the score from which on the detections of all images have the highest F1."""
+    """Return the score from which on the detections of all images have the highest F1.
+
+    Where none counts it is 0: all are shown.
+    """
     scores, true = matches.scores[matches.counted], matches.true[matches.counted]
+    if not len(scores):
+        return 0.0
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], np.cumsum(true[order])
     f1 = 2 * found / (np.arange(1, len(scores) + 1) + len(matches.objects))

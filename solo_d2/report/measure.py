@@ -17,8 +17,9 @@ from ..evaluation.calibration import (
     measure_calibration,
 )
 from ..evaluation.diagnosis import Diagnosis, diagnose, evaluate_masks
-from ..evaluation.scoring import BOUNDARY, METRICS, Scorer, figures_of
+from ..evaluation.scoring import BOUNDARY, METRICS, Scorer, figures_of, within_limit
 from ..io.json_file import without_nan
+from ..io.paths import printable
 from .matches import ImageFacts, Matches, best_threshold, match, why_missed
 from .runs import Dataset, Entry
 
@@ -72,6 +73,7 @@ def measure(
     entries: list[Entry],
     title: str,
     file: Path,
+    limit: int,
     unlearnable: Mapping[int, str] | None = None,
 ) -> Measures:
     """Measure results.
@@ -81,14 +83,21 @@ def measure(
         entries: of `read_results`.
         title: of the run.
         file: of the results.
+        limit: instances per image and class that count; others are left out.
         unlearnable: see `why_missed`.
 
     Raises:
         ValueError: There is no result, or hotcoco is not installed.
     """
+    if not entries:
+        raise ValueError(
+            f"{printable(file)}: has no detections, and a report needs some; lower "
+            "MODEL.SOLO.SCORE_THRESH_TEST"
+        )
+    entries = within_limit(entries, limit)
     masks = [{k: v for k, v in x.items() if k != "bbox"} for x in entries]
     diagnosis = diagnose(dataset.truth.content, masks, dataset.ids)
-    figures, precision = _figures(dataset, entries)
+    figures, precision = _figures(dataset, entries, limit)
     matches = match(dataset, masks)
     threshold = best_threshold(matches)
     scores, true = matches.scores[matches.counted], matches.true[matches.counted]
@@ -112,10 +121,9 @@ def measure(
 
 
 def _figures(
-    dataset: Dataset, entries: list[Entry]
+    dataset: Dataset, entries: list[Entry], limit: int
 ) -> tuple[dict[str, dict[str, float]], np.ndarray]:
     """Figures by task, and the precision of masks."""
-    limit = max(100, *Counter(x["image_id"] for x in entries).values())
     scorer = Scorer(dataset.truth, limit, fast=True)
     tasks = ["segm", BOUNDARY] + ["bbox"] * all("bbox" in x for x in entries)
     found = {}
@@ -140,6 +148,8 @@ def _curves(precision: np.ndarray) -> dict[str, list[tuple[float, float]]]:
     plain = precision[..., 0, -1]
     plain = plain[:, :, (plain > -1).all((0, 1))]  # classes with objects
     means = {"IoU 0.5": plain[0], "IoU 0.75": plain[5], "mean, 0.5 to 0.95": plain.mean(0)}
+    if not plain.shape[2]:  # nothing but crowds
+        return {name: [] for name in means}
     return {
         name: list(zip(RECALLS.tolist(), part.mean(1).tolist(), strict=True))
         for name, part in means.items()

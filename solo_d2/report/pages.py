@@ -90,6 +90,8 @@ def _losses(run: Measures) -> Iterator[str]:
 
 def _missed(runs: Sequence[Measures]) -> Iterator[str]:
     for run in runs:
+        if not run.matches.counted.any():
+            yield paragraph(f"{run.title}: no detection counts, as all of them lie on crowds.")
         total = sum(row["all"] for row in run.missed.values())
         yield paragraph(
             f"{run.title}: {total} of {len(run.matches.objects)} objects have no true detection "
@@ -110,6 +112,9 @@ def _curves(runs: Sequence[Measures]) -> Iterator[str]:
 
 
 def _calibration(run: Measures, temperature: float) -> Iterator[str]:
+    if not run.before.points:
+        yield paragraph("No detection counts, so nothing is known of the scores.")
+        return
     series = {
         "scores": [(x, y) for x, y, _ in run.before.points],
         "with the temperature": [(x, y) for x, y, _ in run.after.points],

@@ -15,6 +15,7 @@ from solo_d2.engine.arguments import parse_arguments
 from solo_d2.evaluation import COCOInstanceEvaluator, LVISInstanceEvaluator, coco
 from solo_d2.evaluation.coco import entries_of
 from solo_d2.evaluation.diagnosis import diagnose
+from solo_d2.evaluation.scoring import within_limit
 from solo_d2.io.segmentation import encode_mask
 
 pytestmark = pytest.mark.skipif(coco.hotcoco is None, reason="needs hotcoco")
@@ -94,6 +95,59 @@ def test_random_scenes_gain_from_the_true_order_and_polygons_are_masks(tmp_path)
     assert diagnose(content, [result]).perfect["nothing"][0] == pytest.approx(100)
 
 
+def rows_of(text, title):
+    """Cells of the table of a title, by the first one of a row."""
+    lines = text.split(f"## {title}")[1].split("\n\n")[1].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: cells for name, *cells in rows}
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(None, 100), (200, 160), (50, 50)])
+def test_a_diagnosis_counts_as_many_detections_of_a_class_as_the_ap(tmp_path, limit, counted):
+    """Of 160 objects of two classes each, all of them found."""
+    places = [(square(x, y, 4), label) for label in (0, 1)
+              for x in range(0, 80, 5) for y in range(50 * label, 50 * label + 50, 5)]  # fmt: skip
+    found = [(*x, 0.9 - k / 1000) for k, x in enumerate(places)]
+    register_coco_json("scenes", write_scenes(tmp_path, [(places, found)]), tmp_path)
+    options = {"max_dets_per_image": limit, "diagnosis": True}
+    metrics = feed(COCOInstanceEvaluator("scenes", str(tmp_path), **options), [(places, found)])
+    text = (tmp_path / "diagnosis.md").read_text()
+    nothing = rows_of(text, "AP with one thing made perfect")["nothing"]
+    expected = [metrics["segm"][k] for k in ("AP", "AP50", "AP75")]
+    assert list(map(float, nothing)) == pytest.approx(expected, abs=0.01)
+    share = 100 * counted / 160
+    assert expected[0] == pytest.approx(share, abs=1)  # the first recall is 0
+    recall = rows_of(text, "Objects with a detection of that IoU, in percent")["all"]
+    assert list(map(float, recall)) == pytest.approx([share, share], abs=0.01)
+    missed = rows_of(text, "Errors at IoU 0.5, and the AP50 that each costs")
+    assert float(missed["object without a detection"][1]) == 2 * (160 - counted)
+    assert float(rows_of(text, "Images with the lowest F1")["5"][0]) == pytest.approx(
+        200 * counted / (160 + counted), abs=0.01
+    )
+    assert "Classes taken for others" not in text
+
+
+def test_detections_that_count_are_not_cut_where_their_classes_are_made_perfect(tmp_path):
+    """Of two classes, two detections of each count; with true classes all four are of one."""
+    content = {"images": [{"id": 1, "height": SIZE[0], "width": SIZE[1]}], "annotations": [],
+               "categories": [{"id": k, "name": str(k)} for k in (1, 2)]}  # fmt: skip
+    masks = [encode_mask(square(30 * k, 4, 20)) for k in range(4)]
+    content["annotations"] = [
+        {"id": k + 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 400,
+         "bbox": [30 * k, 4, 20, 20], "segmentation": mask}
+        for k, mask in enumerate(masks)
+    ]  # fmt: skip
+    results = [
+        {"image_id": 1, "category_id": 1 + k % 2, "score": 0.9 - k / 10, "segmentation": mask}
+        for k, mask in enumerate(masks)
+    ]
+    counted = within_limit(results, 2)
+    assert counted == results
+    assert diagnose(content, counted).perfect["classes"] == pytest.approx((100, 100, 100))
+    assert diagnose(content, counted).confused == [("1", "2", 2)]
+    assert within_limit(results, 1) == results[:2]
+
+
 def test_the_key_writes_a_file_and_the_option_sets_the_key(tmp_path):
     scenes = [([(A, 0), (B, 1)], [(A, 1, 0.9), (B, 0, 0.8)])]
     register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
@@ -106,6 +160,29 @@ def test_the_key_writes_a_file_and_the_option_sets_the_key(tmp_path):
         assert part in text
     SOLOTrainer.build_evaluator(tiny_config("OUTPUT_DIR", str(tmp_path / "none")), "scenes")
     assert not list((tmp_path / "none").rglob("diagnosis.md"))
+
+
+@pytest.mark.parametrize("diagnosis", [True, False])
+def test_an_old_diagnosis_does_not_stay_beside_new_results_that_have_none(
+    tmp_path, diagnosis, caplog
+):
+    scenes = [([(A, 0)], [(A, 0, 0.9)])]
+    register_coco_json("scenes", write_scenes(tmp_path, scenes), tmp_path)
+    feed(COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=True), scenes)
+    assert (tmp_path / "diagnosis.md").exists() and "Removed" not in caplog.text
+    found = [] if diagnosis else scenes[0][1]
+    evaluator = COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=diagnosis)
+    feed(evaluator, [(scenes[0][0], found)])
+    assert not (tmp_path / "diagnosis.md").exists()
+    assert f"Removed {tmp_path / 'diagnosis.md'}, which was of an earlier" in caplog.text
+    assert ("scenes: there is no diagnosis without" in caplog.text) == diagnosis
+
+
+def test_a_diagnosis_that_cannot_be_is_told_where_there_are_no_annotations(tmp_path, caplog):
+    register_coco_json("scenes", write_scenes(tmp_path, [([], [])]), tmp_path)
+    feed(COCOInstanceEvaluator("scenes", str(tmp_path), diagnosis=True), [([], [(A, 0, 0.9)])])
+    assert "there is no diagnosis without annotations and detections" in caplog.text
+    assert not (tmp_path / "diagnosis.md").exists()
 
 
 def test_what_it_needs_is_said(tmp_path, monkeypatch):

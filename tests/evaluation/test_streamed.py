@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -264,9 +265,28 @@ def test_options_and_keys_that_would_not_be_used_are_refused(tmp_path, evaluate,
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
-def test_the_limit_of_detections_may_be_another_one(tmp_path, evaluate):
-    (tmp_path / "r.json").write_text("[]")
-    assert evaluate(tmp_path / "r.json", more=("TEST.DETECTIONS_PER_IMAGE", "7")).returncode == 0
+@pytest.mark.parametrize(
+    ("keys", "limit"),
+    [
+        ((), 100),
+        (("TEST.DETECTIONS_PER_IMAGE", "7"), 100),
+        (("TEST.DETECTIONS_PER_IMAGE", "1000"), 1000),
+        (("TEST.TILES.ENABLED", "True"), 5000),
+        (("TEST.TILES.ENABLED", "True", "TEST.TILES.DETECTIONS_PER_IMAGE", "120"), 120),
+    ],
+)
+def test_the_command_counts_as_many_detections_as_the_evaluator_and_warns_as_it_does(
+    whole, tmp_path, evaluate, keys, limit
+):
+    _, results, _ = whole
+    files = write_files(tmp_path / "shards", results, 3)
+    done = evaluate(tmp_path / "shards", more=keys)
+    assert done.returncode == 0, done.stderr
+    assert f"{streamed(files, limit)['segm']['AP']:.3f}" in done.stdout
+    most = max(Counter((x["image_id"], x["category_id"]) for x in results).values())
+    said = f"1 images have more than {limit} instances of one class, and the best {limit} count"
+    assert 120 < most < 1000
+    assert (said in done.stdout) == (limit < most)
 
 
 def test_masks_of_another_size_are_named(whole, tmp_path, evaluate):

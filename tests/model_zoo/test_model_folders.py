@@ -77,8 +77,60 @@ def test_a_card_has_the_metadata_of_the_hub(folder):
 def test_a_folder_is_written_again_with_its_card_kept(predictor, tmp_path):
     predictor.save_pretrained(tmp_path)
     (tmp_path / "README.md").write_text("mine")
-    predictor.save_pretrained(tmp_path, ModelCard(name="other"))
+    predictor.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_card_that_would_get_lost_is_refused_before_anything_is_written(predictor, tmp_path):
+    card = ModelCard(license="mit", metrics={"segm/AP": 37.5})
+    predictor.save_pretrained(tmp_path, card)
+    predictor.save_pretrained(tmp_path, card)  # it says the same
+    before = {x.name: (x.read_bytes(), x.stat().st_mtime_ns) for x in tmp_path.iterdir()}
+    for other in (ModelCard(name="other"), ModelCard(license="mit"), ModelCard(metrics={"a": 1})):
+        with pytest.raises(ValueError, match=r"README.md: is there and stays, .*; edit it") as said:
+            predictor.save_pretrained(tmp_path, other)
+        assert "\n" not in str(said.value)
+    assert before == {x.name: (x.read_bytes(), x.stat().st_mtime_ns) for x in tmp_path.iterdir()}
+
+
+def test_an_old_card_that_is_of_another_model_is_told(predictor, tmp_path, caplog):
+    caplog.set_level("INFO")
+    predictor.save_pretrained(tmp_path, ModelCard(license="mit"))
+    predictor.save_pretrained(tmp_path)
+    assert f"{tmp_path / 'README.md'} stays as it is" in caplog.text
+    model = tiny_model(*LOW)
+    model.class_names = ("spoon", "fork", "cup")
+    SOLOPredictor(predictor.cfg, model=model, device="cpu").save_pretrained(tmp_path)
+    (said,) = (x.getMessage() for x in caplog.records if x.levelname == "WARNING")
+    assert "README.md stays, and does not say of the model that is saved" in said
+    assert "Classes: spoon, fork, cup" in said and "parameters" not in said
+    assert "Classes: cup, fork, spoon" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_metrics_of_a_card_are_finite(value):
+    with pytest.raises(ValueError, match=r"metric segm/AP: expected a finite number, got "):
+        ModelCard(metrics={"segm/AP": value})
+
+
+@pytest.mark.parametrize("word", ["AP", "AP=", "AP=x", "AP=nan", "AP=-inf", "=1"])
+def test_the_command_takes_finite_metrics_with_names(word, tmp_path):
+    done = call(cli.main, "zoo", "save", "none", tmp_path / "x", "--metric", word)
+    assert done.returncode == 2
+    assert f"expected NAME=VALUE with a finite number, got '{word}'" in done.stderr
+
+
+def test_the_command_keeps_every_metric_and_tells_of_cards(folder, tmp_path, caplog):
+    words = (cli.main, "zoo", "save", folder, tmp_path / "m")
+    assert call(*words, "--metric", "a=1", "b=2", "--metric", "c=3").returncode == 0
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert all(f"| {row} |" in card for row in ("a | 1", "b | 2", "c | 3"))
+    done = call(*words, "--license", "cc-by-4.0")
+    assert done.returncode == 2 and "README.md: is there and stays" in done.stderr
+    done = call(*words, "--metric", "a=1", "a=2")
+    assert done.returncode == 2 and "--metric names one of a twice" in done.stderr
+    other = call(cli.main, "zoo", "save", "solo_d2/stamps_lite0", tmp_path / "m")
+    assert other.returncode == 0 and "does not say of the model" in caplog.text
 
 
 def test_the_folder_of_a_training_is_a_model_and_is_not_written_over(predictor, tmp_path):
@@ -181,5 +233,3 @@ def test_the_command_saves_and_pushes(hub, folder, tmp_path):
     assert hub.private == {"me/saved": False}
     done = call(cli.main, "zoo", "push", tmp_path, "me/saved")
     assert done.returncode == 2 and "has no config.yaml; push a folder" in done.stderr
-    done = call(cli.main, "zoo", "save", folder, tmp_path / "x", "--metric", "AP")
-    assert done.returncode == 2 and "expected NAME=VALUE" in done.stderr

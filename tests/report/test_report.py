@@ -217,7 +217,7 @@ def test_missed_objects_and_false_detections_are_red(tmp_path, monkeypatch):
     scenes = [([(A, 0), (B, 0)], [(B, 0, 0.9), (C, 0, 0.95)])]
     _, file = evaluated(tmp_path, "colours", scenes)
     dataset = read_dataset("colours")
-    run = write.measure(dataset, read_results(file, dataset), "run", file)
+    run = write.measure(dataset, read_results(file, dataset), "run", file, 100)
     overlays.draw_image(dataset, 1, [run])
     truth, found = drawn
 
@@ -229,6 +229,77 @@ def test_missed_objects_and_false_detections_are_red(tmp_path, monkeypatch):
     assert [hue(truth, x) for x in (A, B)] == ["red", "green"]
     assert [hue(found, x) for x in (B, C)] == ["green", "red"]
     assert not found[A].any()
+
+
+@pytest.mark.parametrize(
+    ("truth", "missed"), [([(A, 0), (B, 1)], 1), ([(A, 0)], 0)], ids=["objects", "crowds alone"]
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_report_says_that_no_detection_counts_where_all_lie_on_crowds(tmp_path, truth, missed):
+    folder = tmp_path / "a"
+    _, file = evaluated(folder, "on_crowds", [(truth, [(A, 0, 0.9)])])
+    content = json.loads((folder / "truth.json").read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    (folder / "truth.json").write_text(json.dumps(content))
+    plan_report(config("on_crowds", folder), tmp_path / "r", file).write()
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert sum(x["all"] for x in report["missed"].values()) == missed
+    assert report["threshold"] == 0 and report["calibration"]["ECE"] is None
+    assert [(x["true"], x["false"], x["missed"]) for x in report["images"]] == [(0, 0, missed)]
+    text = (tmp_path / "r" / "index.html").read_text()
+    assert "this run: no detection counts, as all of them lie on crowds." in text
+    assert "nothing is known of the scores" in text and "SCORE_TEMPERATURE" not in text
+
+
+def test_without_detections_a_line_names_the_file_and_an_old_report_goes(tmp_path, caplog):
+    folder = tmp_path / "r"
+    _, file = evaluated(tmp_path, "bare", [([(A, 0)], [(A, 0, 0.9)])])
+    plan = plan_report(config("bare", tmp_path), folder, None)
+    plan.write()
+    assert {x.name for x in folder.iterdir()} == {"index.html", "report.json"}
+    file.write_text("[]")
+    with pytest.raises(ValueError, match=r"results.json: has no detections.*lower MODEL.SOLO"):
+        plan.write()
+    assert not list(folder.iterdir())
+    assert f"Removed {folder / 'index.html'}, which was of an earlier evaluation" in caplog.text
+
+
+def crowded():
+    """A scene of 160 objects of one class, all of them found."""
+    objects = [(square(x, y, 4), 0) for x in range(0, 80, 5) for y in range(0, 50, 5)]
+    return objects, [(*x, 0.9 - k / 1000) for k, x in enumerate(objects)]
+
+
+@pytest.mark.parametrize(("keys", "counted"), [
+    ((), 100),
+    (("TEST.DETECTIONS_PER_IMAGE", 150), 150),
+    (("TEST.DETECTIONS_PER_IMAGE", 10), 100),
+    (("TEST.TILES.ENABLED", True), 160),
+])  # fmt: skip
+def test_every_figure_of_a_report_counts_the_same_detections(tmp_path, keys, counted):
+    _, file = evaluated(tmp_path, "crowded", [crowded()])
+    cfg = config("crowded", tmp_path)
+    cfg.merge_from_list(list(keys))
+    plan_report(cfg, tmp_path / "r", file).write()
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    metrics = COCOInstanceEvaluator("crowded", max_dets_per_image=counted)
+    expected = feed(metrics, [crowded()])["segm"]["AP"]
+    assert report["figures"]["segm"]["AP"] == pytest.approx(expected)
+    assert report["perfect"]["nothing"]["AP"] == pytest.approx(expected)
+    assert report["errors"]["object without a detection"]["number"] == 160 - counted
+    assert sum(x["all"] for x in report["missed"].values()) == 160 - counted
+    (image,) = report["images"]
+    assert (image["true"], image["false"], image["missed"]) == (counted, 0, 160 - counted)
+    text = (tmp_path / "r" / "index.html").read_text()
+    assert f"{counted} detections" in text
+    assert "F1 is higher in 0 images and lower in 0, 1 are equal." in text
+
+
+def test_detections_of_the_other_run_that_do_not_count_are_told(tmp_path, caplog):
+    _, file = evaluated(tmp_path, "crowded", [crowded()])
+    caplog.clear()
+    plan_report(config("crowded", tmp_path), tmp_path / "r", file).write()
+    assert f"{file}: 1 images have more than 100 instances of one class" in caplog.text
 
 
 def test_an_image_that_is_gone_is_a_line(tmp_path):
