@@ -8,8 +8,10 @@ from builders import SOFT, tiny_config, tiny_model
 from detectron2.config import CfgNode, get_cfg
 
 from solo_d2 import SOLO_HEAD_REGISTRY, add_solo_config
+from solo_d2.config import validate_config
 from solo_d2.engine import SOLOTrainer
 from solo_d2.modeling import DynamicSOLOHead
+from solo_d2.modeling.levels import has_unread_levels
 
 
 def parameters(model, batch):
@@ -322,3 +324,59 @@ def test_defaults_are_the_papers():
     assert (node.SCORE_THRESH_TEST, node.MASK_THRESH_TEST) == (0.1, 0.5)  # §3.3.3
     assert (node.PRE_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE) == (500, 100)
     assert (node.NMS_TYPE, node.NMS_KERNEL, node.NMS_SIGMA) == ("matrix", "gaussian", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("WarmupFlatCosineLR", 300), ("WarmupCosineLR", 500), ("WarmupMultiStepLR", 0)],
+)
+def test_a_warm_up_ends_while_the_rate_is_high(name, most):
+    """It leads to the rate at its own end, which of a cosine is next to nothing."""
+    words = ["SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", ()]
+    words += ["SOLVER.BASE_LR", 0.1]
+    words += ["SOLVER.FLAT_SHARE", 0.3] if name == "WarmupFlatCosineLR" else []
+    for iterations in (most, 1000):
+        cfg = tiny_config(*words, "SOLVER.WARMUP_ITERS", iterations)
+        if most and iterations > most:
+            with pytest.raises(ValueError, match=rf"WARMUP_ITERS must be <= {most} .* got 1000"):
+                validate_config(cfg, processes=1)
+            continue
+        validate_config(cfg, processes=1)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        schedule = SOLOTrainer.build_lr_scheduler(cfg, optimizer)
+        rates = []
+        for _ in range(1000):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step(), schedule.step()
+        assert max(rates) >= 0.0499
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("MODEL.SOLO.DEFORM", "last", "MODEL.SOLO.NUM_CONVS", 0), 'DEFORM must be "none"'),
+        (
+            ("MODEL.RESNETS.RES5_DILATION", 2, "MODEL.RESNETS.DEPTH", 50,
+             "MODEL.FPN.IN_FEATURES", ["res5"]),
+            "RES5_DILATION must be 1 under a feature pyramid",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_without_effect_or_sense_are_refused(words, said):
+    with pytest.raises(ValueError, match=said):
+        validate_config(tiny_config("MODEL.SOLO.NUM_COORD_CONVS", 0, *words))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), False),
+        (("MODEL.SOLO.HEAD", "VanillaSOLOHead", "MODEL.SOLO.IN_FEATURES", ["p3"]), True),
+        (("MODEL.SOLO.IN_FEATURES", ["p4", "p5", "p6"]), False),  # the mask feature has the others
+        (("MODEL.SOLO.IN_FEATURES", ["p4", "p5", "p6"],
+          "MODEL.SOLO.MASK_FEATURE.IN_FEATURES", ["p2"]), True),
+    ],
+)  # fmt: skip
+def test_levels_that_nothing_reads_are_known(words, expected):
+    """Several processes would wait for their gradients."""
+    assert has_unread_levels(tiny_config(*words)) is expected

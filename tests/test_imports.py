@@ -79,6 +79,32 @@ else:
 """
 
 
+ASKED = """
+import importlib.util, solo_d2
+assert importlib.util.find_spec("detectron2.modeling") is not None
+from detectron2.modeling import META_ARCH_REGISTRY
+assert "SOLO" in META_ARCH_REGISTRY
+"""
+
+
+# As in Detectron2's plain_train_net.py, before and after this package.
+SOLVER = """
+import torch
+FIRST
+SECOND
+cfg = get_cfg()
+add_solo_config(cfg)
+cfg.SOLVER.OPTIMIZER = "ADAMW"
+assert type(build_optimizer(cfg, torch.nn.Linear(2, 2))) is torch.optim.AdamW
+"""
+PARTS = (
+    "from detectron2.config import get_cfg\nfrom detectron2.solver import build_optimizer",
+    "from solo_d2 import add_solo_config",
+)
+SOLVER_AFTER = SOLVER.replace("FIRST", PARTS[1]).replace("SECOND", PARTS[0])
+SOLVER = SOLVER.replace("FIRST", PARTS[0]).replace("SECOND", PARTS[1])
+
+
 # One interpreter, which has imported what takes longest of other projects, forks for each of them.
 IN_FORKS = """
 import os, sys
@@ -86,7 +112,9 @@ import cv2, pycocotools.mask, timm, torch, torchvision.ops
 assert not {"solo_d2", "detectron2"} & set(sys.modules)
 for program in sys.argv[1:]:
     if not os.fork():
-        exec(program, {})
+        import types
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(program, main.__dict__)
         break
     if os.wait()[1]:
         sys.exit(program)
@@ -94,7 +122,8 @@ for program in sys.argv[1:]:
 
 
 def test_names_are_loaded_at_their_first_use_and_importing_registers_classes_and_nothing_else():
-    for program in ([LAZY], [IN_FORKS, FIRST_USE, ROOM, WEIGHTS, SIDE_EFFECTS]):
+    in_forks = [FIRST_USE, ROOM, WEIGHTS, SIDE_EFFECTS, ASKED, SOLVER, SOLVER_AFTER]
+    for program in ([LAZY], [IN_FORKS, *in_forks]):
         done = subprocess.run([sys.executable, "-c", *program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -132,3 +132,12 @@ def test_bad_input_is_told_in_a_line():
         encoded_matrix_nms(masks, two.long(), two, kernel="cubic")
     with pytest.raises(ValueError, match="encoded_matrix_nms expects sigma > 0, got 0"):
         encoded_matrix_nms(masks, two.long(), two, sigma=0)
+
+
+@pytest.mark.parametrize("groups", [torch.tensor([0]), torch.tensor([0, 1, 1]), torch.ones(2)])
+def test_groups_that_do_not_fit_are_refused(groups):
+    square = np.ones((4, 4), bool)
+    masks = EncodedMasks.from_crops([(2, 2, square), (2, 2, square)], (90, 90))
+    labels, scores = torch.tensor([0, 0]), torch.tensor([0.9, 0.8])
+    with pytest.raises(ValueError, match="encoded_matrix_nms expects"):
+        encoded_matrix_nms(masks, labels, scores, groups)

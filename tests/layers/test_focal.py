@@ -119,3 +119,13 @@ def test_a_quality_of_another_shape_is_refused():
     logits, labels = inputs(3)
     with pytest.raises(ValueError, match=r"a quality for each label \(2, 25\), got \(2, 24\)"):
         quality_focal_loss(logits, labels, torch.ones(2, 24), 2.0)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_may_have_any_whole_type(kind):
+    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 4, (2, 20))
+    expected = category_focal_loss(logits, labels, 0.25, 2.0)
+    assert torch.equal(category_focal_loss(logits, labels.to(kind), 0.25, 2.0), expected)
+    quality = torch.rand(2, 20)
+    expected = quality_focal_loss(logits, labels, quality, 2.0)
+    assert torch.equal(quality_focal_loss(logits, labels.to(kind), quality, 2.0), expected)

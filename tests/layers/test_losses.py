@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from fvcore.nn import sigmoid_focal_loss
 
-from solo_d2.layers import binary_mask_loss, dice_bce_loss, dice_loss, focal_mask_loss
+from solo_d2.layers import (
+    binary_mask_loss,
+    dice_bce_loss,
+    dice_loss,
+    focal_mask_loss,
+    mae_loss,
+    matte_loss,
+)
 
 PIXEL_LOSSES = [binary_mask_loss, focal_mask_loss]
 
@@ -137,3 +144,31 @@ def test_cross_entropy_of_a_soft_target_is_that_of_both_binary_ones_by_its_share
     probs, targets = torch.rand(3, 4, 5), torch.rand(3, 4, 5) > 0.5
     soft = binary_mask_loss(probs, targets.float())
     torch.testing.assert_close(soft, binary_mask_loss(probs, targets))
+
+
+LOSSES = {
+    "dice": dice_loss,
+    "mae": mae_loss,
+    "matte": matte_loss,
+    "bce": binary_mask_loss,
+    "dice_bce": dice_bce_loss,
+    "focal": focal_mask_loss,
+}
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_half_precision_are_those_of_single(name, kind):
+    """Sums over an image exceed what half precision holds, and 1 - 1e-6 is 1 there."""
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(2, 400, 400, generator=generator).to(kind)
+    probs[0], probs[1, :200] = 1.0, 0.0
+    for targets in (probs > 0.5, probs if name != "focal" else probs > 0.5):
+        found, expected = (
+            LOSSES[name](probs, targets),
+            LOSSES[name](
+                probs.float(), targets if targets.dtype == torch.bool else targets.float()
+            ),
+        )
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected) and found.isfinite().all()

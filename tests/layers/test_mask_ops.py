@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from solo_d2.layers import (
+    binarize,
     downsample_masks,
     mask_areas,
     mask_coverage,
@@ -217,3 +218,10 @@ def test_masks_are_reduced_by_even_strides_to_binary_ones():
 def test_soft_or_flat_masks_are_refused(function, masks):
     with pytest.raises(ValueError, match=r"boolean masks \(K, H, W\), got"):
         function(masks)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_maskness_of_large_masks_in_half_precision_is_a_mean(kind):
+    probs = torch.full((1, 400, 400), 0.75, dtype=kind)
+    masks, areas, maskness = binarize(probs, 0.5)
+    assert masks.all() and areas.tolist() == [160000] and maskness.tolist() == [0.75]

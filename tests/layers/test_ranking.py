@@ -151,3 +151,11 @@ def test_half_precision_is_compared_in_float32():
     loss.backward()
     assert (loss.dtype, x.grad.dtype) == (torch.float32, torch.bfloat16)
     assert loss.item() == pytest.approx(1 / 1.5)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
+def test_indices_may_have_any_whole_type(kind):
+    logits, positives = torch.randn(3, 5), torch.tensor([1, 7])
+    quality = torch.tensor([0.3, 0.8])
+    expected = rank_sort_loss(logits, positives, quality)
+    assert torch.equal(rank_sort_loss(logits, positives.to(kind), quality), expected)

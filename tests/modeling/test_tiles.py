@@ -16,6 +16,7 @@ from solo_d2.config import validate_config
 from solo_d2.engine import SOLOTrainer
 from solo_d2.layers import EncodedMasks
 from solo_d2.layers.images import resize_image
+from solo_d2.layers.temperature import apply_temperature
 from solo_d2.modeling import PanopticSOLO, SoftSOLO
 from solo_d2.modeling.tiles import TiledModel
 
@@ -134,6 +135,22 @@ def test_an_image_that_fits_a_window_has_the_result_of_plain_inference():
     assert torch.equal(found.scores, expected.scores)
     assert torch.equal(found.pred_classes, expected.pred_classes)
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_temperature_of_scores_comes_after_nms_and_its_threshold(temperature):
+    keys = ("MODEL.SOLO.PRIOR_PROB", 0.5, "MODEL.SOLO.FINAL_SCORE_THRESH_TEST", 0.05)
+    image = noise_input((64, 200))["image"]
+    found = []
+    for value in (1.0, temperature):
+        model = tiny_model(*keys, "MODEL.SOLO.SCORE_TEMPERATURE", value).eval()
+        cfg = tiles_config(*keys, "MODEL.SOLO.SCORE_TEMPERATURE", value)
+        found.append(TiledModel(cfg, model)([{"image": image}])[0]["instances"])
+    plain, other = found
+    assert len(plain) == len(other) > 50
+    assert torch.equal(plain.pred_boxes.tensor, other.pred_boxes.tensor)
+    expected = apply_temperature(plain.scores, temperature)
+    torch.testing.assert_close(other.scores, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_windows_go_through_the_model_in_batches_and_masks_are_no_larger_than_a_window():
