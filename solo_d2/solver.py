@@ -110,6 +110,8 @@ def install() -> None:
 
     @functools.wraps(plain_schedule)
     def build_schedule(cfg: CfgNode, optimizer: Optimizer) -> Any:
+        if "SOLO" in cfg.MODEL:
+            _warn_of_warm_up(cfg)
         if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupFlatCosineLR":
             return build_flat_cosine(cfg, optimizer)
         return plain_schedule(cfg, optimizer)
@@ -121,6 +123,25 @@ def install() -> None:
             names["build_optimizer"] = build
         if names.get("build_lr_scheduler") is plain_schedule:
             names["build_lr_scheduler"] = build_schedule
+
+
+def _warn_of_warm_up(cfg: CfgNode) -> None:
+    """Name a warm-up that leads to the rate at its own end, where a cosine has fallen."""
+    solver = cfg.SOLVER
+    if "Cosine" not in solver.LR_SCHEDULER_NAME:
+        return
+    flat = solver.FLAT_SHARE if solver.LR_SCHEDULER_NAME == "WarmupFlatCosineLR" else 0.0
+    most = int(max(flat, 0.5) * solver.MAX_ITER)
+    if solver.WARMUP_ITERS > most:
+        _logger.warning(
+            "The learning rate never comes near SOLVER.BASE_LR %g: SOLVER.WARMUP_ITERS %d of "
+            "SOLVER.MAX_ITER %d end when %s has fallen. Set %d or less",
+            solver.BASE_LR,
+            solver.WARMUP_ITERS,
+            solver.MAX_ITER,
+            solver.LR_SCHEDULER_NAME,
+            most,
+        )
 
 
 def _warn_of_unknown_keys(cfg: CfgNode) -> None:

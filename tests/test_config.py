@@ -328,19 +328,16 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("WarmupFlatCosineLR", 300), ("WarmupCosineLR", 500), ("WarmupMultiStepLR", 0)],
+    [("WarmupFlatCosineLR", 800), ("WarmupCosineLR", 500), ("WarmupMultiStepLR", 1000)],
 )
-def test_a_warm_up_ends_while_the_rate_is_high(name, most):
+def test_a_warm_up_that_ends_when_the_rate_has_fallen_is_warned_of(name, most, caplog):
     """It leads to the rate at its own end, which of a cosine is next to nothing."""
     words = ["SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.MAX_ITER", 1000, "SOLVER.STEPS", ()]
     words += ["SOLVER.BASE_LR", 0.1]
-    words += ["SOLVER.FLAT_SHARE", 0.3] if name == "WarmupFlatCosineLR" else []
+    words += ["SOLVER.FLAT_SHARE", 0.8] if name == "WarmupFlatCosineLR" else []
     for iterations in (most, 1000):
+        caplog.clear()
         cfg = tiny_config(*words, "SOLVER.WARMUP_ITERS", iterations)
-        if most and iterations > most:
-            with pytest.raises(ValueError, match=rf"WARMUP_ITERS must be <= {most} .* got 1000"):
-                validate_config(cfg, processes=1)
-            continue
         validate_config(cfg, processes=1)
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
         schedule = SOLOTrainer.build_lr_scheduler(cfg, optimizer)
@@ -348,7 +345,9 @@ def test_a_warm_up_ends_while_the_rate_is_high(name, most):
         for _ in range(1000):
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step(), schedule.step()
-        assert max(rates) >= 0.0499
+        said = "The learning rate never comes near SOLVER.BASE_LR 0.1" in caplog.text
+        assert said == (max(rates) < 0.0499)
+        assert said == (iterations > most)
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,6 @@ def _check_schedule(cfg: CfgNode) -> None:
                 "SOLVER.STEPS must be increasing iterations other than SOLVER.MAX_ITER "
                 f"{solver.MAX_ITER}, got {shorten(solver.STEPS)}"
             )
-    flat = solver.get("FLAT_SHARE", 0.0) if solver.LR_SCHEDULER_NAME == "WarmupFlatCosineLR" else 0
-    if "Cosine" in solver.LR_SCHEDULER_NAME and solver.WARMUP_ITERS > 0:
-        # The warm-up leads to the rate at its end, which is then a small part of BASE_LR.
-        most = int(flat * solver.MAX_ITER) if flat else solver.MAX_ITER // 2
-        if solver.WARMUP_ITERS > most:
-            raise ValueError(
-                f"SOLVER.WARMUP_ITERS must be <= {most} with SOLVER.LR_SCHEDULER_NAME "
-                f"{solver.LR_SCHEDULER_NAME} and SOLVER.MAX_ITER {solver.MAX_ITER}, or the rate "
-                f"never comes near SOLVER.BASE_LR, got {solver.WARMUP_ITERS}"
-            )
     if solver.NESTEROV and solver.MOMENTUM == 0:
         raise ValueError("SOLVER.NESTEROV is True, which needs SOLVER.MOMENTUM > 0, got 0")
     workers = solver.REFERENCE_WORLD_SIZE
