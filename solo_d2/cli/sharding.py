@@ -136,8 +136,8 @@ def contents(args: argparse.Namespace, overrides: Sequence[str]) -> str:
     files = [args.class_names, args.ids]
     digest = hashlib.sha256()
     if is_exported(args.config_file):
-        beside = Path(args.config_file)
-        files += sorted(x for x in beside.parent.glob(f"{beside.stem}.*") if x.is_file())
+        # The second is OpenVINO's, with the weights; others have none.
+        files += [args.config_file, Path(args.config_file).with_suffix(".bin")]
     else:
         import_plugins(args.imports)
         cfg, weights = load_trained(args.config_file, overrides, args.weights)

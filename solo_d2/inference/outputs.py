@@ -40,9 +40,7 @@ def output_paths(images: Sequence[Path], output: str | PathLike[str]) -> list[Pa
 def distinct_stems(paths: Sequence[Path]) -> list[Path]:
     """Number files of one name and several extensions, for what is called by their names alone."""
     taken: set[str] = set()
-    return [
-        path.with_name(Path(unique_name(path.stem, "", taken)).name + path.suffix) for path in paths
-    ]
+    return [path.with_name(unique_name(path.stem, "", taken) + path.suffix) for path in paths]
 
 
 def video_path(source: str | PathLike[str] | int, output: str | PathLike[str]) -> Path:

@@ -50,7 +50,7 @@ def rgb_array(image: Image.Image, name: str, white: float = 0) -> np.ndarray:
     if deep is not None:
         array = to_uint8(deep[0], name, white=white, declared=deep[1])
     elif image.mode == "F" or image.mode.startswith("I"):
-        gray = to_uint8(_gray(image), name, white=white, declared=_declared(image))
+        gray = to_uint8(_gray(image, white), name, white=white, declared=_declared(image))
         array = np.repeat(gray[:, :, None], 3, axis=2)
     else:
         array = np.asarray(image.convert("RGB"))
@@ -143,13 +143,17 @@ def _bits_of_j2k(data: bytes) -> int:
     return (data[start + 42] & 0x7F) + 1 if 0 <= start < len(data) - 42 else 8
 
 
-def _gray(image: Image.Image) -> np.ndarray:
-    """Values of one channel, white the largest."""
+def _gray(image: Image.Image, white: float = 0) -> np.ndarray:
+    """Values of one channel, white the largest; see `to_uint8` about `white`."""
     image.load()
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
     tags: Any = getattr(image, "tag_v2", None)
     if values.dtype == np.uint16 and tags is not None and tags.get(_WHITE_IS_ZERO, 1) == 0:
-        values = (_declared(image) or 65535) - values  # Pillow does it for up to 8 bits alone
+        # Pillow does it for up to 8 bits alone.
+        declared = _declared(image)
+        most = white or (declared if values.max(initial=0) <= declared else 65535)
+        most = np.uint16(min(most, 65535))
+        values = most - np.minimum(values, most)
     return values
 
 

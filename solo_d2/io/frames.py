@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +22,13 @@ import numpy as np
 from .image import IMAGE_EXTENSIONS, ImageError, read_image
 from .paths import printable
 
-__all__ = ["FrameFolder", "FrameSource", "StreamReader", "is_stream"]
+__all__ = ["FrameFolder", "FrameSource", "StreamReader", "is_stream", "position"]
 
 DEFAULT_FPS = 30.0
 """Of sources that do not say theirs."""
+
+_COUNTED = (".3gp", ".avi", ".m4v", ".mov", ".mp4")
+"""Of films that store the number of frames; of others OpenCV gives duration times rate."""
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 """Of addresses that are read as streams."""
@@ -55,6 +60,17 @@ class FrameSource(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
         """The frames once, uint8 BGR (H, W, 3)."""
+
+    def _advance(self, now: float) -> None:
+        """Set when the next frame is shown: not every format has times, damaged ones jump back."""
+        self.seconds = now if now > self.seconds else self.seconds + 1 / self.fps
+
+    def _is_cut(self, seen: int) -> bool:
+        """Return whether frames are missing, and not just what was estimated from the duration."""
+        if self.frame_count is None or seen >= self.frame_count:
+            return False
+        counted = Path(self.name).suffix.lower() in _COUNTED
+        return counted or self.seconds + 1 < self.frame_count / self.fps
 
     def stop(self) -> None:  # noqa: B027 - most have nothing to stop
         """Let an iterator that waits in another thread end soon."""
@@ -125,6 +141,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(x), "") if x.isdecimal() else (-1, x) for x in parts]
 
 
+def position(capture: cv2.VideoCapture) -> float:
+    """Return when the latest frame of a film is shown, in seconds; 0 where nobody knows."""
+    seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+    return seconds if math.isfinite(seconds) else 0.0
+
+
 def is_stream(source: object) -> bool:
     """Return whether a source is an address on a network."""
     return isinstance(source, str) and "://" in source
@@ -162,7 +184,7 @@ class StreamReader(FrameSource):
                 f"{printable(self.name)}: no frame came within {patience:g} s. Check the address "
                 "and that its server runs."
             )
-        self._first = first
+        self._first, self._start = first, position(self._capture)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -186,16 +208,16 @@ class StreamReader(FrameSource):
         """The frames, uint8 BGR (H, W, 3); says what became of the connection."""
         frame: np.ndarray | None = self._first
         seen = 0
-        begin = cv2.getTickCount()
+        begin = time.monotonic()
         while frame is not None and not self._stop.is_set():
             yield frame
             seen += 1
             frame = self._read()
             if frame is None and self.live:
                 frame = self._again()
-            ticks = cv2.getTickCount() - begin
-            self.seconds = ticks / cv2.getTickFrequency() if self.live else seen / self.fps
-        if self.frame_count is not None and seen < self.frame_count and not self._stop.is_set():
+            film = position(self._capture) - self._start
+            self._advance(time.monotonic() - begin if self.live else film)
+        if self._is_cut(seen) and not self._stop.is_set():
             name = printable(self.name)
             _logger.warning("%s: ended after %d of %d frames", name, seen, self.frame_count)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
 import os
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .frames import DEFAULT_FPS, FrameFolder, FrameSource, StreamReader, is_stream
+from .frames import DEFAULT_FPS, FrameFolder, FrameSource, StreamReader, is_stream, position
 from .growing import check_output
 from .paths import not_a_file, printable
 from .video_encoders import CONTAINERS, AVEncoder, OpenCVEncoder
@@ -36,9 +35,6 @@ VIDEO_EXTENSIONS = (
     *(".ogv", ".ts", ".webm", ".wmv"),
 )
 """File name extensions (lower case) of videos; which of them can be read is OpenCV's matter."""
-
-_COUNTED = (".3gp", ".avi", ".m4v", ".mov", ".mp4")
-"""Of formats that store the number of frames; of others OpenCV gives duration times rate."""
 
 _logger = logging.getLogger(__name__)
 
@@ -113,9 +109,7 @@ class VideoReader(FrameSource):
             seen += 1
             found, decoded = self._capture.read()
             frame = decoded if found else None
-            # Not every format has times, and damaged ones jump back.
-            now = self._clock() - self._start
-            self.seconds = now if now > self.seconds else self.seconds + 1 / self.fps
+            self._advance(self._clock() - self._start)
         if self._is_cut(seen):
             _logger.warning(
                 "%s: ended after %d of %d frames; the file may be damaged or cut off",
@@ -124,18 +118,8 @@ class VideoReader(FrameSource):
                 self.frame_count,
             )
 
-    def _is_cut(self, seen: int) -> bool:
-        """Return whether frames are missing, and not just what was estimated from the duration."""
-        if self.frame_count is None or seen >= self.frame_count:
-            return False
-        counted = Path(self.name).suffix.lower() in _COUNTED
-        return counted or self.seconds + 1 < self.frame_count / self.fps
-
     def _clock(self) -> float:
-        if self.live:
-            return time.monotonic()
-        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        return seconds if math.isfinite(seconds) else 0.0
+        return time.monotonic() if self.live else position(self._capture)
 
     def close(self) -> None:
         """Free the file or camera."""

@@ -120,6 +120,19 @@ def test_a_film_on_a_server_is_read_to_its_end(tmp_path, serve):
     assert stream.fps == pytest.approx(10)
 
 
+def test_a_film_on_a_server_keeps_its_times_and_is_not_called_cut(tmp_path, serve, caplog):
+    pytest.importorskip("av")
+    times = [0, 0.1, 0.133, 0.166, 1.166, 1.2, 8.0]
+    with VideoWriter(tmp_path / "film.mkv", 25) as writer:
+        for number, seconds in enumerate(times):
+            writer.write(flat(20 * number), seconds)
+    place = serve(partial(Quiet, directory=str(tmp_path)))
+    with open_frames(f"http://{place}/film.mkv") as stream:
+        assert not stream.live
+        assert [stream.seconds for _ in stream] == pytest.approx(times, abs=2e-3)
+    assert "ended after" not in caplog.text  # the number of frames is an estimate
+
+
 def test_a_lost_connection_is_opened_again_until_it_stays_lost(serve, caplog):
     url = f"http://me:secret@{serve(Camera)}/camera"
     with StreamReader(url, patience=3, attempts=2, pause=0.01) as stream:

@@ -97,6 +97,27 @@ def test_white_that_is_zero_becomes_white(tmp_path, kind):
     assert read_image(file)[0, :, 0].tolist() == [0, 51, 255]
 
 
+@pytest.mark.parametrize(
+    ("tags", "max_value"),
+    [([(281, "H", 1, 4000, True)], 0), ([], 4095), ([(281, "H", 1, 9, True)], 4095)],
+)
+def test_white_that_is_zero_of_12_bits_has_their_range(tmp_path, tags, max_value):
+    tifffile = pytest.importorskip("tifffile")
+    file = tmp_path / "radiograph.tif"
+    values = np.array([[0, 819, 4095]], np.uint16)
+    tifffile.imwrite(file, values, photometric="miniswhite", extratags=tags)
+    assert read_image(file, max_value=max_value)[0, :, 0].tolist() == [255, 204, 0]
+
+
+def test_values_above_the_largest_that_is_stated_do_not_wrap(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    file = tmp_path / "radiograph.tif"
+    values = np.array([[0, 65535]], np.uint16)
+    tifffile.imwrite(file, values, photometric="miniswhite", extratags=[(281, "H", 1, 4000, True)])
+    assert read_image(file)[0, :, 0].tolist() == [255, 0]
+    assert read_image(file, max_value=4095)[0, :, 0].tolist() == [255, 0]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_2000_keeps_all_of_its_bits(tmp_path, channels):
     values = np.repeat(np.array([2000, 65500], np.uint16), 64 * 16).reshape(32, 64)
